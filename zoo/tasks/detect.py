@@ -1,0 +1,121 @@
+"""Object detection: boxes and class scores to detections, as the predict paths of ultralytics and yolov5 decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.tasks import Options
+from zoo.tasks.preprocess import Placement
+
+_MAX_CANDIDATES = 30_000
+_BLOCK = 256  # boxes compared at once
+_CLASS_OFFSET = np.float32(7680)  # larger than any picture, so that boxes of two classes never overlap
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object: its box x1, y1, x2, y2 in pixels of the picture."""
+
+    label: str
+    index: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+def non_max_suppression(
+    boxes: np.ndarray, scores: np.ndarray, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (K, 4) x1, y1, x2, y2, scores (K,) and classes (K,) that survive, best first.
+
+    `boxes` (4, A) are cx, cy, w, h; `scores` (classes, A). An anchor counts once, for its best class, if that scores
+    more than `conf`; it is dropped if a better box of the same class overlaps it by more than `iou`. All in float32,
+    class offset included, as `ultralytics.utils.nms` and `yolov5.utils.general`: at class 79 the offset rounds
+    coordinates to 1/16 pixel, and boxes near the threshold would otherwise be judged differently.
+    """
+    boxes, scores = boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
+    best = scores.max(axis=0)
+    candidates = np.flatnonzero(best > np.float32(conf))
+    candidates = candidates[np.argsort(-best[candidates], kind="stable")[:_MAX_CANDIDATES]]
+    classes = scores[:, candidates].argmax(axis=0)
+    centre, half = boxes[:2, candidates], boxes[2:, candidates] / 2
+    corners = np.concatenate([centre - half, centre + half])
+    if not (np.isfinite(best).all() and np.isfinite(corners).all()):
+        raise ZooError("Boxes or scores hold NaN or infinity: the network overflowed; build it with fp32 or bf16.")
+    kept = _greedy(corners + classes.astype(np.float32) * _CLASS_OFFSET, iou, max_det)
+    return corners[:, kept].T, best[candidates[kept]], classes[kept]
+
+
+def _greedy(corners: np.ndarray, iou: float, max_det: int) -> list[int]:
+    """Positions of at most `max_det` boxes of `corners` (4, K), best first, none overlapping an earlier one.
+
+    In blocks, so that the arrays stay small and the work ends with the block that brings the last box.
+    """
+    kept: list[int] = []
+    for start in range(0, corners.shape[1], _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, corners.shape[1]))
+        block = block[~_overlap(corners[:, kept], corners[:, block], iou).any(axis=0)]
+        overlaps = _overlap(corners[:, block], corners[:, block], iou)
+        suppressed = np.zeros(block.size, bool)
+        for row, position in enumerate(block.tolist()):
+            if not suppressed[row]:
+                suppressed |= overlaps[row]
+                kept.append(position)
+                if len(kept) == max_det:
+                    return kept
+    return kept
+
+
+def _overlap(first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:
+    """Whether the intersection over union of boxes (4, M) and (4, N) is more than `iou`: (M, N)."""
+    first = first[:, :, None]
+    width = np.minimum(first[2], second[2]) - np.maximum(first[0], second[0])
+    height = np.minimum(first[3], second[3]) - np.maximum(first[1], second[1])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area, other = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    with np.errstate(invalid="ignore"):  # two boxes of no area: 0 / 0 is not more than `iou`
+        return shared / (area + other - shared) > np.float32(iou)
+
+
+class Detect:
+    """`zoo.tasks.Task` for outputs {"boxes": (4, A) cx, cy, w, h in input pixels, "scores": (classes, A) in 0..1}."""
+
+    def __init__(self, iou: float) -> None:
+        self.iou = iou
+
+    def decode(
+        self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Options
+    ) -> list[Detection]:
+        boxes, scores = outputs["boxes"], outputs["scores"]
+        if boxes.shape != (4, scores.shape[-1]) or scores.shape[0] != len(labels):
+            raise ZooError(
+                f"Expected boxes (4, A) and scores ({len(labels)}, A) of one picture, got {boxes.shape} and {scores.shape}."
+            )
+        iou = self.iou if options.iou is None else options.iou
+        found, best, classes = non_max_suppression(boxes, scores, options.conf, iou, options.max_det)
+        found = placement.to_image(found)
+        return [
+            Detection(labels[index], int(index), float(score), tuple(box))
+            for box, score, index in zip(found.tolist(), best, classes)
+        ]
+
+    def draw(self, image: np.ndarray, result: list[Detection]) -> np.ndarray:
+        from zoo.tasks.draw import draw_detections
+
+        return draw_detections(image, result)
+
+    def to_json(self, result: list[Detection]) -> dict[str, Any]:
+        return {
+            "detections": [
+                {"label": d.label, "index": d.index, "score": round(d.score, 6), "box": [round(x, 3) for x in d.box]}
+                for d in result
+            ]
+        }
+
+    def describe(self, result: list[Detection]) -> list[str]:
+        lines = [f"{d.score:5.2f}  {d.label}  at {', '.join(f'{x:.0f}' for x in d.box)}" for d in result]
+        return lines or ["nothing found"]

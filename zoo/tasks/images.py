@@ -1,0 +1,120 @@
+"""Where pictures come from: image files, folders, globs, videos, streams and webcams, one frame at a time."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
+)
+VIDEO_SUFFIXES = frozenset(".asf .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture: an image file (`fps` is None) or frame `index` of a video, stream or webcam."""
+
+    name: str
+    image: np.ndarray  # (H, W, 3) uint8, BGR
+    index: int = 0
+    fps: float | None = None
+
+    @property
+    def is_video(self) -> bool:
+        return self.fps is not None
+
+
+@dataclass(frozen=True)
+class BadSource:
+    """A source that gave no picture, and one sentence that says why."""
+
+    name: str
+    message: str
+
+
+def open_sources(sources: Sequence[str]) -> Iterator[Frame | BadSource]:
+    """Every frame of every source, in the given order; a folder's or glob's files in sorted order.
+
+    A source is an image or video file, a folder (its image and video files, not those of its subfolders), a glob, a
+    stream's URL, or a webcam's number. What cannot be read comes as a `BadSource` and the iteration goes on.
+    """
+    for source in sources:
+        yield from _open(str(source))
+
+
+def _open(source: str) -> Iterator[Frame | BadSource]:
+    path = Path(source)
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+        yield from _open_files(source, files, "is a folder without image or video files")
+    elif path.is_file():
+        yield from _open_file(source)
+    elif source.isdecimal():
+        yield from _read_video(source, int(source))
+    elif "://" in source:
+        yield from _read_video(source, source)
+    elif glob.has_magic(source):
+        files = [Path(name) for name in glob.glob(source, recursive=True)]
+        yield from _open_files(source, [file for file in files if file.is_file()], "matches no file")
+    else:
+        yield BadSource(
+            source, f"'{source}' does not exist; give an image, a video, a folder, a glob or a webcam number."
+        )
+
+
+def _open_files(source: str, files: list[Path], if_none: str) -> Iterator[Frame | BadSource]:
+    if not files:
+        yield BadSource(source, f"'{source}' {if_none}.")
+    for file in sorted(files):
+        yield from _open_file(str(file))
+
+
+def _open_file(name: str) -> Iterator[Frame | BadSource]:
+    if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+        yield from _read_video(name, name)
+    else:
+        yield _read_image(name)
+
+
+def _read_image(name: str) -> Frame | BadSource:
+    try:
+        data = np.fromfile(name, np.uint8)  # not cv2.imread, which cannot say why it failed
+    except OSError as error:
+        return BadSource(name, f"'{name}' cannot be read: {error.strerror}.")
+    if not data.size:
+        return BadSource(name, f"'{name}' is empty (0 bytes).")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # grey, alpha and 16 bits become 8-bit BGR; obeys EXIF rotation
+    except cv2.error as error:
+        return BadSource(name, f"'{name}' cannot be decoded: {error.err}.")
+    if image is None:
+        return BadSource(
+            name, f"'{name}' is not an image that OpenCV can decode; it may be damaged or another kind of file."
+        )
+    return Frame(name, image)
+
+
+def _read_video(name: str, device: str | int) -> Iterator[Frame | BadSource]:
+    """Frames of a file, URL or webcam (`device` is a number)."""
+    capture = cv2.VideoCapture(device)
+    try:
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        fps = fps if 0 < fps < 1000 else 30.0  # webcams and damaged headers report 0, NaN or nonsense
+        index = 0
+        while capture.isOpened():
+            found, image = capture.read()
+            if not found:
+                break
+            yield Frame(name, image, index, fps)
+            index += 1
+    finally:
+        capture.release()
+    if index == 0:
+        what = f"webcam {name}" if isinstance(device, int) else f"'{name}'"
+        yield BadSource(name, f"No frame could be read from {what}; check that it exists and that it is a video.")
