@@ -1,0 +1,119 @@
+"""From a model and its weights to a complete, fully accounted INetworkDefinition."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import Refused, ZooError
+from zoo.network import Definition, Net, Precision, Tensor
+from zoo.registry import Model, siblings
+from zoo.trt import Api
+from zoo.weights import Weights
+
+INPUT = "images"
+
+Shape = tuple[int, int, int, int]
+
+
+def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision = Precision()) -> Definition:
+    """Writes the network of `model` with `weights`; `shape` is (N, C, H, W), N may be -1.
+
+    The input and the outputs are float32 whatever the precision. Raises ZooError when a weight is missing, unused or of
+    another shape, when the size does not fit the model, and when TensorRT refuses a layer.
+    """
+    if precision.name == "bf16" and not api.strong:
+        raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
+    try:
+        definition = _define(model.configured(weights), weights, api, shape, precision)
+        unused = _unused(definition, model)
+        if unused:
+            raise ZooError(f"{weights.name} holds {len(unused)} tensors that {model.name} has no use for: {_some(unused)}")
+    except Refused:
+        raise
+    except ZooError as error:
+        raise ZooError(f"{error}{_other_variant(model, weights, api)}") from error
+    return definition
+
+
+def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision) -> Definition:
+    api.log.drain()
+    builder = api.trt.Builder(api.log.logger)
+    definition = Definition(api, builder, builder.create_network(_creation_flags(api)), weights, precision)
+    net = Net(definition)
+    x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
+    if x is None:
+        raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
+    outputs = model.build(net, x, model.config)
+    for name, tensor in (outputs if isinstance(outputs, dict) else {"logits": outputs}).items():
+        _mark_output(net, name, tensor)
+    return definition
+
+
+def _creation_flags(api: Api) -> int:
+    """Strong typing is a flag in TensorRT 10, the only mode later; 8.6 asks for an explicit batch instead."""
+    flags = api.trt.NetworkDefinitionCreationFlag
+    return 1 << int(flags.STRONGLY_TYPED if api.strong else flags.EXPLICIT_BATCH)
+
+
+def _mark_output(net: Net, name: str, tensor: Tensor) -> None:
+    """Marks `tensor` as the float32 output `name`. A layer of its own keeps the tap's name on the tensor before it."""
+    network, float32 = net.network, net.trt.float32
+    layer = network.add_identity(tensor) if tensor.dtype == float32 else network.add_cast(tensor, float32)
+    output = (net / name).fp32.step(layer, "output", tensor)
+    output.name = name
+    network.mark_output(output)
+    errors = net.definition.api.log.drain()
+    if errors:
+        raise Refused(f"{net.definition.api.name} refused the output '{name}': {errors}")
+
+
+def _unused(definition: Definition, model: Model) -> list[str]:
+    """The tensors that the weights hold and the definition did not read; `num_batches_tracked` is never needed."""
+    if definition.weights.generated:
+        return []
+    ignored = (*model.ignored, "*num_batches_tracked")
+    left = set(definition.weights.names()) - definition.parameters.keys() - definition.buffers.keys()
+    return sorted(name for name in left if not any(fnmatch.fnmatchcase(name, p) for p in ignored))
+
+
+def _other_variant(model: Model, weights: Weights, api: Api) -> str:
+    """«; these are the weights of X …» when another variant of the same architecture takes them all, else nothing."""
+    if weights.generated:
+        return ""
+    for other in siblings(model):
+        try:
+            definition = _define(other.configured(weights), weights, api, (1, *other.input), Precision())
+        except ZooError:
+            continue
+        if not _unused(definition, other):
+            return f"; these are the weights of {other.name}: use that name"
+    return ""
+
+
+def _some(names: list[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (f" … and {len(names) - count} more" if len(names) > count else "")
+
+
+def parameter_count(model: Model, api: Api) -> int:
+    """The number of parameters (buffers do not count) that the definition of `model` reads."""
+    definition = _define(model, _Zeros(), api, (1, *model.input), Precision())
+    return sum(math.prod(shape) for shape in definition.parameters.values())
+
+
+class _Zeros(Weights):
+    """Any tensor, all zeros in memory that is never touched: to see what a definition asks for."""
+
+    generated = True
+
+    def __init__(self) -> None:
+        super().__init__("zeros")
+
+    def names(self) -> list[str]:
+        return []
+
+    def read(self, name: str, shape: Any) -> np.ndarray:
+        return np.zeros(tuple(shape), np.float32)

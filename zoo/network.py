@@ -1,0 +1,238 @@
+"""`Net`: the scope cursor that a definition is written with.
+
+`net / "layer1" / 0` descends like a path in the PyTorch module tree; an op reads its weights under that path, and what it
+adds to the `INetworkDefinition` is named by it. This is the only module that knows both weights and the network.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from zoo.errors import Refused, ZooError
+from zoo.trt import Api
+from zoo.weights import Weights
+
+Tensor = Any  # trt.ITensor or tensorrt_rtx.ITensor
+Layer = Any
+PrecisionName = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares itself."""
+
+    name: PrecisionName = "fp32"
+    islands: tuple[str, ...] = ()
+
+
+@dataclass
+class Definition:
+    """A network under construction, and what is known of it by name.
+
+    `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own because
+    the host folded them into the next. `parameters` and `buffers`: every weight read, with the shape the definition stated.
+    `arrays`: weights that the network holds but cannot give back (bf16), by (layer name, attribute).
+    """
+
+    api: Api
+    builder: Any
+    network: Any
+    weights: Weights
+    precision: Precision = Precision()
+    taps: dict[str, Tensor] = field(default_factory=dict)
+    folded: set[str] = field(default_factory=set)
+    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    buffers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    arrays: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+    has_islands: bool = False
+    keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
+
+
+class Net:
+    """A place in the network: a scope, and through it the weights, the network and the precision there."""
+
+    __slots__ = ("definition", "scope", "_fp32")
+
+    def __init__(self, definition: Definition, scope: str = "", fp32: bool = False) -> None:
+        self.definition = definition
+        self.scope = scope
+        self._fp32 = fp32
+
+    def __truediv__(self, name: str | int) -> Net:
+        """The scope below: `net / "layer1" / 0` is `layer1.0`."""
+        return Net(self.definition, f"{self.scope}.{name}" if self.scope else str(name), self._fp32)
+
+    @property
+    def fp32(self) -> Net:
+        """The same scope, computed in fp32 whatever the policy says (for ops whose values half precision cannot hold)."""
+        return Net(self.definition, self.scope, fp32=True)
+
+    # What ops build with
+
+    @property
+    def trt(self) -> Any:
+        """The TensorRT module in use."""
+        return self.definition.api.trt
+
+    @property
+    def network(self) -> Any:
+        """The INetworkDefinition."""
+        return self.definition.network
+
+    @property
+    def island(self) -> bool:
+        """True where the policy's reduced precision does not apply."""
+        return self._fp32 or any(fnmatch.fnmatchcase(self.scope, p) for p in self.definition.precision.islands)
+
+    @property
+    def dtype(self) -> Any:
+        """The type that tensors and weights have here. A weakly typed network is defined in fp32 throughout."""
+        name = self.definition.precision.name
+        if name == "fp32" or not self.definition.api.strong or self.island:
+            return self.trt.float32
+        return self.trt.float16 if name == "fp16" else self.trt.bfloat16
+
+    # Weights
+
+    def weight(self, name: str, *shape: int) -> np.ndarray:
+        """The parameter `name` under this scope, float32, which must have `shape`."""
+        path = f"{self.scope}.{name}" if self.scope else name
+        self.definition.parameters[path] = shape
+        return self.definition.weights.read(path, shape)
+
+    def buffer(self, name: str, *shape: int) -> np.ndarray:
+        """Like `weight`, for what PyTorch keeps as a buffer (running statistics): it does not count as a parameter."""
+        path = f"{self.scope}.{name}" if self.scope else name
+        self.definition.buffers[path] = shape
+        return self.definition.weights.read(path, shape)
+
+    def pack(self, array: np.ndarray, layer: str = "", attribute: str = "") -> Any:
+        """`array` as TensorRT weights of this scope's type, kept alive.
+
+        bf16 cannot be read back from a network: give the layer's name and the attribute it will be known by.
+        """
+        trt = self.trt
+        if self.dtype == trt.float32:
+            packed = np.require(array, np.float32, "C")
+        elif self.dtype == trt.float16:
+            packed = self._to_half(array)
+        else:
+            import ml_dtypes
+
+            packed = np.require(array, ml_dtypes.bfloat16, "C")
+            self.definition.arrays[layer, attribute] = packed
+        self.definition.keep.append(packed)
+        if packed.dtype in (np.float32, np.float16):
+            return packed
+        return trt.Weights(trt.bfloat16, packed.ctypes.data, packed.size)
+
+    def _to_half(self, array: np.ndarray) -> np.ndarray:
+        half = np.require(array, np.float16, "C")
+        if not np.isfinite(half.max(initial=0) - half.min(initial=0)) and np.isfinite(array).all():
+            raise ZooError(
+                f"a weight of '{self.scope}' is {np.abs(array).max():.3g}, more than fp16 can hold (65504); "
+                "build with --bf16 or in fp32"
+            )
+        return half
+
+    def empty(self) -> Any:
+        """The absent weights (no bias, no power) in this scope's type."""
+        return self.trt.Weights(self.dtype)
+
+    def constant(self, array: np.ndarray, name: str) -> Tensor:
+        """A constant tensor of this scope's type, named below the scope."""
+        full = self.unique(f"{self.scope}.{name}" if self.scope else name)
+        layer = self.network.add_constant(array.shape, self.pack(array, full, "weights"))
+        return self._checked(layer, full, "constant", ())
+
+    def index(self, values: Any, name: str) -> Tensor:
+        """An integer constant for shape arithmetic and gathering: int64, or int32 on TensorRT 8, which has no int64."""
+        array = np.require(values, np.int64 if self.definition.api.strong else np.int32, "C")
+        self.definition.keep.append(array)
+        full = self.unique(f"{self.scope}.{name}" if self.scope else name)
+        return self._checked(self.network.add_constant(array.shape, array), full, "constant", ())
+
+    # Tensors
+
+    def enter(self, x: Tensor) -> Tensor:
+        """`x` in this scope's type: a cast at the border of two precisions, nothing elsewhere."""
+        if not self.definition.api.strong or x.dtype == self.dtype:
+            return x
+        layer = self.network.add_cast(x, self.dtype)
+        return self._checked(layer, self.unique(f"{self.scope}.cast" if self.scope else "cast"), "cast", (x,))
+
+    def done(self, layer: Layer, op: str, *inputs: Tensor, folded: Net | None = None) -> Tensor:
+        """Finishes a module's own op: named by the scope, recorded as the scope's tap, validated by TensorRT now.
+
+        `folded` is the module before it, when the host folded the two into one layer (a convolution into its BatchNorm):
+        the layer bears the name of that one, its tensor and tap the name of this one.
+        """
+        name = self.unique(self.scope or op)
+        tensor = self._checked(layer, name, op, inputs)
+        self.definition.taps[name] = tensor
+        if folded is not None:
+            self.definition.folded.add(folded.scope)
+            layer.name = folded.unique(folded.scope)
+            tensor.name = name  # naming a layer renames its output
+        return tensor
+
+    def step(self, layer: Layer, op: str, *inputs: Tensor) -> Tensor:
+        """Finishes an op that is no module of its own (an addition, a reshape): named below the scope, no tap."""
+        return self._checked(layer, self.unique(f"{self.scope}.{op}" if self.scope else op), op, inputs)
+
+    def tap(self, x: Tensor) -> Tensor:
+        """Records `x` as what the module of this scope returns (for modules made of several ops)."""
+        self.definition.taps[self.scope] = x
+        return x
+
+    def peek(self) -> str:
+        """The name that this scope's next `done` will give (what `pack` needs before the layer exists)."""
+        count = self.definition.names.get(self.scope, 0)
+        return f"{self.scope}:{count}" if count else self.scope
+
+    def unique(self, name: str) -> str:
+        """`name`, or `name:1`, `name:2` … for the second and later use of it, as the reference counts calls of a module."""
+        count = self.definition.names.get(name, 0)
+        self.definition.names[name] = count + 1
+        return f"{name}:{count}" if count else name
+
+    def _checked(self, layer: Layer, name: str, op: str, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Names the layer and makes TensorRT validate it now; a refusal becomes one exception with TensorRT's words."""
+        log = self.definition.api.log
+        if layer is None:
+            raise self._refused(op, inputs, log.drain())
+        layer.name = name
+        tensor = layer.get_output(0)
+        tensor.name = name
+        self._constrain(layer)
+        try:
+            shape = tuple(tensor.shape)  # forces the validation; TensorRT 8 gives a Dims of -1, whose tuple() fails
+        except (RuntimeError, ValueError):
+            raise self._refused(op, inputs, log.drain()) from None
+        errors = log.drain()
+        if errors or any(n < -1 for n in shape):
+            raise self._refused(op, inputs, errors)
+        return tensor
+
+    def _constrain(self, layer: Layer) -> None:
+        """Weakly typed networks keep an island by a constraint on its layers (strongly typed ones by their types)."""
+        definition = self.definition
+        if definition.precision.name == "fp32" or not self.island or definition.api.strong:
+            return
+        trt = self.trt
+        if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE) or layer.get_output(0).dtype != trt.float32:
+            return
+        definition.has_islands = True
+        layer.precision = trt.float32
+        layer.set_output_type(0, trt.float32)
+
+    def _refused(self, op: str, inputs: tuple[Tensor, ...], words: str) -> Refused:
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs) or "none"
+        return Refused(
+            f"{self.definition.api.name} refused {op} at '{self.scope or '(top)'}' (input shapes: {shapes}): {words or 'no reason given'}"
+        )

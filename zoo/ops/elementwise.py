@@ -1,0 +1,36 @@
+"""Element-wise arithmetic on two tensors of equal rank (axes of size 1 broadcast)."""
+
+from __future__ import annotations
+
+from zoo.network import Net, Tensor
+
+
+def _elementwise(net: Net, x: Tensor, y: Tensor, op: str, name: str) -> Tensor:
+    x, y = net.enter(x), net.enter(y)
+    return net.step(net.network.add_elementwise(x, y, getattr(net.trt.ElementWiseOperation, op)), name, x, y)
+
+
+def add(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """x + y."""
+    return _elementwise(net, x, y, "SUM", "add")
+
+
+def sub(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """x - y."""
+    return _elementwise(net, x, y, "SUB", "sub")
+
+
+def mul(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """x * y."""
+    return _elementwise(net, x, y, "PROD", "mul")
+
+
+def div(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """x / y."""
+    return _elementwise(net, x, y, "DIV", "div")
+
+
+def exp(net: Net, x: Tensor) -> Tensor:
+    """e to the x."""
+    x = net.enter(x)
+    return net.step(net.network.add_unary(x, net.trt.UnaryOperation.EXP), "exp", x)

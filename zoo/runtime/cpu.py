@@ -1,0 +1,54 @@
+"""The CPU executor: the network definition itself, walked into ONNX and run by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+
+from zoo.engine.definition import INPUT
+from zoo.errors import ZooError
+from zoo.network import Definition
+from zoo.onnx import to_onnx
+
+Half = Literal["declared", "float", "round"]
+
+
+class CpuSession:
+    """Runs a definition on the CPU: `session(images)` takes float32 (N, C, H, W) and returns the outputs by name.
+
+    `taps` names tensors of the definition to return besides the outputs. Half precision is emulated: `half="round"` computes
+    in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU.
+    """
+
+    def __init__(self, definition: Definition, taps: Iterable[str] = (), half: Half = "round", threads: int = 0) -> None:
+        import onnxruntime
+
+        names = [definition.taps[tap].name for tap in taps]
+        model = to_onnx(definition.network, definition.api.trt, arrays=definition.arrays, taps=names, half=half)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # its warnings are about optimisations that it skips
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        outputs = [output.name for output in self._session.get_outputs()]
+        self._names = outputs[: len(outputs) - len(names)] + list(taps)
+        self.shape = tuple(self._session.get_inputs()[0].shape)
+        self.executor = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {definition.api.name} network"
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs (and taps) by name for float32 images (N, C, H, W)."""
+        fixed = [n if isinstance(n, int) else None for n in self.shape]
+        if images.ndim != 4 or any(want not in (None, got) for want, got in zip(fixed, images.shape)):
+            wanted = "x".join("N" if n is None else str(n) for n in fixed)
+            raise ZooError(f"the images are {'x'.join(map(str, images.shape))}, this network takes {wanted}")
+        return dict(zip(self._names, self._session.run(None, {INPUT: np.ascontiguousarray(images, np.float32)})))
+
+    def close(self) -> None:
+        """Nothing to free; here so that every session can be closed."""
+
+    def __enter__(self) -> CpuSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

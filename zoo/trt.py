@@ -1,0 +1,133 @@
+"""Which TensorRT is here, and what its version can do. The only module that imports one.
+
+Two flavours share the network API: `tensorrt` (8.6 to 11, needs a GPU even to define a network with 8.6) and
+`tensorrt_rtx` (TensorRT-RTX: defines and compiles on a machine without any GPU).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from zoo.errors import ZooError
+
+Flavour = Literal["tensorrt", "rtx"]
+
+_MODULES: dict[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+_INSTALL: dict[str, str] = {"tensorrt": 'pip install "zoo[gpu]"', "rtx": "pip install tensorrt-rtx"}
+
+# Every refused call on a machine without a driver is followed by a second error about the driver: noise.
+_NO_DRIVER_NOISE = re.compile(r"catchCudaError|Cuda Runtime \(CUDA driver version|CUDA initialization failure")
+
+
+@dataclass(frozen=True)
+class Api:
+    """One TensorRT flavour: its module, its version's facts and its log.
+
+    `trt` is the imported module; `strong` says that networks are strongly typed (TensorRT >= 10 and TensorRT-RTX):
+    types then come from weights, inputs and casts, not from builder flags.
+    """
+
+    trt: ModuleType
+    flavour: Flavour
+    version: str
+    log: "Log"
+
+    @property
+    def major(self) -> int:
+        return int(self.version.split(".")[0])
+
+    @property
+    def rtx(self) -> bool:
+        return self.flavour == "rtx"
+
+    @property
+    def strong(self) -> bool:
+        return self.rtx or self.major >= 10
+
+    @property
+    def name(self) -> str:
+        return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
+
+
+class Log:
+    """Keeps what TensorRT logs as errors, so that each can be raised where it happened; warnings are kept apart."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self._errors: list[str] = []
+        self.logger: Any = None  # the trt.ILogger that feeds this log; made with the module
+
+    def record(self, severity: str, text: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            if not _NO_DRIVER_NOISE.search(text):
+                self._errors.append(text)
+        elif severity == "WARNING":
+            self.warnings.append(text)
+
+    def drain(self) -> str:
+        """The errors since the last call, as one line; empty when nothing was refused."""
+        errors, self._errors = self._errors, []
+        return " | ".join(" ".join(line.split()) for line in errors)
+
+
+def has_driver() -> bool:
+    """True when the CUDA driver is loaded and sees a GPU. Never raises: some TensorRT calls crash without a driver."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def installed(flavour: Flavour) -> bool:
+    """True when the flavour's Python package can be found (it is not imported)."""
+    return importlib.util.find_spec(_MODULES[flavour]) is not None
+
+
+def load(flavour: Flavour | None = None) -> Api:
+    """The TensorRT to use: `flavour`, or full TensorRT where a GPU and the package are there, else TensorRT-RTX.
+
+    Raises ZooError when the package is not installed or cannot work on this machine.
+    """
+    if flavour is None:
+        flavour = "tensorrt" if installed("tensorrt") and has_driver() else "rtx"
+    return _load(flavour)
+
+
+@functools.cache
+def _load(flavour: Flavour) -> Api:
+    if not installed(flavour):
+        raise ZooError(f"no {_MODULES[flavour]} is installed; to install it: {_INSTALL[flavour]}")
+    try:
+        trt = importlib.import_module(_MODULES[flavour])
+    except (ImportError, OSError) as error:
+        raise ZooError(f"{_MODULES[flavour]} is installed but cannot be loaded ({error}); reinstall it: {_INSTALL[flavour]}") from error
+    if flavour == "tensorrt" and not has_driver():
+        raise ZooError(
+            f"TensorRT {trt.__version__} needs an NVIDIA GPU with its driver and none was found; "
+            "use --target rtx to compile ahead of time, or --device cpu to run"
+        )
+    return Api(trt, flavour, trt.__version__, _make_log(trt))
+
+
+def _make_log(trt: ModuleType) -> Log:
+    """A log that is fed by a trt.ILogger (TensorRT keeps the first logger of a process for good)."""
+    log = Log()
+
+    class Logger(trt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # required: super().__init__() is refused by the binding
+
+        def log(self, severity: Any, text: str) -> None:
+            log.record(severity.name, text)
+
+    log.logger = Logger()
+    return log
