@@ -25,11 +25,12 @@ def conv_bn(
     pad: int | None = None,
     groups: int = 1,
     *,
+    bias: bool = False,
     eps: float = 1e-5,
     conv: str | int = "conv",
     bn: str | int = "bn",
 ) -> Tensor:
-    """A bias-free Conv2d and the BatchNorm2d after it, folded on the host into one convolution.
+    """A Conv2d and the BatchNorm2d after it, folded on the host into one convolution.
 
     Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not hold
     never exists. `conv` and `bn` name the two modules below `net`.
@@ -38,6 +39,8 @@ def conv_bn(
     x = at.enter(x)
     scale, shift = batch_norm_affine(norm, out, eps)
     kernel = at.weight("weight", out, x.shape[1] // groups, k, k) * scale[:, None, None, None]
+    if bias:
+        shift = shift + at.weight("bias", out) * scale
     return norm.done(_convolution(norm, x, kernel, shift, stride, k // 2 if pad is None else pad, groups), "conv2d", x, folded=at)
 
 
