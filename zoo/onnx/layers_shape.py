@@ -1,0 +1,179 @@
+"""Handlers: layers that move numbers without changing them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zoo.onnx.graph import INT64, Graph, Operand
+from zoo.onnx.handlers import handles
+from zoo.onnx.reading import Layer, dims
+
+_NEVER = -(2**62)  # an end that a slice with a negative step never reaches
+_PAD_MODES = {"FILL": "constant", "CLAMP": "edge", "REFLECT": "reflect", "WRAP": "wrap"}
+
+
+@handles("SHUFFLE")
+def shuffle(g: Graph, layer: Layer, x: str, target: str | None = None) -> str:
+    before = layer.shape()
+    order = list(layer.raw.first_transpose)[: len(before)]
+    x, before = g.transpose(x, order), tuple(before[axis] for axis in order)
+    placeholder = layer.raw.zero_is_placeholder
+    static = dims(layer.raw.reshape_dims) if target is None else g.known(target)
+    if static is not None and placeholder:
+        static = tuple(before[i] if size == 0 and before[i] >= 0 else int(size) for i, size in enumerate(static))
+    if static is not None and not _same(before, static, placeholder):
+        x = g.reshape(x, static, allowzero=None if placeholder else 1)
+    elif static is None and target is not None:
+        x = g.op("Reshape", x, g.ints(target), allowzero=None if placeholder else 1)
+    return g.transpose(x, list(layer.raw.second_transpose)[: len(layer.out_shape())])
+
+
+def _same(shape: tuple[int, ...], target: tuple[int, ...], placeholder: bool) -> bool:
+    """Does a reshape to `target` (one dimension may be -1, and 0 a placeholder) leave the shape as it is?"""
+    return len(shape) == len(target) and all(
+        wanted == -1 or (wanted == 0 and placeholder) or wanted == size for size, wanted in zip(shape, target)
+    )
+
+
+@handles("SQUEEZE")
+def squeeze(g: Graph, layer: Layer, x: str, axes: str | None = None) -> str:
+    return _reshaped(g, layer, "Squeeze", x, axes and g.ints(axes))
+
+
+@handles("UNSQUEEZE")
+def unsqueeze(g: Graph, layer: Layer, x: str, axes: str) -> str:
+    return _reshaped(g, layer, "Unsqueeze", x, g.ints(axes))
+
+
+def _reshaped(g: Graph, layer: Layer, kind: str, x: str, axes: Operand) -> str:
+    known = g.known(x) is not None and min(layer.out_shape(), default=1) > 0
+    return g.reshape(x, layer.out_shape()) if known else g.op(kind, x, axes)
+
+
+@handles("SHAPE")
+def shape(g: Graph, layer: Layer, x: str) -> str:
+    sizes = g.dim(x, layer.shape(), range(len(layer.shape())))
+    return sizes if isinstance(sizes, str) else g.constant(sizes)
+
+
+@handles("CONCATENATION")
+def concatenation(g: Graph, layer: Layer, *inputs: str) -> str:
+    return g.op("Concat", *inputs, axis=layer.raw.axis) if len(inputs) > 1 else inputs[0]
+
+
+@handles("GATHER")
+def gather(g: Graph, layer: Layer, x: str, indices: str) -> str:
+    mode, axis, elementwise = layer.raw.mode.name, layer.raw.axis, layer.raw.num_elementwise_dims
+    if mode == "ELEMENT":
+        return g.op("GatherElements", x, indices, axis=axis)
+    if mode == "ND":
+        return g.op("GatherND", x, g.ints(indices), batch_dims=elementwise)
+    if elementwise == 0:
+        return g.op("Gather", x, indices, axis=axis)
+    if axis != 1:
+        layer.refuse(f"an elementwise dimension with axis {axis}")
+    return g.op("GatherND", x, g.op("Unsqueeze", g.ints(indices), [-1]), batch_dims=1)
+
+
+@handles("SCATTER")
+def scatter(g: Graph, layer: Layer, x: str, indices: str, updates: str) -> str:
+    if layer.raw.mode.name == "ND":
+        return g.op("ScatterND", x, g.ints(indices), updates)
+    return g.op("ScatterElements", x, indices, updates, axis=layer.raw.axis)
+
+
+@handles("REVERSE_SEQUENCE")
+def reverse_sequence(g: Graph, layer: Layer, x: str, lengths: str) -> str:
+    return g.op(
+        "ReverseSequence", x, g.ints(lengths), batch_axis=layer.raw.batch_axis, time_axis=layer.raw.sequence_axis
+    )
+
+
+@handles("PADDING")
+def padding(g: Graph, layer: Layer, x: str) -> str:
+    pre, post = dims(layer.raw.pre_padding_nd), dims(layer.raw.post_padding_nd)
+    rest = (0,) * (len(layer.shape()) - len(pre))
+    return g.op("Pad", x, [*rest, *pre, *rest, *post])
+
+
+@handles("SLICE")
+def slice_(
+    g: Graph,
+    layer: Layer,
+    x: str,
+    start: str | None = None,
+    size: str | None = None,
+    step: str | None = None,
+    value: str | None = None,
+    axes: str | None = None,
+) -> str:
+    """TensorRT gives sizes where ONNX gives ends. A step of 0 repeats one element. Modes other than strict are a pad before."""
+    along = _axes(g, layer, axes)
+    start, size, step = (
+        g.ints(given) if given else np.array(dims(getattr(layer.raw, attribute)), np.int64)
+        for given, attribute in ((start, "start"), (size, "shape"), (step, "stride"))
+    )
+    sizes = g.dim(x, layer.shape(), along)
+    if layer.raw.mode.name in _PAD_MODES:
+        x, start, sizes = _padded(g, layer, x, start, size, step, value, along, sizes)
+    repeat = np.zeros(len(along), bool) if isinstance(step, str) else step == 0
+    taken = size
+    if repeat.any():
+        step = np.where(repeat, 1, step)
+        taken = g.calc("Add", g.calc("Mul", size, np.where(repeat, 0, 1)), np.where(repeat, 1, 0))
+    end = g.calc("Add", start, g.calc("Mul", taken, step))
+    if isinstance(step, str) or (step < 0).any():
+        end = _below_zero(g, end)
+    x = _sliced(g, x, start, end, step, along, sizes)
+    if not repeat.any():
+        return x
+    if not isinstance(size, str):
+        full = np.ones(len(layer.shape()), np.int64)
+        full[along] = np.where(repeat, size, 1)
+        return g.op("Expand", x, full)
+    if along != list(range(len(layer.shape()))):
+        layer.refuse("a step of 0 with a size known only at run time along some of the axes")
+    return g.op("Expand", x, size)
+
+
+def _axes(g: Graph, layer: Layer, axes: str | None) -> list[int]:
+    rank = len(layer.shape())
+    if axes is None:
+        static = dims(getattr(layer.raw, "axes", None))
+        return list(range(rank)) if static is None else [axis % rank for axis in static]
+    known = g.known(axes)
+    return layer.refuse("axes known only at run time") if known is None else [int(axis) % rank for axis in known]
+
+
+def _below_zero(g: Graph, end: Operand) -> Operand:
+    """Ends below zero, which a negative step reaches, mean "to the first element"; ONNX would count them from the back."""
+    if isinstance(end, str):
+        return g.op("Where", g.op("Less", end, 0), np.array(_NEVER), end, dtype=INT64)
+    return np.where(end < 0, _NEVER, end)
+
+
+def _padded(g, layer, x, start, size, step, value, along, sizes):  # type: ignore[no-untyped-def]
+    """Pad x by what the slice reads outside of it; returns the padded x with the start and the sizes there."""
+    last = g.calc("Add", start, g.calc("Mul", g.calc("Add", size, -1), step))
+    before = g.calc("Max", g.calc("Neg", g.calc("Min", start, last)), 0)
+    after = g.calc("Max", g.calc("Sub", g.calc("Add", g.calc("Max", start, last), 1), sizes), 0)
+    pads = [before, after]
+    if not any(isinstance(part, str) for part in pads):
+        pads = np.concatenate(pads)
+        if not pads.any():
+            return x, start, sizes
+    else:
+        pads = g.op("Concat", *pads, axis=0)
+    x = g.op("Pad", x, pads, value, along, mode=_PAD_MODES[layer.raw.mode.name])
+    return x, g.calc("Add", start, before), g.calc("Add", g.calc("Add", sizes, before), after)
+
+
+def _sliced(g: Graph, x: str, start: Operand, end: Operand, step: Operand, along: list[int], sizes: Operand) -> str:
+    """An ONNX Slice along the axes that it would change."""
+    if any(isinstance(operand, str) for operand in (start, end, step)):
+        return g.op("Slice", x, start, end, along, step)
+    whole = (start == 0) & (step == 1) & (False if isinstance(sizes, str) else end == sizes)
+    if whole.all():
+        return x
+    cut = [part[~whole] for part in (start, end, np.array(along), step)]
+    return g.op("Slice", x, *cut)
