@@ -93,7 +93,8 @@ class Detect:
         boxes, scores = outputs["boxes"], outputs["scores"]
         if boxes.shape != (4, scores.shape[-1]) or scores.shape[0] != len(labels):
             raise ZooError(
-                f"Expected boxes (4, A) and scores ({len(labels)}, A) of one picture, got {boxes.shape} and {scores.shape}."
+                f"Expected boxes (4, A) and scores ({len(labels)}, A) of one picture, "
+                f"got {boxes.shape} and {scores.shape}."
             )
         iou = self.iou if options.iou is None else options.iou
         found, best, classes = non_max_suppression(boxes, scores, options.conf, iou, options.max_det)

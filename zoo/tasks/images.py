@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a BadSource says it in one sentence
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # likewise for what reads videos
 
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
@@ -49,34 +53,44 @@ def open_sources(sources: Sequence[str]) -> Iterator[Frame | BadSource]:
 
 
 def _open(source: str) -> Iterator[Frame | BadSource]:
-    path = Path(source)
-    if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
-        yield from _open_files(source, files, "is a folder without image or video files")
-    elif path.is_file():
+    if os.path.isdir(source):
+        yield from _open_files(source, _pictures(source), "is not a folder with image or video files")
+    elif os.path.isfile(source):
         yield from _open_file(source)
     elif source.isdecimal():
         yield from _read_video(source, int(source))
     elif "://" in source:
         yield from _read_video(source, source)
     elif glob.has_magic(source):
-        files = [Path(name) for name in glob.glob(source, recursive=True)]
-        yield from _open_files(source, [file for file in files if file.is_file()], "matches no file")
+        files = [name for name in glob.glob(source, recursive=True) if os.path.isfile(name)]
+        yield from _open_files(source, files, "matches no file")
     else:
         yield BadSource(
             source, f"'{source}' does not exist; give an image, a video, a folder, a glob or a webcam number."
         )
 
 
-def _open_files(source: str, files: list[Path], if_none: str) -> Iterator[Frame | BadSource]:
-    if not files:
+def _pictures(folder: str) -> list[str]:
+    """Image and video files of `folder` by their suffix; hidden ones are other programs' business."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return [str(Path(folder, name)) for name in names if name[0] != "." and Path(name).suffix.lower() in known]
+
+
+def _open_files(source: str, names: list[str], if_none: str) -> Iterator[Frame | BadSource]:
+    if not names:
         yield BadSource(source, f"'{source}' {if_none}.")
-    for file in sorted(files):
-        yield from _open_file(str(file))
+    for name in sorted(names):
+        yield from _open_file(name)
 
 
 def _open_file(name: str) -> Iterator[Frame | BadSource]:
-    if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+    if os.path.getsize(name) == 0:
+        yield BadSource(name, f"'{name}' is empty (0 bytes).")
+    elif Path(name).suffix.lower() in VIDEO_SUFFIXES:
         yield from _read_video(name, name)
     else:
         yield _read_image(name)
@@ -85,17 +99,14 @@ def _open_file(name: str) -> Iterator[Frame | BadSource]:
 def _read_image(name: str) -> Frame | BadSource:
     try:
         data = np.fromfile(name, np.uint8)  # not cv2.imread, which cannot say why it failed
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # grey, alpha and 16 bits become 8-bit BGR; obeys EXIF rotation
     except OSError as error:
         return BadSource(name, f"'{name}' cannot be read: {error.strerror}.")
-    if not data.size:
-        return BadSource(name, f"'{name}' is empty (0 bytes).")
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # grey, alpha and 16 bits become 8-bit BGR; obeys EXIF rotation
     except cv2.error as error:
         return BadSource(name, f"'{name}' cannot be decoded: {error.err}.")
     if image is None:
         return BadSource(
-            name, f"'{name}' is not an image that OpenCV can decode; it may be damaged or another kind of file."
+            name, f"'{name}' is not an image that OpenCV can decode; is it damaged, or another kind of file?"
         )
     return Frame(name, image)
 

@@ -1,4 +1,4 @@
-"""Pixels to network input, equal to what each reference does: torchvision's Resize + CenterCrop, ultralytics' LetterBox."""
+"""Pixels to network input, byte for byte as torchvision's Resize + CenterCrop and ultralytics' LetterBox do it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.tasks.spec import CenterCrop, Gray, Letterbox, Preprocess
+from zoo.tasks.spec import CenterCrop, Letterbox, Preprocess
 
 _PRECISION = 1 << 22  # Pillow's fixed-point resampling weights
 _COLUMNS = 16  # output columns per matrix product: wide enough for BLAS, narrow enough to skip most zeros

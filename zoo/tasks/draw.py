@@ -1,0 +1,140 @@
+"""Results on pictures. Every size follows from the picture's, so that text can be read on 8x8 as on 4000x3000."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from zoo.tasks.classify import Classification
+    from zoo.tasks.detect import Detection
+
+Color = tuple[int, int, int]  # blue, green, red
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
+
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_PALETTE = (  # red, green, blue; neighbours far apart, all bright enough for dark and light pictures
+    "2d7ff9 ff6b35 20c997 f72585 ffc300 8b5cf6 e63946 06b6d4 84cc16 ff8fab "
+    "b5651d 10a34a c77dff f4a261 00e5a8 d946ef 4361ee bfd200 ff4d6d 5bc0eb"
+).split()
+_BLACK, _WHITE = (24, 20, 20), (255, 255, 255)
+_PANEL, _TRACK, _BAR, _BEST, _MUTED = (34, 27, 24), (62, 52, 47), (150, 122, 104), (80, 200, 120), (196, 184, 176)
+
+
+def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:
+    """A copy of `image` with a box and a tag «label 0.87» for each detection, the best ones on top."""
+    canvas, factor = _enlarged(image)
+    pen = _Pen(canvas)
+    best_first = sorted(detections, key=lambda detection: -detection.score)
+    boxes = [tuple(round(side * factor) for side in detection.box) for detection in best_first]
+    colors = [class_color(detection.index) for detection in best_first]
+    texts = [f"{detection.label} {detection.score:.2f}" for detection in best_first]
+    places = _free_places([pen.places(text, box) for text, box in zip(texts, boxes)])
+    for (left, top, right, bottom), color in reversed(list(zip(boxes, colors))):
+        cv2.rectangle(canvas, (left, top), (right, bottom), color, pen.line, cv2.LINE_AA)
+    for text, place, color in reversed(list(zip(texts, places, colors))):
+        pen.tag(text, place, color)
+    return canvas
+
+
+def draw_classes(image: np.ndarray, classes: Sequence[Classification]) -> np.ndarray:
+    """A copy of `image` above a panel with a row for each class: its label, a bar, its probability."""
+    picture, _ = _enlarged(image)
+    height, width = picture.shape[:2]
+    pen = _Pen(picture)
+    gap = pen.height
+    row = round(1.9 * pen.height)
+    canvas = np.full((height + len(classes) * row + 2 * gap, max(width, 24 * pen.height), 3), _PANEL, np.uint8)
+    left = (canvas.shape[1] - width) // 2
+    canvas[:height, left : left + width] = picture
+
+    pen = _Pen(picture, canvas)
+    right = min(canvas.shape[1], 40 * pen.height) - gap
+    number = pen.width("100.0%")
+    names = [pen.fitted(c.label, (right - gap) // 2) for c in classes]
+    start = 2 * gap + max(map(pen.width, names), default=0)
+    stop = right - number - gap
+    for line, (name, result) in enumerate(zip(names, classes)):
+        middle = height + gap + line * row + row // 2
+        half = max(pen.height // 4, 2)
+        reach = start + round((stop - start) * result.score)
+        cv2.rectangle(canvas, (start, middle - half), (stop, middle + half), _TRACK, -1)
+        cv2.rectangle(canvas, (start, middle - half), (reach, middle + half), _BEST if line == 0 else _BAR, -1)
+        percent = f"{result.score:.1%}"
+        color = _WHITE if line == 0 else _MUTED
+        pen.text(name, gap, middle + pen.height // 2, color)
+        pen.text(percent, right - pen.width(percent), middle + pen.height // 2, color)
+    return canvas
+
+
+def class_color(index: int) -> Color:
+    """The fixed colour of class `index`."""
+    color = _PALETTE[index % len(_PALETTE)]
+    return int(color[4:], 16), int(color[2:4], 16), int(color[:2], 16)
+
+
+def _free_places(choices: Sequence[Sequence[Rectangle]]) -> list[Rectangle]:
+    """For each tag the first of its places that no earlier tag covers, or just its first."""
+    taken: list[Rectangle] = []
+    for places in choices:
+        free = (place for place in places if not any(_touch(place, other) for other in taken))
+        taken.append(next(free, places[0]))
+    return taken
+
+
+def _touch(first: Rectangle, second: Rectangle) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def _enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """A copy of `image`, times a whole factor if it is small: pixel art stays sharp, small photos become smooth."""
+    longest = max(image.shape[:2])
+    factor = -(-480 // longest) if longest < 320 else 1
+    method = cv2.INTER_NEAREST if longest <= 64 else cv2.INTER_CUBIC
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=method) if factor > 1 else image.copy(), factor
+
+
+class _Pen:
+    """Draws on `canvas` with lines and letters that suit the size of `picture`."""
+
+    def __init__(self, picture: np.ndarray, canvas: np.ndarray | None = None) -> None:
+        self.canvas = picture if canvas is None else canvas
+        size = sum(picture.shape[:2]) / 2
+        self.line = max(round(size * 0.003), 2)
+        self.scale = max(size * 0.0009, 0.5)
+        self.weight = max(round(self.scale * 1.6), 1)
+        (_, self.height), self.depth = cv2.getTextSize("Ag", _FONT, self.scale, self.weight)
+
+    def width(self, text: str) -> int:
+        return cv2.getTextSize(text, _FONT, self.scale, self.weight)[0][0]
+
+    def fitted(self, text: str, width: int) -> str:
+        """`text`, cut with an ellipsis if it is wider than `width` pixels."""
+        if self.width(text) <= width:
+            return text
+        while text and self.width(text + "...") > width:
+            text = text[:-1]
+        return text.rstrip() + "..."
+
+    def text(self, text: str, left: int, baseline: int, color: Color) -> None:
+        cv2.putText(self.canvas, text, (left, baseline), _FONT, self.scale, color, self.weight, cv2.LINE_AA)
+
+    def places(self, text: str, box: Rectangle) -> list[Rectangle]:
+        """Where a tag with `text` may go, all in the picture: above the box, inside it at the top or bottom, below."""
+        pad, (rows, columns) = self._pad(), self.canvas.shape[:2]
+        width, height = self.width(text) + 2 * pad, self.height + 2 * pad + self.depth // 2
+        left = max(min(box[0] - self.line // 2, columns - width), 0)
+        tops = [top for top in (box[1] - height, box[1], box[3] - height, box[3]) if 0 <= top <= rows - height]
+        return [(left, top, left + width, top + height) for top in tops or [0]]
+
+    def tag(self, text: str, place: Rectangle, color: Color) -> None:
+        cv2.rectangle(self.canvas, place[:2], place[2:], color, -1)
+        blue, green, red = color
+        readable = _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else _WHITE
+        self.text(text, place[0] + self._pad(), place[1] + self._pad() + self.height, readable)
+
+    def _pad(self) -> int:
+        return max(self.height // 4, 2)
