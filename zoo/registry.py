@@ -26,7 +26,8 @@ class Model:
 
     `build(net, x, config)` returns the output tensor ("logits"), or several by name. `reference` says where the published
     PyTorch model is ("torchvision:resnet50"). `configure(weights, config)` returns the config that the weights call for
-    (class count, width …). `input` is (C, H, W), the published size.
+    (class count, width …). `input` is (C, H, W), the published size. `ignored` are patterns of tensors that a checkpoint
+    holds and inference does not need. `iou` is the reference's own threshold of non-maximum suppression.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Model:
     aliases: tuple[str, ...] = ()
     configure: Configure | None = None
     ignored: tuple[str, ...] = ()
+    iou: float = 0.7
 
     def configured(self, weights: Weights) -> Model:
         """This model with the configuration that `weights` call for; random weights fit any."""
@@ -61,12 +63,13 @@ def register(
     configure: Configure | None = None,
     aliases: Mapping[str, str] | None = None,
     ignored: tuple[str, ...] = (),
+    iou: float = 0.7,
     **variants: Any,
 ) -> Callable[[Build], Build]:
     """Registers `build` under each keyword in `variants`, whose value is the variant's config.
 
-    `reference` may hold `{name}`. `aliases` maps other names to variants. `ignored` are patterns of tensors that the
-    checkpoint holds and inference does not need. A name that is taken already is an error.
+    `reference` may hold `{name}`. `aliases` maps other names to variants. The other fields are those of `Model`. A name
+    that is taken already is an error.
     """
 
     def decorator(build: Build) -> Build:
@@ -85,6 +88,7 @@ def register(
                 aliases=tuple(alias for alias, target in (aliases or {}).items() if target == name),
                 configure=configure,
                 ignored=ignored,
+                iou=iou,
             )
         return build
 

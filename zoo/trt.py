@@ -87,6 +87,31 @@ def has_driver() -> bool:
     return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
+@functools.cache
+def _device() -> tuple[str, str] | None:
+    """Name and compute capability of GPU 0, asked from the driver; None without one."""
+    if not has_driver():
+        return None
+    cuda = ctypes.CDLL("libcuda.so.1")
+    name, major, minor = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
+    cuda.cuDeviceGetName(name, len(name), 0)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)  # … _MINOR
+    return name.value.decode(), f"{major.value}.{minor.value}"
+
+
+def device_name() -> str | None:
+    """The GPU's name, such as "NVIDIA H200"; None without a driver."""
+    device = _device()
+    return device[0] if device else None
+
+
+def compute_capability() -> str | None:
+    """The GPU's compute capability, such as "9.0"; None without a driver."""
+    device = _device()
+    return device[1] if device else None
+
+
 def installed(flavour: Flavour) -> bool:
     """True when the flavour's Python package can be found (it is not imported)."""
     return importlib.util.find_spec(_MODULES[flavour]) is not None

@@ -1,0 +1,171 @@
+"""The Python API: what the commands do, as functions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from zoo.engine.passport import Engine, labels
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
+from zoo.network import Precision, PrecisionName
+from zoo.registry import Model, get_model
+from zoo.tasks.spec import Preprocess
+from zoo.weights import Weights, parse_weights
+
+Device = Literal["auto", "cpu", "gpu"]
+
+
+class Executor(Protocol):
+    """Runs a network: `executor(images)` maps float32 (N, C, H, W) to the outputs by name."""
+
+    executor: str
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
+
+    `executor` runs it. `labels` are the class names of the weights, if they have any. `size` is the network's input size
+    (H, W), and `weights` says where the weights came from.
+    """
+
+    model: Model
+    executor: Executor
+    preprocess: Preprocess
+    size: tuple[int, int]
+    labels: list[str] | None
+    weights: str
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return self.executor(images)
+
+    def close(self) -> None:
+        """Frees what the session holds."""
+        self.executor.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None = None) -> Weights:
+    """`weights` opened: a path, "random[:SEED]", or by default weights/NAME.safetensors or .wts.
+
+    The default is looked for in the folder that ZOO_WEIGHTS names, in ./weights, and beside the package's source.
+    """
+    if isinstance(weights, Weights):
+        return weights
+    if weights is not None:
+        return parse_weights(os.fspath(weights), model.name)
+    source = Path(__file__).resolve().parent.parent
+    folders = [Path(p) for p in (os.environ.get("ZOO_WEIGHTS"), "weights", source / "weights") if p]
+    for folder in folders:
+        for suffix in (".safetensors", ".wts"):
+            if (folder / f"{model.name}{suffix}").is_file():
+                return parse_weights(str(folder / f"{model.name}{suffix}"), model.name)
+    return parse_weights(f"weights/{model.name}.safetensors", model.name)
+
+
+def input_shapes(model: Model, batch: int | tuple[int, int, int] = 1, size: tuple[int, int] | None = None) -> Shapes:
+    """The shapes for a fixed batch, or for a (min, opt, max) batch, at `size` (H, W) or the model's own."""
+    channels, *own = model.input
+    batches = (batch,) * 3 if isinstance(batch, int) else batch
+    return Shapes(*((n, channels, *(size or own)) for n in batches))  # type: ignore[arg-type]
+
+
+def build_engine(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | Weights | None = None,
+    precision: PrecisionName | Precision = "fp32",
+    batch: int | tuple[int, int, int] = 1,
+    size: tuple[int, int] | None = None,
+    shapes: Shapes | None = None,
+    target: Literal["tensorrt", "rtx"] | None = None,
+    level: int | None = None,
+    tf32: bool = False,
+    timing_cache: str | os.PathLike[str] | None = None,
+    progress: Any = lambda text: None,
+) -> Engine:
+    """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
+
+    `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead. `target`
+    is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time without a GPU.
+    """
+    from zoo.engine.build import build
+    from zoo.trt import load as load_api
+
+    model = get_model(name)
+    return build(
+        model,
+        find_weights(model, weights),
+        load_api(target),
+        shapes or input_shapes(model, batch, size),
+        Precision(precision) if isinstance(precision, str) else precision,
+        level=level,
+        tf32=tf32,
+        timing_cache=Path(timing_cache) if timing_cache else None,
+        progress=progress,
+    )
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | Weights | None = None,
+    precision: PrecisionName = "fp32",
+    size: tuple[int, int] | None = None,
+    device: Device = "auto",
+    **options: Any,
+) -> Session:
+    """A session for a model name or an engine file.
+
+    On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a model name
+    is compiled first (once: the engine is kept in the cache) and an engine file is loaded; `options` go to its session.
+    """
+    if _is_engine(source):
+        if device == "cpu":
+            raise ZooError(f"{source} is an engine, which needs a GPU; on the CPU, give the model's name instead")
+        from zoo.runtime.engines import load_engine_session
+
+        return load_engine_session(Path(source), **options)
+    model = get_model(os.fspath(source))
+    if device == "gpu" or (device == "auto" and _gpu_usable()):
+        from zoo.runtime.engines import load_model_session
+
+        return load_model_session(model, find_weights(model, weights), precision, size, **options)
+    return _cpu_session(model, find_weights(model, weights), precision, size)
+
+
+def _cpu_session(model: Model, weights: Weights, precision: PrecisionName, size: tuple[int, int] | None) -> Session:
+    from zoo.engine.definition import define
+    from zoo.runtime.cpu import CpuSession
+    from zoo.trt import load as load_api
+
+    size = size or model.input[1:]
+    definition = define(model, weights, load_api("rtx"), (-1, model.input[0], *size), Precision(precision))
+    executor = CpuSession(definition)
+    return Session(model, executor, model.preprocess, size, labels(weights.metadata), weights.name)
+
+
+def _is_engine(source: str | os.PathLike[str]) -> bool:
+    return Path(source).suffix in (".engine", ".plan", ".trt") or Path(source).is_file()
+
+
+def _gpu_usable() -> bool:
+    from zoo.trt import has_driver, installed
+
+    return installed("tensorrt") and has_driver()
+
+

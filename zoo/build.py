@@ -1,0 +1,107 @@
+"""`python -m zoo.build`: a model and its weights into an engine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, progress
+from zoo.errors import ZooError
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
+    fp16: Fp16 = False,
+    bf16: Bf16 = False,
+    weights: WeightsOption = None,
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Fixed batch size.")] = 1,
+    min_shapes: Annotated[str | None, typer.Option("--min-shapes", "--minShapes", help="Smallest input NxCxHxW.", show_default=False)] = None,
+    opt_shapes: Annotated[str | None, typer.Option("--opt-shapes", "--optShapes", help="Input to tune for.", show_default=False)] = None,
+    max_shapes: Annotated[str | None, typer.Option("--max-shapes", "--maxShapes", help="Largest input.", show_default=False)] = None,
+    size: Size = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="tensorrt or rtx. Default: tensorrt where a GPU and the package are, else rtx.", show_default=False)
+    ] = None,
+    save_engine: Annotated[
+        Path | None, typer.Option("--save-engine", "--saveEngine", "-o", help="Where the engine goes. Default: MODEL-PRECISION.engine.", show_default=False)
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", "--timingCacheFile", help="Kernel timings: read if there, then written.", show_default=False)
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option("--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False)
+    ] = None,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--dryRun", help="Define the network, account for the weights, do not compile.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Defines MODEL on the TensorRT that is here, compiles it, and writes the engine with its description beside it.
+
+    Without a GPU the engine is compiled ahead of time by TensorRT-RTX; kernels are then finished on the GPU that loads it.
+    """
+    from zoo import api
+    from zoo.engine.definition import define
+    from zoo.network import Precision
+    from zoo.registry import get_model
+    from zoo.trt import load
+
+    started = time.perf_counter()
+    precision, entry = precision_name(fp16, bf16), get_model(model)
+    shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
+    tensorrt = load(_target(target))
+    source = api.find_weights(entry, weights)
+    if dry_run:
+        definition = define(entry, source, tensorrt, shapes.network, Precision(precision))
+        _report({"model": entry.name, "layers": definition.network.num_layers, "input": str(shapes), "weights": source.name}, as_json, "defined")
+        return
+    with progress() as say:
+        engine = api.build_engine(
+            entry.name, weights=source, precision=precision, shapes=shapes, target=tensorrt.flavour,
+            level=level, tf32=tf32, timing_cache=timing_cache, progress=say,
+        )  # fmt: skip
+    path = engine.save(save_engine or Path(f"{entry.name}-{precision}.engine"))
+    result = {**engine.description, "engine": str(path), "seconds": round(time.perf_counter() - started, 2)}
+    if as_json:
+        print_json(result)
+        return
+    if tensorrt.rtx:
+        note("compiled ahead of time by TensorRT-RTX for GPUs from Ampere on; no GPU was used")
+    print(f"{path}: {len(engine.data) / 1e6:.1f} MB, {entry.name} {precision}, input {shapes}, {tensorrt.name}, {result['seconds']} s")
+    print(f"{path}.json: its description")
+
+
+def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:
+    """The shapes that the options ask for: a fixed batch and size, or a profile (what is not given equals its neighbour)."""
+    from zoo.api import input_shapes
+    from zoo.engine.shapes import Shapes, parse_shape, parse_size
+
+    low, opt, high = profile
+    if not any(profile):
+        return input_shapes(model, batch, parse_size(size) if size else None)
+    if size or batch != 1:
+        raise ZooError("--batch and --size exclude --min-shapes, --opt-shapes and --max-shapes, which say both")
+    high = high or opt or low
+    opt, low = opt or high, low or opt or high
+    return Shapes(*(parse_shape(text) for text in (low, opt, high) if text))
+
+
+def _target(target: str | None) -> Any:
+    if target not in (None, "tensorrt", "rtx"):
+        raise ZooError(f"the target is '{target}'; it must be tensorrt or rtx")
+    return target
+
+
+def _report(result: dict[str, Any], as_json: bool, what: str) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        print(f"{what} {', '.join(f'{key} {value}' for key, value in result.items())}")
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

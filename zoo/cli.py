@@ -1,0 +1,111 @@
+"""What all commands share: errors as one sentence, progress on stderr, results on stdout, and the options they repeat."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from zoo.errors import ZooError
+
+# Options that several commands have, with the spellings of trtexec and tensorrtx that mean the same.
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", "-w", "--wts", help="A .safetensors or .wts file, or random[:SEED]. Default: weights/MODEL.safetensors.", show_default=False
+    ),
+]
+Fp16 = Annotated[bool, typer.Option("--fp16", "--half", help="Half precision; the input and the outputs stay float32.")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16 (TensorRT 10 or later, TensorRT-RTX).")]
+Size = Annotated[
+    str | None, typer.Option("--size", "--imgsz", help="Input size: 224, or height x width such as 480x640.", show_default=False)
+]
+
+
+def command(function: Callable[..., None]) -> Callable[[], None]:
+    """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2."""
+
+    def main() -> None:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+        app.command(context_settings={"help_option_names": ["-h", "--help"]})(function)
+        try:
+            app(prog_name=f"python -m {_module_name(function)}")
+        except ZooError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("stopped", 130)
+        except BrokenPipeError:  # the reader went away, as `| head` does
+            sys.stderr.close()
+            sys.exit(0)
+
+    return main
+
+
+def _module_name(function: Callable[..., None]) -> str:
+    """The command's module as typed: `zoo.list`, also when it runs as __main__."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name if spec else function.__module__
+    return name.removesuffix(".__main__")
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Prints one sentence on stderr and exits."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def precision_name(fp16: bool, bf16: bool) -> str:
+    """The precision that the flags ask for."""
+    if fp16 and bf16:
+        raise ZooError("--fp16 and --bf16 exclude each other; give one")
+    return "fp16" if fp16 else "bf16" if bf16 else "fp32"
+
+
+def print_json(data: Any) -> None:
+    """`data` on stdout, for programs."""
+    print(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def note(text: str) -> None:
+    """A line for people on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Says on stderr what is being done: at once, then with the seconds that it takes on a terminal."""
+    step: dict[str, Any] = {"text": "", "since": 0.0}
+    stop = threading.Event()
+    terminal = sys.stderr.isatty()
+
+    def say(text: str) -> None:
+        finish()
+        step.update(text=text, since=time.perf_counter())
+        if not terminal:
+            note(f"{text} …")
+
+    def finish() -> None:
+        if step["text"] and terminal:
+            print(f"\r\033[K{step['text']}: {time.perf_counter() - step['since']:.1f} s", file=sys.stderr, flush=True)
+        step["text"] = ""
+
+    def tick() -> None:
+        while not stop.wait(0.2):
+            if step["text"]:
+                print(f"\r\033[K{step['text']} … {time.perf_counter() - step['since']:.0f} s", end="", file=sys.stderr, flush=True)
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    if terminal:
+        ticker.start()
+    try:
+        yield say
+    finally:
+        stop.set()
+        finish()

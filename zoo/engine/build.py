@@ -1,0 +1,119 @@
+"""Compiling a definition into an engine: builder configuration, profile, timing cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zoo.engine.definition import INPUT, define
+from zoo.engine.passport import Engine, describe
+from zoo.engine.shapes import Shapes
+from zoo.errors import Refused, ZooError
+from zoo.files import replacing
+from zoo.network import Definition, Precision
+from zoo.registry import Model
+from zoo.trt import Api, device_name
+from zoo.weights import Weights
+
+Progress = Callable[[str], None]
+
+
+def build(
+    model: Model,
+    weights: Weights,
+    api: Api,
+    shapes: Shapes,
+    precision: Precision = Precision(),
+    *,
+    level: int | None = None,
+    tf32: bool = False,
+    timing_cache: Path | None = None,
+    progress: Progress = lambda text: None,
+) -> Engine:
+    """Defines and compiles `model`; the engine comes with its description.
+
+    `level` is TensorRT's builder optimisation level (0 … 5). `tf32` lets fp32 convolutions round to TF32. `timing_cache` is
+    read if it exists and written afterwards. Raises ZooError when the definition or the compilation is refused.
+    """
+    progress(f"defining {model.name} in {precision.name}")
+    definition = define(model, weights, api, shapes.network, precision)
+    progress(f"compiling {definition.network.num_layers} layers with {api.name}")
+    data = compile_network(definition, shapes, level=level, tf32=tf32, timing_cache=timing_cache)
+    return Engine(data, describe(definition, model.configured(weights), shapes, data))
+
+
+def compile_network(
+    definition: Definition,
+    shapes: Shapes,
+    *,
+    level: int | None = None,
+    tf32: bool = False,
+    timing_cache: Path | None = None,
+) -> bytes:
+    """The serialised engine of a definition (see `build` for the options)."""
+    api, builder = definition.api, definition.builder
+    config = builder_config(api, builder, shapes, level=level, tf32=tf32)
+    set_precision_flags(definition, config)
+    cache = attach_timing_cache(api, config, timing_cache) if timing_cache else None
+    data = builder.build_serialized_network(definition.network, config)
+    errors = api.log.drain()
+    if data is None:
+        raise Refused(f"{api.name} refused to compile the network for {shapes}: {errors or 'no reason given'}")
+    if cache is not None:
+        save_timing_cache(api, cache, timing_cache)
+    return bytes(data)
+
+
+def builder_config(api: Api, builder: Any, shapes: Shapes, *, level: int | None = None, tf32: bool = False) -> Any:
+    """A builder config with the profile of `shapes`. TF32, TensorRT's default, is off unless asked for."""
+    trt = api.trt
+    config = builder.create_builder_config()
+    if not tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if level is not None:
+        config.builder_optimization_level = level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in profiles and in the inspector
+    if shapes.dynamic:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT, shapes.min, shapes.opt, shapes.max)
+        if config.add_optimization_profile(profile) < 0:
+            raise Refused(f"{api.name} refused the shapes {shapes}: {api.log.drain()}")
+    return config
+
+
+def set_precision_flags(definition: Definition, config: Any) -> None:
+    """Weakly typed networks take their precision from builder flags; strongly typed ones have it in their types."""
+    api, flags = definition.api, definition.api.trt.BuilderFlag
+    if not api.strong and definition.precision.name == "fp16":
+        config.set_flag(flags.FP16)
+        if definition.has_islands:
+            config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+
+
+def attach_timing_cache(api: Api, config: Any, path: Path) -> Any:
+    """A timing cache on `config`, filled from `path` if that exists and was made by this TensorRT on this GPU.
+
+    A cache of another version or GPU is refused: its timings would be silently wrong or silently ignored.
+    """
+    blob = b""
+    if path.exists():
+        header, _, blob = path.read_bytes().partition(b"\n")
+        if header != _cache_key(api):
+            found = header.decode("utf-8", "replace")[:200]
+            raise ZooError(f"the timing cache {path} is of {found}, this is {_cache_key(api).decode()}; name another file")
+    cache = config.create_timing_cache(blob)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise ZooError(f"{api.name} does not accept the timing cache {path}: {api.log.drain()}; delete it or name another")
+    return cache
+
+
+def save_timing_cache(api: Api, cache: Any, path: Path) -> None:
+    """Writes the cache after a line that says which TensorRT and GPU it holds for."""
+    with replacing(path) as file:
+        file.write(_cache_key(api) + b"\n" + bytes(cache.serialize()))
+
+
+def _cache_key(api: Api) -> bytes:
+    return json.dumps({"timing_cache": api.name, "gpu": device_name() or "none"}).encode()

@@ -1,0 +1,116 @@
+"""The engine's passport: a JSON description beside it that says what it is, where it runs and how to build it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.engine.definition import INPUT
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
+from zoo.files import replacing
+from zoo.network import Definition
+from zoo.registry import Model
+from zoo.tasks.spec import to_dict
+from zoo.trt import compute_capability, device_name
+
+FORMAT = "zoo engine 1"
+REQUIRED = {"format", "model", "task", "flavour", "version", "precision", "input", "preprocess", "sha256", "rebuild"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A serialised engine and its description (JSON data)."""
+
+    data: bytes
+    description: dict[str, Any]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the engine to `path` and its description to `path`.json; neither is ever half written."""
+        path = Path(path)
+        for target, data in ((path, self.data), (description_path(path), _json(self.description))):
+            with replacing(target) as file:
+                file.write(data)
+        return path
+
+
+def description_path(engine: Path) -> Path:
+    return engine.with_name(engine.name + ".json")
+
+
+def describe(definition: Definition, model: Model, shapes: Shapes, data: bytes) -> dict[str, Any]:
+    """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
+    api, weights = definition.api, definition.weights
+    outputs = [definition.network.get_output(i) for i in range(definition.network.num_outputs)]
+    return {
+        "format": FORMAT,
+        "model": model.name,
+        "task": model.task,
+        "flavour": api.flavour,
+        "version": api.version,
+        "compute_capability": compute_capability() if not api.rtx else None,  # RTX compiles for all from Ampere on
+        "gpu": device_name() if not api.rtx else None,
+        "precision": definition.precision.name,
+        "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
+        "outputs": {o.name: {"dtype": "float32", "shape": list(o.shape)} for o in outputs},
+        "preprocess": to_dict(model.preprocess),
+        "labels": labels(weights.metadata),
+        "parameters": sum(math.prod(shape) for shape in definition.parameters.values()),
+        "weights": {"file": weights.name, "sha256": weights.digest()},
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "rebuild": rebuild_command(model.name, definition, shapes),
+    }
+
+
+def labels(metadata: dict[str, str]) -> list[str] | None:
+    """The class names that a dump carries, if it does."""
+    return json.loads(metadata["classes"]) if "classes" in metadata else None
+
+
+def rebuild_command(name: str, definition: Definition, shapes: Shapes) -> str:
+    """The command line that builds this engine again on the machine that runs it."""
+    text = {key: "x".join(map(str, shape)) for key, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max))}
+    size = f"--min-shapes {text['min']} --opt-shapes {text['opt']} --max-shapes {text['max']}"
+    if not shapes.dynamic:
+        size = f"--batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
+    precision = "" if definition.precision.name == "fp32" else f" --{definition.precision.name}"
+    return f"python -m zoo.build {name}{precision} --weights {definition.weights.name} {size}"
+
+
+def load_description(engine: str | Path) -> dict[str, Any]:
+    """Reads the description beside an engine. Raises ZooError when it is missing, garbled or of another file."""
+    path = description_path(Path(engine))
+    try:
+        description = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{engine} has no description {path.name} beside it; rebuild it with python -m zoo.build") from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"the description {path} cannot be read ({error}); rebuild the engine with python -m zoo.build") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT or REQUIRED - description.keys():
+        raise ZooError(f"{path} is not the description of an engine ({FORMAT}); rebuild the engine with python -m zoo.build")
+    return description
+
+
+def load_engine(path: str | Path) -> Engine:
+    """Reads an engine with its description and checks that they belong together. Nothing is executed."""
+    description = load_description(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ZooError(f"cannot read the engine {path}: {error.strerror}; to build it: {description['rebuild']}") from None
+    if hashlib.sha256(data).hexdigest() != description["sha256"]:
+        raise ZooError(
+            f"{path} is not the engine that its description was written for ({len(data)} bytes, "
+            f"{description.get('size', '?')} expected): it is damaged or replaced; to rebuild it: {description['rebuild']}"
+        )
+    return Engine(data, description)
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=1) + "\n").encode()
+

@@ -1,0 +1,59 @@
+"""Input shapes: one static shape, or the min/opt/max of an optimisation profile."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zoo.errors import ZooError
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The smallest, the tuned-for and the largest (N, C, H, W) that an engine takes; all equal when it is static."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self) -> None:
+        if any(n < 1 for shape in (self.min, self.opt, self.max) for n in shape):
+            raise ZooError(f"shapes must be positive, found {self}")
+        if not all(a <= b <= c for a, b, c in zip(self.min, self.opt, self.max)):
+            raise ZooError(f"shapes must not shrink from min over opt to max, found {self}")
+
+    @classmethod
+    def static(cls, shape: Shape) -> Shapes:
+        return cls(shape, shape, shape)
+
+    @property
+    def dynamic(self) -> bool:
+        return self.min != self.max
+
+    @property
+    def network(self) -> Shape:
+        """The shape to define the network with: -1 where it varies."""
+        return tuple(a if a == b else -1 for a, b in zip(self.min, self.max))  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        shapes = (self.min, self.opt, self.max) if self.dynamic else (self.min,)
+        return " / ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "224" or "480x640" (height x width) as (H, W)."""
+    match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text)
+    if not match:
+        raise ZooError(f"the size '{text}' is not a number such as 224 nor height x width such as 480x640")
+    height = int(match[1])
+    return height, int(match[2] or height)
+
+
+def parse_shape(text: str) -> Shape:
+    """ "8x3x224x224", or trtexec's "images:8x3x224x224"."""
+    digits = text.rpartition(":")[2].split("x")
+    if len(digits) != 4 or not all(d.isdigit() for d in digits):
+        raise ZooError(f"the shape '{text}' is not four numbers NxCxHxW such as 8x3x224x224")
+    return tuple(map(int, digits))  # type: ignore[return-value]
