@@ -21,6 +21,14 @@ Layer = Any
 PrecisionName = Literal["fp32", "fp16", "bf16"]
 
 
+def configured(layer: Layer, **attributes: Any) -> Layer:
+    """`layer` with these attributes. One that TensorRT refused to add (None) stays None, for `Net.done` to report."""
+    if layer is not None:
+        for name, value in attributes.items():
+            setattr(layer, name, value)
+    return layer
+
+
 @dataclass(frozen=True)
 class Precision:
     """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares itself."""
@@ -129,11 +137,12 @@ class Net:
         self.definition.keep.append(packed)
         if packed.dtype in (np.float32, np.float16):
             return packed
-        return trt.Weights(trt.bfloat16, packed.ctypes.data, packed.size)
+        return trt.Weights(self.dtype, packed.ctypes.data, packed.size)
 
     def _to_half(self, array: np.ndarray) -> np.ndarray:
-        half = np.require(array, np.float16, "C")
-        if not np.isfinite(half.max(initial=0) - half.min(initial=0)) and np.isfinite(array).all():
+        with np.errstate(over="ignore"):  # told below, by name
+            half = np.require(array, np.float16, "C")
+        if not np.isfinite(half).all() and np.isfinite(array).all():
             raise ZooError(
                 f"a weight of '{self.scope}' is {np.abs(array).max():.3g}, more than fp16 can hold (65504); "
                 "build with --bf16 or in fp32"

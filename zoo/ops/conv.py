@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.network import Net, Tensor
+from zoo.network import Net, Tensor, configured
 from zoo.ops.norm import batch_norm_affine
 
 
@@ -50,6 +50,4 @@ def _convolution(net: Net, x: Tensor, kernel, shift, stride: int, pad: int, grou
     name = net.peek()
     bias = net.empty() if shift is None else net.pack(shift, name, "bias")
     layer = net.network.add_convolution_nd(x, out, tuple(k), net.pack(kernel, name, "kernel"), bias)
-    if layer is not None:
-        layer.stride_nd, layer.padding_nd, layer.num_groups = (stride, stride), (pad, pad), groups
-    return layer
+    return configured(layer, stride_nd=(stride, stride), padding_nd=(pad, pad), num_groups=groups)

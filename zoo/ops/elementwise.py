@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zoo.network import Net, Tensor
 
 
-def _elementwise(net: Net, x: Tensor, y: Tensor, op: str, name: str) -> Tensor:
+def _elementwise(net: Net, x: Tensor, y: Tensor, kind: Any, op: str) -> Tensor:
     x, y = net.enter(x), net.enter(y)
-    return net.step(net.network.add_elementwise(x, y, getattr(net.trt.ElementWiseOperation, op)), name, x, y)
+    return net.step(net.network.add_elementwise(x, y, kind), op, x, y)
 
 
 def add(net: Net, x: Tensor, y: Tensor) -> Tensor:
     """x + y."""
-    return _elementwise(net, x, y, "SUM", "add")
+    return _elementwise(net, x, y, net.trt.ElementWiseOperation.SUM, "add")
 
 
 def sub(net: Net, x: Tensor, y: Tensor) -> Tensor:
     """x - y."""
-    return _elementwise(net, x, y, "SUB", "sub")
+    return _elementwise(net, x, y, net.trt.ElementWiseOperation.SUB, "sub")
 
 
 def mul(net: Net, x: Tensor, y: Tensor) -> Tensor:
     """x * y."""
-    return _elementwise(net, x, y, "PROD", "mul")
+    return _elementwise(net, x, y, net.trt.ElementWiseOperation.PROD, "mul")
 
 
 def div(net: Net, x: Tensor, y: Tensor) -> Tensor:
     """x / y."""
-    return _elementwise(net, x, y, "DIV", "div")
+    return _elementwise(net, x, y, net.trt.ElementWiseOperation.DIV, "div")
 
 
 def exp(net: Net, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.network import Net, Tensor
+from zoo.network import Net, Tensor, configured
 
 
 def batch_norm_affine(net: Net, channels: int, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,4 @@ def layer_norm(net: Net, x: Tensor, eps: float = 1e-5) -> Tensor:
     shift = net.constant(net.weight("bias", channels).reshape(broadcast), "bias")
     # v1 is deprecated from TensorRT 10.15 on; the two differ for group normalisation only
     add = getattr(net.network, "add_normalization_v2", None) or net.network.add_normalization
-    layer = add(x, scale, shift, 1 << (rank - 1))
-    if layer is not None:
-        layer.epsilon = eps
-    return net.done(layer, "layer_norm", x)
+    return net.done(configured(add(x, scale, shift, 1 << (rank - 1)), epsilon=eps), "layer_norm", x)

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from zoo.network import Net, Tensor
+from zoo.errors import ZooError
+from zoo.network import Net, Tensor, configured
 
 
 def max_pool(net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False) -> Tensor:
     """MaxPool2d: (N, C, H, W) -> (N, C, H', W'); `stride` defaults to `k`."""
-    return net.done(_pooling(net, x, "MAX", k, stride, pad, ceil_mode), "max_pool", x)
+    return net.done(_pooling(net, x, net.trt.PoolingType.MAX, k, stride, pad, ceil_mode), "max_pool", x)
 
 
 def avg_pool(net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False) -> Tensor:
     """AvgPool2d with count_include_pad=True, PyTorch's default and the opposite of TensorRT's."""
-    layer = _pooling(net, x, "AVERAGE", k, stride, pad, ceil_mode)
-    layer.average_count_excludes_padding = False
-    return net.done(layer, "avg_pool", x)
+    layer = _pooling(net, x, net.trt.PoolingType.AVERAGE, k, stride, pad, ceil_mode)
+    return net.done(configured(layer, average_count_excludes_padding=False), "avg_pool", x)
 
 
-def _pooling(net: Net, x: Tensor, kind: str, k: int, stride: int | None, pad: int, ceil_mode: bool):  # noqa: ANN202
+def _pooling(net: Net, x: Tensor, kind: Any, k: int, stride: int | None, pad: int, ceil_mode: bool):  # noqa: ANN202
     trt = net.trt
-    layer = net.network.add_pooling_nd(net.enter(x), getattr(trt.PoolingType, kind), (k, k))
+    height, width = x.shape[2:]
+    if min(height, width) + 2 * pad < k and not ceil_mode:  # TensorRT would give an empty tensor
+        left = f"{height}x{width} is left of it at '{net.scope}', which pools {k}x{k}"
+        raise ZooError(f"the image is too small: {left}; use a larger one")
     stride = k if stride is None else stride
-    layer.stride_nd, layer.padding_nd = (stride, stride), (pad, pad)
-    if ceil_mode:
-        layer.padding_mode = trt.PaddingMode.EXPLICIT_ROUND_UP
-    return layer
+    rounding = trt.PaddingMode.EXPLICIT_ROUND_UP if ceil_mode else trt.PaddingMode.EXPLICIT_ROUND_DOWN
+    layer = net.network.add_pooling_nd(net.enter(x), kind, (k, k))
+    return configured(layer, stride_nd=(stride, stride), padding_nd=(pad, pad), padding_mode=rounding)
 
 
 def global_avg_pool(net: Net, x: Tensor) -> Tensor:

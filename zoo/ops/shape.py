@@ -6,21 +6,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.network import Net, Tensor
+from zoo.errors import ZooError
+from zoo.network import Net, Tensor, configured
+
+
+def fixed_size(net: Net, x: Tensor, multiple: int) -> tuple[int, int]:
+    """(H, W) of an input (N, C, H, W) that must be known when the network is defined, in multiples of `multiple`.
+
+    Raises ZooError that names the nearest sizes which fit.
+    """
+    height, width = x.shape[2:]
+    if -1 in (height, width):
+        raise ZooError("the height and width of this network's input are fixed when it is built; only the batch may vary")
+    if height % multiple or width % multiple:
+        nearest = " or ".join(dict.fromkeys(f"{_fit(height, multiple, up)}x{_fit(width, multiple, up)}" for up in (0, 1)))
+        raise ZooError(f"an input of {height}x{width} does not fit: both sides must be multiples of {multiple}; use {nearest}")
+    return height, width
+
+
+def _fit(size: int, multiple: int, up: int) -> int:
+    """`size` rounded down or up to a multiple, at least one."""
+    return max(-(-size // multiple) if up else size // multiple, 1) * multiple
 
 
 def reshape(net: Net, x: Tensor, shape: Sequence[int], name: str = "reshape") -> Tensor:
     """View: `shape` may hold 0 (keep this axis of x) and one -1 (whatever is left)."""
-    layer = net.network.add_shuffle(x)
-    layer.reshape_dims = tuple(shape)
-    return net.step(layer, name, x)
+    return net.step(configured(net.network.add_shuffle(x), reshape_dims=tuple(shape)), name, x)
 
 
 def transpose(net: Net, x: Tensor, axes: Sequence[int], name: str = "transpose") -> Tensor:
     """Permutes all axes: axis i of the result is axis axes[i] of x."""
-    layer = net.network.add_shuffle(x)
-    layer.first_transpose = net.trt.Permutation(list(axes))
-    return net.step(layer, name, x)
+    return net.step(configured(net.network.add_shuffle(x), first_transpose=net.trt.Permutation(list(axes))), name, x)
 
 
 def flatten(net: Net, x: Tensor) -> Tensor:
@@ -31,9 +47,7 @@ def flatten(net: Net, x: Tensor) -> Tensor:
 def concat(net: Net, tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
     """Joins along `axis`."""
     tensors = [net.enter(x) for x in tensors]
-    layer = net.network.add_concatenation(tensors)
-    layer.axis = axis
-    return net.step(layer, "concat", *tensors)
+    return net.step(configured(net.network.add_concatenation(tensors), axis=axis), "concat", *tensors)
 
 
 def narrow(net: Net, x: Tensor, axis: int, start: int, size: int, name: str = "narrow") -> Tensor:
@@ -45,9 +59,7 @@ def narrow(net: Net, x: Tensor, axis: int, start: int, size: int, name: str = "n
     if -1 not in sizes:
         return net.step(network.add_slice(x, starts, sizes, [1] * rank), name, x)
     if net.definition.api.strong:  # from TensorRT 10 on a slice can name its axes and leave the dynamic ones alone
-        layer = network.add_slice(x, (start,), (size,), (1,))
-        layer.axes = (axis,)
-        return net.step(layer, name, x)
+        return net.step(configured(network.add_slice(x, (start,), (size,), (1,)), axes=(axis,)), name, x)
     layer = network.add_slice(x, starts, [0] * rank, [1] * rank)
     layer.set_input(2, _shape_with(net, x, axis, size))
     return net.step(layer, name, x)
@@ -81,7 +93,6 @@ def expand_batch(net: Net, x: Tensor, like: Tensor) -> Tensor:
     batch = net.step(network.add_shape(like), "shape", like)
     batch = net.step(network.add_slice(batch, (0,), (1,), (1,)), "batch", batch)
     rest = net.index(shape[1:], "rest")
-    sizes = network.add_concatenation([batch, rest])
-    sizes.axis = 0
+    sizes = configured(network.add_concatenation([batch, rest]), axis=0)
     layer.set_input(2, net.step(sizes, "sizes", batch, rest))
     return net.step(layer, "expand", x)
