@@ -41,7 +41,7 @@ def conv_bn(
     kernel = at.weight("weight", out, x.shape[1] // groups, k, k) * scale[:, None, None, None]
     if bias:
         shift = shift + at.weight("bias", out) * scale
-    return norm.done(_convolution(norm, x, kernel, shift, stride, k // 2 if pad is None else pad, groups), "conv2d", x, folded=at)
+    return norm.done(_convolution(at, x, kernel, shift, stride, k // 2 if pad is None else pad, groups), "conv2d", x, folded=at)
 
 
 def _convolution(net: Net, x: Tensor, kernel, shift, stride: int, pad: int, groups: int):  # noqa: ANN001, ANN202
