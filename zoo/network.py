@@ -182,7 +182,7 @@ class Net:
         the layer bears the name of that one, its tensor and tap the name of this one.
         """
         name = self.unique(self.scope or op)
-        tensor = self._checked(layer, name, op, inputs)
+        tensor = (folded or self)._checked(layer, name, op, inputs)
         self.definition.taps[name] = tensor
         if folded is not None:
             self.definition.folded.add(folded.scope)
