@@ -1,0 +1,172 @@
+"""The rule that says whether a network is right: no fixed tolerance, the reference's own rounding error sets it.
+
+In fp32, every tensor's relative L2 distance from the reference computed in float64 may be at most 4 times what the
+reference itself loses in fp32. That catches what cosine similarity, top-1 agreement and `allclose(5e-3)` let pass: a
+BatchNorm epsilon of 0 for 1e-5, a GELU by tanh, a lost bias. Needs numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from zoo.verify.reference import Run
+
+FACTOR = 4.0
+HALF_FACTOR = 2.0
+
+# A layer may be exact in the reference by luck (a sum of few terms, a pooling), where noise 0 would allow nothing. Rounding
+# every element once costs at most the unit roundoff of the type, so no tensor of that type can ask for less.
+ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+# Modules that move data or, in eval mode, do nothing: they need no tensor of ours.
+NO_ARITHMETIC = frozenset(
+    "AlphaDropout Concat Dropout Dropout1d Dropout2d Dropout3d DropPath FeatureAlphaDropout Flatten Identity Permute "
+    "StochasticDepth Unflatten".split()
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: our relative error, the reference's own (noise), what is allowed, and what makes numbers moot."""
+
+    name: str
+    shape: tuple[int, ...]
+    error: float
+    noise: float
+    bound: float
+    problem: str = ""  # a wrong shape, NaN or inf; then it fails whatever the numbers say
+    kind: str = ""  # class of the reference's module
+
+    @property
+    def ratio(self) -> float:
+        """Error as a share of what is allowed."""
+        return self.error / self.bound
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem and self.error <= self.bound
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict: every output on its own, every tap in network order.
+
+    missing: modules of the reference that computed something and that no tap of ours was compared with
+    extra:   taps of ours that the reference has no module for (a functional call there)
+    rule:    the rule in words
+    """
+
+    outputs: list[Row]
+    taps: list[Row] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    rule: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """True when every output and every tap is within its bound. Missing taps are told, not judged."""
+        return bool(self.outputs) and not self.failures
+
+    @property
+    def failures(self) -> list[Row]:
+        """Taps in network order, then outputs."""
+        return [row for row in (*self.taps, *self.outputs) if not row.ok]
+
+    @property
+    def first_divergence(self) -> Row | None:
+        """The first tensor in network order that is out of bounds: the place to look for the mistake."""
+        return next(iter(self.failures), None)
+
+    @property
+    def worst(self) -> Row | None:
+        """The tensor that is nearest to its bound or furthest beyond it."""
+        return max((*self.taps, *self.outputs), key=lambda row: (bool(row.problem), row.ratio), default=None)
+
+
+def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
+    """||a - b|| / ||b|| in float64; 0 when both are zero, inf when only `b` is, NaN for NaN."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        distance, size = float(np.linalg.norm((a - b).ravel())), float(np.linalg.norm(b.ravel()))
+    if size == 0:
+        return 0.0 if distance == 0 else float("inf")
+    return distance / size
+
+
+def compare_runs(
+    ours: Mapping[str, np.ndarray], ref32: Run, ref64: Run, order: Sequence[str], folded: Collection[str] = ()
+) -> Report:
+    """Our fp32 outputs and taps against the reference's.
+
+    `ours` holds outputs and taps by name, `order` names the taps in network order, `folded` the modules that exist in
+    the reference alone because they were folded into the next (a convolution into its BatchNorm).
+    """
+    bound = f"{FACTOR:g} x the reference's own fp32 error against its float64 run"
+    shared = [name for name in order if name in ref64.taps]
+    return Report(
+        outputs=_rows(ref64.outputs, ours, ref64.outputs, ref32.outputs, ref64.outputs, FACTOR, ROUNDOFF["float32"]),
+        taps=_rows(shared, ours, ref64.taps, ref32.taps, ref64.taps, FACTOR, ROUNDOFF["float32"], ref64.leaves),
+        missing=[
+            name
+            for name, kind in ref64.leaves.items()
+            if name not in shared and name not in folded and kind not in NO_ARITHMETIC
+        ],
+        extra=[name for name in order if name not in ref64.taps],
+        rule=f"relative L2 against the float64 reference, at most {bound}",
+    )
+
+
+def compare_half(
+    ours: Mapping[str, np.ndarray],
+    ours32: Mapping[str, np.ndarray],
+    ref_half: Run,
+    ref32: Run,
+    dtype: Literal["float16", "bfloat16"] = "float16",
+) -> Report:
+    """Our half-precision outputs against our own fp32 ones: at most 2 x what the reference's half run loses.
+
+    Outputs only. Rounding differs from kernel to kernel inside a network, and structure is proven in fp32.
+    """
+    names = list(ref32.outputs)
+    return Report(
+        outputs=_rows(names, ours, ours32, ref_half.outputs, ref32.outputs, HALF_FACTOR, ROUNDOFF[dtype]),
+        rule=f"relative L2 against our own fp32, at most {HALF_FACTOR:g} x what the reference loses in {dtype}",
+    )
+
+
+def _rows(
+    names: Iterable[str],
+    ours: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    rounded: Mapping[str, np.ndarray],
+    exact: Mapping[str, np.ndarray],
+    factor: float,
+    floor: float,
+    kinds: Mapping[str, str] = {},  # noqa: B006 (never written)
+) -> list[Row]:
+    """ours against expected, bounded by factor x the distance of rounded from exact."""
+    rows = []
+    for name in names:
+        problem = _problem(ours.get(name), expected[name])
+        noise = relative_l2(rounded[name], exact[name])
+        if not np.isfinite(noise):
+            problem = problem or "the reference itself is not finite in this precision, so it sets no bound"
+        error = float("inf") if problem else relative_l2(ours[name], expected[name])
+        bound = factor * max(noise, floor)
+        rows.append(Row(name, expected[name].shape, error, noise, bound, problem, kinds.get(name, "")))
+    return rows
+
+
+def _problem(ours: np.ndarray | None, expected: np.ndarray) -> str:
+    """Why the tensors cannot be compared; empty when they can."""
+    if ours is None:
+        return "missing among ours"
+    if ours.shape != expected.shape:
+        return f"shape {ours.shape}, expected {expected.shape}"
+    bad = int(ours.size - np.count_nonzero(np.isfinite(ours)))
+    return f"{bad} of {ours.size} values are NaN or inf" if bad else ""
