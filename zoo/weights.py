@@ -347,7 +347,7 @@ def _little_endian(name: str, array: np.ndarray) -> np.ndarray:
 
 
 # .wts, the text format of tensorrtx: the number of tensors, then a line `name count value value …` for each. A value is
-# a float32 in big-endian hex; there are no shapes. Exporters differ: most put one more blank after the count, one writes
+# a float32 in big-endian hex; there are no shapes. Exporters differ: most put a second blank after the count, one has
 # 0x3f800000 and for short 0x0, and some files have been to Windows.
 
 _FIRST = re.compile(rb"[ \t]*([0-9]{1,18})[ \t\r]*(?:\n|\Z)")
