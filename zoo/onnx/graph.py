@@ -43,11 +43,14 @@ _CODES = {dtype: code for code, dtype in _NUMPY.items()}
 # Integer arithmetic on shapes is done here where all numbers are known, so that static networks stay free of it.
 _FOLD: dict[str, Callable[..., np.ndarray]] = {
     "Add": np.add,
+    "Equal": np.equal,
+    "Less": np.less,
     "Max": np.maximum,
     "Min": np.minimum,
     "Mul": np.multiply,
     "Neg": np.negative,
     "Sub": np.subtract,
+    "Where": np.where,
 }
 
 
@@ -133,11 +136,11 @@ class Graph:
         return results[0] if outputs == 1 else tuple(results)
 
     def calc(self, kind: str, *operands: Operand) -> Any:
-        """Integer arithmetic: an array where all operands are known, the name of an int64 value otherwise."""
+        """Integer arithmetic: an array where all operands are known, the name of a value otherwise."""
         numbers = [self.known(operand) for operand in operands]
         if all(number is not None for number in numbers):
             return _FOLD[kind](*numbers)
-        return self.op(kind, *operands, dtype=INT64)
+        return self.op(kind, *operands, dtype=BOOL if kind in ("Equal", "Less") else INT64)
 
     def cast(self, value: str, code: int) -> str:
         """The value in a type; the value itself if it is known to have it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.onnx.graph import BOOL, INT32, INT64, Graph, Operand, numpy_type
+from zoo.onnx.graph import FLOAT, INT32, INT64, Graph, Operand, numpy_type
 from zoo.onnx.handlers import handles
 from zoo.onnx.reading import Layer, bits, dims
 
@@ -137,12 +137,13 @@ def fill(g: Graph, layer: Layer, shape: str | None = None, alpha: str | None = N
     code, rank = g.type_code(layer.outputs[0]), len(layer.out_shape())
     dtype = numpy_type(code)
     result = alpha or g.constant(np.array(layer.raw.alpha, dtype))
-    steps = g.known(beta) if beta else np.full(rank, layer.raw.beta, dtype)
+    beta = beta and g.cast(beta, code)
+    steps = g.known(beta) if beta else np.array(layer.raw.beta, dtype)
     result = g.op("Expand", g.cast(result, code), sizes)
     for axis in range(rank):
         if steps is not None and steps.reshape(-1)[axis] == 0:
             continue
-        step = g.constant(steps.reshape(-1)[axis].astype(dtype)) if steps is not None else g.op("Gather", beta, axis)
+        step = g.op("Gather", beta, axis) if steps is None else g.constant(steps.reshape(-1)[axis].astype(dtype))
         index = g.op("Range", 0, g.op("Gather", sizes, axis), 1, dtype=INT64)
         index = g.op("Reshape", index, [-1] + [1] * (rank - 1 - axis))
         result = g.op("Add", result, g.op("Mul", g.op("Cast", index, to=code), step))
@@ -156,10 +157,10 @@ def non_zero(g: Graph, layer: Layer, x: str) -> str:
 
 @handles("ONE_HOT")
 def one_hot(g: Graph, layer: Layer, indices: str, values: str, depth: str) -> str:
-    boolean = g.type_code(layer.outputs[0]) == BOOL  # which onnxruntime does not run
-    values = g.cast(values, INT32) if boolean else values
-    result = g.op("OneHot", g.ints(indices), g.ints(depth), values, axis=layer.raw.axis)
-    return g.cast(result, BOOL) if boolean else result
+    code = g.type_code(layer.outputs[0])
+    computed = INT64 if code in (INT32, INT64) else FLOAT  # the types of values that onnxruntime has a kernel for
+    result = g.op("OneHot", g.ints(indices), g.ints(depth), g.cast(values, computed), axis=layer.raw.axis, dtype=computed)
+    return g.cast(result, code)
 
 
 @handles("ASSERTION")
@@ -186,6 +187,8 @@ def _quantization(g: Graph, layer: Layer, scale: str, zero: str | None, stored: 
         layer.refuse(f"a scale of {len(shape)} dimensions (block quantization)")
     if shape == (1,):  # per tensor
         scale, zero, shape = g.reshape(scale, ()), zero and g.reshape(zero, ()), ()
+    if zero and layer.inputs[2].dtype != stored.dtype:
+        layer.refuse(f"a zero point of type {layer.inputs[2].dtype.name} with numbers of type {stored.dtype.name}")
     return scale, zero or g.constant(np.zeros(shape, numpy_type(g.type_code(stored))))
 
 

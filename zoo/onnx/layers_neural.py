@@ -162,27 +162,27 @@ def normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str) -> str:
     if groups == 1 and trailing and parameters == (1,) * axes[0] + shape[axes[0] :] and min(parameters) > 0:
         scale, bias = (g.reshape(value, shape[axes[0] :]) for value in (scale, bias))
         return g.op("LayerNormalization", x, scale, bias, axis=axes[0], epsilon=layer.raw.epsilon)
-    if trailing and axes[0] == 2 and set(parameters[:1] + parameters[2:]) == {1}:
-        return _instance_normalization(g, layer, x, scale, bias, groups)
-    if groups != 1:
+    per_channel = trailing and axes[0] == 2 and parameters == (1, parameters[1], *[1] * (len(shape) - 2))
+    if groups == 1 and per_channel and parameters[1] == shape[1]:
+        scale, bias = (g.reshape(value, (-1,)) for value in (scale, bias))
+        return g.op("InstanceNormalization", x, scale, bias, epsilon=layer.raw.epsilon)
+    if groups > 1 and per_channel:
+        return _group_normalization(g, layer, x, scale, bias, groups)
+    if groups > 1:
         layer.refuse(f"{groups} groups with axes {axes} and a scale of shape {parameters}")
     return _plain_normalization(g, layer, x, scale, bias, axes)
 
 
-def _instance_normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str, groups: int) -> str:
-    """Instance normalization, or group normalization as instance normalization of groups seen as channels."""
-    shape, parameters, epsilon = layer.shape(), layer.shape(1), layer.raw.epsilon
-    planes = groups if groups > 1 else shape[1]
-    dtype = numpy_type(g.type_code(layer.outputs[0]))
-    y = x if planes == shape[1] else g.op("Reshape", x, [0, planes, -1])
-    if parameters[1] == planes:  # one number for each plane
-        y = g.op("InstanceNormalization", y, g.reshape(scale, (-1,)), g.reshape(bias, (-1,)), epsilon=epsilon)
-    else:
-        y = g.op("InstanceNormalization", y, np.ones(planes, dtype), np.zeros(planes, dtype), epsilon=epsilon)
-    if planes != shape[1]:
-        static = min(shape[1:]) > 0
-        y = g.op("Reshape", y, (0, *shape[1:]) if static else g.op("Shape", x, dtype=INT64))
-    return y if parameters[1] == planes else g.op("Add", g.op("Mul", y, scale), bias)
+def _group_normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str, groups: int) -> str:
+    """Instance normalization of groups that are seen as channels. The scale is per channel, or per group (version 1)."""
+    shape, dtype = layer.shape(), numpy_type(g.type_code(layer.outputs[0]))
+    per_group = layer.shape(1)[1] == groups
+    one, zero = np.ones(groups, dtype), np.zeros(groups, dtype)
+    inner = [g.reshape(value, (-1,)) for value in (scale, bias)] if per_group else [one, zero]
+    y = g.op("Reshape", x, [0, groups, -1])
+    y = g.op("InstanceNormalization", y, *inner, epsilon=layer.raw.epsilon)
+    y = g.op("Reshape", y, (0, *shape[1:]) if min(shape[1:]) > 0 else g.op("Shape", x, dtype=INT64))
+    return y if per_group else g.op("Add", g.op("Mul", y, scale), bias)
 
 
 def _plain_normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str, axes: list[int]) -> str:
@@ -288,6 +288,8 @@ def attention_output(g: Graph, layer: Layer, _: None) -> str:
     tensors = [attention.get_input(i) for i in range(3)]
     (q, k, v), (q_shape, k_shape, _) = [g.values[t.name] for t in tensors], [dims(t.shape) for t in tensors]
     heads, kept = q_shape[1], k_shape[1]
+    if heads < 0 or kept < 0 or (heads != kept and k_shape[3] < 0):
+        layer.refuse("a number or a size of heads that is known only at run time")
     if heads != kept:
         k, v = (_repeated(g, value, heads, heads // kept, dims(t.shape)) for value, t in zip((k, v), tensors[1:]))
     logits = g.op("MatMul", q, g.transpose(k, (0, 1, 3, 2)))

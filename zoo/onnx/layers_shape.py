@@ -116,24 +116,14 @@ def slice_(
     sizes = g.dim(x, layer.shape(), along)
     if layer.raw.mode.name in _PAD_MODES:
         x, start, sizes = _padded(g, layer, x, start, size, step, value, along, sizes)
-    repeat = np.zeros(len(along), bool) if isinstance(step, str) else step == 0
-    taken = size
-    if repeat.any():
-        step = np.where(repeat, 1, step)
-        taken = g.calc("Add", g.calc("Mul", size, np.where(repeat, 0, 1)), np.where(repeat, 1, 0))
+    repeat = g.calc("Equal", step, 0)
+    once = not isinstance(repeat, str) and not repeat.any()
+    step, taken = (step, size) if once else (g.calc("Where", repeat, 1, step), g.calc("Where", repeat, 1, size))
     end = g.calc("Add", start, g.calc("Mul", taken, step))
-    if isinstance(step, str) or (step < 0).any():
-        end = _below_zero(g, end)
+    if isinstance(step, str) or (step < 0).any():  # ONNX would count an end below zero from the back
+        end = g.calc("Where", g.calc("Less", end, 0), _NEVER, end)
     x = _sliced(g, x, start, end, step, along, sizes)
-    if not repeat.any():
-        return x
-    if not isinstance(size, str):
-        full = np.ones(len(layer.shape()), np.int64)
-        full[along] = np.where(repeat, size, 1)
-        return g.op("Expand", x, full)
-    if along != list(range(len(layer.shape()))):
-        layer.refuse("a step of 0 with a size known only at run time along some of the axes")
-    return g.op("Expand", x, size)
+    return x if once else g.op("Expand", x, _everywhere(layer, along, g.calc("Where", repeat, size, 1)))
 
 
 def _axes(g: Graph, layer: Layer, axes: str | None) -> list[int]:
@@ -145,11 +135,15 @@ def _axes(g: Graph, layer: Layer, axes: str | None) -> list[int]:
     return layer.refuse("axes known only at run time") if known is None else [int(axis) % rank for axis in known]
 
 
-def _below_zero(g: Graph, end: Operand) -> Operand:
-    """Ends below zero, which a negative step reaches, mean "to the first element"; ONNX would count them from the back."""
-    if isinstance(end, str):
-        return g.op("Where", g.op("Less", end, 0), np.array(_NEVER), end, dtype=INT64)
-    return np.where(end < 0, _NEVER, end)
+def _everywhere(layer: Layer, along: list[int], sizes: Operand) -> Operand:
+    """Sizes along some axes as sizes along all, with 1 for the others."""
+    if along == list(range(len(layer.shape()))):
+        return sizes
+    if isinstance(sizes, str):
+        layer.refuse("a step of 0 along some of the axes with a size known only at run time")
+    everywhere = np.ones(len(layer.shape()), np.int64)
+    everywhere[along] = sizes
+    return everywhere
 
 
 def _padded(g, layer, x, start, size, step, value, along, sizes):  # type: ignore[no-untyped-def]

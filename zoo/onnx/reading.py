@@ -43,8 +43,8 @@ class Layer:
         self.raw.__class__ = getattr(trt, _CLASSES.get(self.kind, default))
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise: this layer cannot be translated."""
-        raise ZooError(f"{self}: {what}: the translation to ONNX does not support this")
+        """Raise: this layer cannot be translated, because of `what`."""
+        raise ZooError(f"{self} cannot be translated to ONNX: {what}")
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """Shape of an input, -1 for what is only known at run time."""

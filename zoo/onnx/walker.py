@@ -44,7 +44,7 @@ def to_onnx(
     layers = [Layer(network.get_layer(i), trt, arrays) for i in range(network.num_layers)]
     for layer in layers:
         if layer.kind not in HANDLERS:
-            layer.refuse("a layer of this type")
+            layer.refuse("layers of this type are not supported")
         layer.downcast(trt)
     layers = topological(layers)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
