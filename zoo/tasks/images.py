@@ -11,9 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a BadSource says it in one sentence
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # likewise for what reads videos
-
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
 )

@@ -1,0 +1,507 @@
+"""Pixels in, results out: against torchvision, ultralytics and yolov5 as published."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from zoo.errors import ZooError
+from zoo.tasks import Options, get_task
+from zoo.tasks.classify import Classification, top_classes
+from zoo.tasks.detect import Detection, non_max_suppression
+from zoo.tasks.draw import class_color, draw_classes, draw_detections
+from zoo.tasks.images import BadSource, Frame, open_sources
+from zoo.tasks.labels import known_labels, labels_for
+from zoo.tasks.preprocess import Placement, preprocess
+from zoo.tasks.spec import CenterCrop, Gray, Letterbox, from_dict, to_dict
+from zoo.tasks.writers import VideoSink, save_image
+
+UNMOVED = Placement((1, 1), (0, 0), (640, 640))
+PHOTO_SIZES = [(810, 1080), (1080, 810), (224, 224), (256, 341), (50, 70), (97, 1), (1, 1)]  # (height, width)
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * 7919 + width).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_importing_the_tasks_loads_no_library() -> None:
+    code = (
+        "import sys, zoo.tasks, zoo.tasks.spec, zoo.tasks.labels; print({'cv2', 'numpy', 'torch'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("spec", [CenterCrop(232, 224), Letterbox(320, stride=64), Gray(28)])
+def test_preprocessing_survives_json(spec: CenterCrop | Letterbox | Gray) -> None:
+    assert from_dict(json.loads(json.dumps(to_dict(spec)))) == spec
+
+
+# ---- sources
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures, a video, and what looks like pictures but is none."""
+    picture = np.full((6, 8, 3), (10, 120, 240), np.uint8)
+    cv2.imwrite(str(tmp_path / "c.png"), picture)
+    cv2.imwrite(str(tmp_path / "a.bmp"), picture)
+    cv2.imwrite(str(tmp_path / "b.tiff"), picture)
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "c.png").read_bytes()[:40])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.png").touch()
+    with VideoSink(tmp_path / "v.mp4", 12, (64, 48)) as sink:
+        for shade in (0, 100, 200):
+            sink.write(np.full((48, 64, 3), shade, np.uint8))
+    return tmp_path
+
+
+def test_a_folder_gives_its_pictures_in_order_and_goes_on_after_bad_ones(folder: Path) -> None:
+    found = list(open_sources([str(folder)]))
+    assert [Path(item.name).name for item in found] == ["a.bmp", "b.tiff", "c.png", "damaged.png", "empty.jpg"] + [
+        "v.mp4"
+    ] * 3
+    assert [isinstance(item, BadSource) for item in found] == [False] * 3 + [True] * 2 + [False] * 3
+    assert all((frame.image == (10, 120, 240)).all() for frame in found[:3])
+
+
+def test_a_video_gives_every_frame_and_its_rate(folder: Path) -> None:
+    frames = list(open_sources([str(folder / "v.mp4")]))
+    assert [(frame.index, frame.fps, frame.is_video, frame.image.shape) for frame in frames] == [
+        (index, 12, True, (48, 64, 3)) for index in range(3)
+    ]
+    assert np.allclose([frame.image.mean() for frame in frames], [0, 100, 200], atol=4)
+
+
+def test_a_glob_gives_what_it_matches_and_sources_keep_their_order(folder: Path) -> None:
+    found = open_sources([str(folder / "[bc].*"), str(folder / "a.bmp")])
+    assert [Path(frame.name).name for frame in found] == ["b.tiff", "c.png", "a.bmp"]
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("missing.jpg", "does not exist"),
+        ("", "does not exist"),
+        ("*.nothing", "matches no file"),
+        ("empty.jpg", r"empty \(0 bytes\)"),
+        ("damaged.png", "not an image"),
+        ("notes.txt", "not an image"),
+        ("none", "not a folder with image"),
+        ("damaged.mp4", "No frame could be read"),
+    ],
+)
+def test_a_source_without_a_picture_says_why(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, why: str
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("none").mkdir()
+    Path("damaged.mp4").write_bytes(b"no video" * 50)
+    (bad,) = open_sources([source])
+    assert isinstance(bad, BadSource)
+    assert bad.name == source and source in bad.message
+    pytest.raises(ZooError, lambda: (_ for _ in ()).throw(ZooError(bad.message))).match(why)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda image: image[..., 0],
+        lambda image: np.dstack([image, image[..., 0]]),
+        lambda image: image.astype(np.uint16) * 257,
+        lambda image: image[..., 0].astype(np.uint16) * 257,
+    ],
+    ids=["grey", "alpha", "16 bit", "grey 16 bit"],
+)
+def test_every_kind_of_picture_becomes_three_channels_of_a_byte(
+    tmp_path: Path, convert: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    gray = np.repeat(np.arange(0, 250, 10, dtype=np.uint8).reshape(5, 5, 1), 3, axis=2)
+    cv2.imwrite(str(tmp_path / "x.png"), convert(gray))
+    (frame,) = open_sources([str(tmp_path / "x.png")])
+    assert isinstance(frame, Frame) and frame.image.dtype == np.uint8
+    assert np.array_equal(frame.image, gray)
+
+
+# ---- preprocessing
+
+
+@pytest.mark.parametrize("shape", PHOTO_SIZES)
+@pytest.mark.parametrize(("resize", "size"), [(256, 224), (232, 224), (342, 299), (64, 64)])
+def test_centre_crop_equals_torchvision_bit_by_bit(shape: tuple[int, int], resize: int, size: int) -> None:
+    pytest.importorskip("torch")
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from PIL import Image
+    from torchvision import transforms
+
+    image, spec = noise(*shape), CenterCrop(resize, size)
+    reference = transforms.Compose(
+        [
+            transforms.Resize(resize),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(spec.mean, spec.std),
+        ]
+    )
+    pixels, _ = preprocess(image, spec)
+    assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
+    assert np.array_equal(pixels, reference(Image.fromarray(image[..., ::-1].copy())).numpy())
+
+
+@pytest.mark.parametrize("shape", [*PHOTO_SIZES, (3, 3000)])
+@pytest.mark.parametrize("size", [(640, 640), (384, 640), (640, 480), (32, 32)])
+def test_letterbox_and_the_way_back_equal_ultralytics_bit_by_bit(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    pytest.importorskip("ultralytics")
+    from ultralytics.data.augment import LetterBox
+    from ultralytics.utils.ops import scale_boxes
+
+    image = noise(*shape)
+    pixels, placement = preprocess(image, Letterbox(), size)
+    reference = torch.from_numpy(LetterBox(size, auto=False)(image=image)).permute(2, 0, 1).flip(0).float().div_(255)
+    assert np.array_equal(pixels, reference.numpy())
+
+    boxes = np.random.default_rng(0).uniform(-50, 700, (500, 4)).astype(np.float32)
+    expected = scale_boxes(size, torch.from_numpy(boxes.copy()), shape).numpy()
+    assert np.array_equal(placement.to_image(boxes), expected)
+
+
+def test_another_crop_size_shows_the_same_share_of_the_picture() -> None:
+    placements = [preprocess(noise(400, 600), CenterCrop(), size)[1] for size in (None, (112, 112))]
+    corners = [p.to_image(np.float32([0, 0, side, side])) for p, side in zip(placements, (224, 112))]
+    assert np.allclose(*corners, atol=3)
+
+
+def test_gray_averages_when_it_shrinks_and_keeps_digits_as_they_are() -> None:
+    strips = np.zeros((64, 64, 3), np.uint8)
+    strips[:, ::2] = 255
+    pixels, _ = preprocess(strips, Gray(32))
+    assert pixels.shape == (1, 32, 32) and pixels.dtype == np.float32
+    assert np.allclose(pixels, 0.5, atol=0.01)
+    digit = np.repeat(noise(8, 8)[..., :1], 3, axis=2)
+    assert np.array_equal(preprocess(digit, Gray(8))[0][0], digit[..., 0].astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "nearest"),
+    [
+        (Letterbox(), (640, 650), "640 or 672"),
+        (Letterbox(), (10, 640), "32"),
+        (Letterbox(), (-32, 640), "32"),
+        (Letterbox(size=100), None, "96 or 128"),
+        (Letterbox(stride=64), (672, 640), "640 or 704"),
+        (CenterCrop(), (224, 0), "1"),
+        (Gray(), (-1, 32), "1"),
+    ],
+)
+def test_an_impossible_size_is_refused_with_the_nearest(
+    spec: CenterCrop | Letterbox | Gray, size: tuple[int, int] | None, nearest: str
+) -> None:
+    with pytest.raises(ZooError, match=rf"nearest to -?\d+: {nearest}\.$"):
+        preprocess(noise(20, 20), spec, size)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (20, 20, 4), (0, 20, 3)])
+def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ZooError, match="Expected a picture"):
+        preprocess(np.zeros(shape, np.uint8), Gray())
+
+
+# ---- classification
+
+
+def test_top_classes_equal_torch() -> None:
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(0, 4, 1000).astype(np.float32)
+    scores, indices = torch.from_numpy(logits).softmax(0).topk(5)
+    found = top_classes(logits, labels_for(1000))
+    assert [c.index for c in found] == indices.tolist()
+    assert np.allclose([c.score for c in found], scores, rtol=1e-5)
+    assert [c.label for c in found] == [known_labels("imagenet")[i] for i in indices]
+
+
+def test_large_logits_and_few_classes_are_no_trouble() -> None:
+    found = top_classes(np.float32([1e4, -1e4, 1e4]), ["a", "b", "c"], top=5)
+    assert [(c.label, c.score) for c in found] == [("a", 0.5), ("c", 0.5), ("b", 0)]
+
+
+@pytest.mark.parametrize(
+    ("logits", "why"), [([1, np.nan, 2], "overflowed"), ([1, np.inf, 2], "overflowed"), ([1, 2], "one per label")]
+)
+def test_logits_that_mean_nothing_are_refused(logits: list[float], why: str) -> None:
+    with pytest.raises(ZooError, match=why):
+        top_classes(np.float32(logits), ["a", "b", "c"])
+
+
+# ---- detection
+
+
+def crowd(anchors: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes that overlap a lot, and scores whose best one per anchor is unique: references order ties as they like."""
+    random = np.random.default_rng(seed)
+    boxes = np.concatenate([random.uniform(0, 640, (2, anchors)), random.uniform(5, 160, (2, anchors))])
+    scores = random.uniform(0, 0.05, (classes, anchors))
+    scores[random.integers(0, classes, anchors), np.arange(anchors)] = (
+        random.permutation(anchors) / anchors * 0.9 + 0.06
+    )
+    return boxes.astype(np.float32), scores.astype(np.float32)
+
+
+def as_rows(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """Detections as the references give them: (K, 6) x1, y1, x2, y2, score, class."""
+    return np.column_stack(found).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "classes", "max_det", "conf", "iou"),
+    [
+        (20000, 1, 300, 0.25, 0.45),
+        (8400, 80, 300, 0.8, 0.7),
+        (25200, 80, 100, 0.9, 0.6),
+        (2000, 2, 2000, 0.25, 0.7),
+        (1, 80, 300, 0.05, 0.7),
+    ],
+)
+def test_detections_equal_ultralytics(
+    monkeypatch: pytest.MonkeyPatch, anchors: int, classes: int, max_det: int, conf: float, iou: float
+) -> None:
+    torch = pytest.importorskip("torch")
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    nms = pytest.importorskip("ultralytics.utils.nms")
+    monkeypatch.delitem(sys.modules, "torchvision")  # then ultralytics takes its own NMS
+    boxes, scores = crowd(anchors, classes)
+    prediction = torch.from_numpy(np.concatenate([boxes, scores]))[None]
+    (expected,) = nms.non_max_suppression(prediction, conf, iou, max_det=max_det, nc=classes, max_time_img=1e3)
+    found = as_rows(non_max_suppression(boxes, scores, conf, iou, max_det))
+    assert len(found) and np.array_equal(found, expected.numpy())
+
+
+def test_detections_equal_yolov5() -> None:
+    torch = pytest.importorskip("torch")
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    general = pytest.importorskip("yolov5.utils.general")
+    boxes, class_scores = crowd(3000, 8)
+    objectness = np.random.default_rng(1).uniform(0, 1, (1, 3000)).astype(np.float32)
+    prediction = torch.from_numpy(np.concatenate([boxes, objectness, class_scores]).T.copy())[None]
+    (expected,) = general.non_max_suppression(prediction)
+    found = as_rows(non_max_suppression(boxes, objectness * class_scores, iou=0.45))
+    assert 100 < len(found) and np.array_equal(found, expected.numpy())
+
+
+def test_suppression_is_by_class_strict_and_first_come() -> None:
+    same = np.float32([[50, 50, 50, 51, 300], [50] * 5, [20] * 5, [20] * 5])
+    scores = np.float32([[0.5, 0.5, 0.1, 0.6, 0.25], [0.1, 0.2, 0.9, 0.1, 0.1]])
+    _, best, classes = non_max_suppression(same, scores)
+    assert list(zip(classes, best)) == [(1, np.float32(0.9)), (0, np.float32(0.6))]  # 0.25 is not more than 0.25
+
+    half = np.float32([[10, 15, 10], [10, 10, 40], [10, 20, 0], [10, 10, 0]])  # IoU of the first two: exactly 1/2
+    ties = np.float32([[0.8, 0.8, 0.7]])
+    boxes, _, _ = non_max_suppression(half, ties, iou=0.5)
+    assert boxes.tolist() == [[5, 5, 15, 15], [5, 5, 25, 15], [10, 40, 10, 40]]
+    boxes, _, _ = non_max_suppression(half, ties, iou=0.49)
+    assert boxes.tolist() == [[5, 5, 15, 15], [10, 40, 10, 40]]
+
+
+def test_only_the_best_30000_candidates_are_looked_at() -> None:
+    boxes = np.tile(np.float32([[50], [50], [20], [20]]), 30_001)
+    boxes[0, -1] = 300
+    scores = np.full((1, 30_001), 0.9, np.float32)
+    scores[0, -1] = 0.5
+    assert len(non_max_suppression(boxes, scores)[0]) == 1
+    assert len(non_max_suppression(boxes[:, 1:], scores[:, 1:])[0]) == 2
+
+
+def test_detect_gives_boxes_of_the_picture() -> None:
+    _, placement = preprocess(noise(810, 1080), Letterbox())
+    outputs = {
+        "boxes": np.float32([[320, 1], [320, 1], [64, 9], [64, 9]]),
+        "scores": np.float32([[0.9, 0], [0.1, 0.3]]),
+    }
+    task = get_task("detect")
+    found = task.decode(outputs, placement, ["cat", "dog"], Options())
+    assert [(d.label, d.index) for d in found] == [("cat", 0), ("dog", 1)]
+    assert np.allclose(found[0].box, (486, 351, 594, 459), atol=1e-3)
+    assert np.allclose(found[1].box, (0, 0, 9.281, 0), atol=1e-3)  # clipped to the picture
+    assert json.loads(json.dumps(task.to_json(found)))["detections"][0]["box"] == [486, 351, 594, 459]
+    assert task.describe(found)[0].split() == ["0.90", "cat", "at", "486,", "351,", "594,", "459"]
+    assert task.describe([]) == ["nothing found"]
+
+
+def test_the_overlap_is_the_users_or_else_the_tasks() -> None:
+    outputs = {"boxes": np.float32([[50, 55], [50, 50], [20, 20], [20, 20]]), "scores": np.float32([[0.9, 0.8]])}  # 0.6
+
+    def count(task_iou: float, user_iou: float | None) -> int:
+        return len(get_task("detect", iou=task_iou).decode(outputs, UNMOVED, ["x"], Options(iou=user_iou)))
+
+    assert [count(0.7, None), count(0.45, None), count(0.45, 0.7), count(0.7, 0.45)] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["boxes", "scores"])
+def test_an_overflow_is_refused(name: str, value: float) -> None:
+    outputs = {"boxes": np.full((4, 2), 50, np.float32), "scores": np.full((1, 2), 0.9, np.float32)}
+    outputs[name][0, 1] = value
+    with pytest.raises(ZooError, match="overflowed"):
+        get_task("detect").decode(outputs, UNMOVED, ["x"], Options())
+
+
+def test_outputs_of_a_batch_are_refused() -> None:
+    outputs = {"boxes": np.zeros((1, 4, 9), np.float32), "scores": np.zeros((1, 2, 9), np.float32)}
+    with pytest.raises(ZooError, match=r"boxes \(4, A\) and scores \(2, A\) of one picture"):
+        get_task("detect").decode(outputs, UNMOVED, ["x", "y"], Options())
+
+
+@pytest.mark.parametrize("wrong", [{"conf": 1.5}, {"conf": float("nan")}, {"iou": -0.1}, {"max_det": 0}, {"top": 0}])
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ZooError, match=next(iter(wrong))):
+        Options(**wrong)
+
+
+def test_an_unknown_task_names_the_known() -> None:
+    with pytest.raises(ZooError, match="classify, detect; closest: detect"):
+        get_task("detection")
+
+
+# ---- drawing
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (64, 48), (480, 640), (3000, 4000), (1, 900), (900, 1)])
+def test_every_picture_can_be_annotated(shape: tuple[int, int]) -> None:
+    image = noise(*shape)
+    before = image.copy()
+    height, width = shape
+    detections = [Detection("some object", i, 0.9, (0, height * i / 9, width, height)) for i in range(9)]
+    classes = [Classification("an unusually long name, with its synonyms, " * 9, i, 1 / (1 + i)) for i in range(5)]
+    boxed, listed = draw_detections(image, detections), draw_classes(image, classes)
+    assert np.array_equal(image, before), "the original is left alone"
+    assert boxed.dtype == listed.dtype == np.uint8
+    assert max(boxed.shape[:2]) >= 320 and max(listed.shape[:2]) >= 320
+    assert listed.shape[0] > boxed.shape[0] and listed.shape[1] >= boxed.shape[1]
+    if max(shape) >= 320:
+        assert boxed.shape == image.shape
+        left = (listed.shape[1] - width) // 2
+        assert np.array_equal(listed[:height, left : left + width], image), "the panel hides nothing"
+
+
+def test_small_pictures_grow_and_their_boxes_with_them() -> None:
+    drawn = draw_detections(np.zeros((8, 8, 3), np.uint8), [Detection("x", 0, 0.9, (4, 4, 8, 8))])
+    assert drawn.shape == (480, 480, 3)
+    rows, columns = np.nonzero((drawn[300:] == class_color(0)).all(axis=2))
+    assert abs(columns.min() - 240) <= 3 and columns.max() == 479 and rows.max() == 179
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (600, 0), (0, 440), (600, 440)])
+def test_a_tag_stays_in_the_picture(corner: tuple[int, int]) -> None:
+    def area(x: int, y: int) -> int:
+        drawn = draw_detections(
+            np.zeros((480, 640, 3), np.uint8), [Detection("person", 5, 0.9, (x, y, x + 39, y + 39))]
+        )
+        return int((drawn == class_color(5)).all(axis=2).sum())
+
+    assert abs(area(*corner) - area(300, 200)) < 250  # of some 1900: the outline may leave the picture, the tag not
+
+
+def test_tags_make_way_for_better_ones() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    better, worse = Detection("first", 0, 0.9, (100, 100, 300, 300)), Detection("second", 1, 0.8, (110, 104, 300, 300))
+    alone, both = draw_detections(image, [better]), draw_detections(image, [worse, better])
+    tag = np.s_[80:97, 102:160]
+    assert (alone[tag] == class_color(0)).all(axis=2).any()
+    assert np.array_equal(both[tag], alone[tag])
+
+
+def test_longer_bars_mean_more() -> None:
+    drawn = draw_classes(
+        np.zeros((400, 400, 3), np.uint8), [Classification("a", 0, 0.75), Classification("b", 1, 0.25)]
+    )
+    panel = drawn[400:].astype(int)
+    saturated = panel.max(axis=2) - panel.min(axis=2)
+    lengths = sorted({int(n) for n in (saturated > 40).sum(axis=1)} - {0})
+    assert len(lengths) == 2 and abs(lengths[1] / lengths[0] - 3) < 0.1
+
+
+def test_neighbouring_classes_have_different_colours() -> None:
+    colors = np.array([class_color(i) for i in range(20)], int)
+    distance = np.abs(colors[:, None] - colors).sum(axis=2)
+    assert distance[~np.eye(20, dtype=bool)].min() >= 30
+    assert class_color(20) == class_color(0)
+
+
+# ---- files
+
+
+def test_an_image_is_written_whole_into_a_new_folder(tmp_path: Path) -> None:
+    image = noise(30, 40)
+    save_image(tmp_path / "new" / "x.png", image)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["x.png"]
+    assert np.array_equal(cv2.imread(str(tmp_path / "new" / "x.png")), image)
+
+
+@pytest.mark.parametrize("name", ["x", "x.nonsense", "file/x.png", "folder.png"])
+def test_an_image_that_cannot_be_written_leaves_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ZooError, match="'.*' (cannot be|does not end)"):
+        save_image(tmp_path / name, noise(3, 3))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_a_video_has_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
+    with VideoSink(tmp_path / "v.mp4", 25, (64, 48)) as sink:
+        sink.write(noise(48, 64))
+        assert not (tmp_path / "v.mp4").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"\(64, 48, 3\) does not fit a video of 64x48"):
+        with VideoSink(tmp_path / "v.mp4", 25, (64, 48)) as sink:
+            sink.write(noise(64, 48))
+    with pytest.raises(ZooError, match="cannot be written as a video"):
+        VideoSink(tmp_path / "v.nonsense", 25, (64, 48))
+    assert not list(tmp_path.iterdir())
+
+
+# ---- labels
+
+
+def test_labels_are_torchvisions_and_ultralytics() -> None:
+    pytest.importorskip("torch")
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from torchvision.models._meta import _COCO_CATEGORIES, _IMAGENET_CATEGORIES
+
+    assert labels_for(1000) == _IMAGENET_CATEGORIES
+    assert labels_for(80) == [name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A")]
+    ultralytics = pytest.importorskip("ultralytics")
+    from ultralytics.utils import YAML
+
+    names = YAML.load(Path(ultralytics.__file__).parent / "cfg" / "datasets" / "coco.yaml")["names"]
+    assert labels_for(80) == list(names.values())
+
+
+def test_labels_fit_the_classes() -> None:
+    assert labels_for(10)[9] == "class 9"
+    assert labels_for(10, "digits")[9] == "9"
+    assert labels_for(2, ["cat", "dog"]) == ["cat", "dog"]
+    with pytest.raises(ZooError, match="81 classes but 80 labels"):
+        labels_for(81, "coco")
+    with pytest.raises(ZooError, match="closest: imagenet"):
+        labels_for(1000, "imagenette")
