@@ -10,11 +10,13 @@ from zoo.ops.elementwise import add, div, exp, mul, sub
 from zoo.ops.linear import linear
 from zoo.ops.norm import batch_norm, layer_norm
 from zoo.ops.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from zoo.ops.reduce import reduce_sum
 from zoo.ops.resize import upsample_nearest
-from zoo.ops.shape import concat, expand_batch, flatten, narrow, reshape, split, transpose
+from zoo.ops.shape import concat, expand_batch, fixed_size, flatten, narrow, reshape, split, transpose
 
 __all__ = [
-    "adaptive_avg_pool", "add", "attention", "avg_pool", "batch_norm", "concat", "conv2d", "conv_bn", "div", "exp", "expand_batch",
-    "flatten", "gelu", "global_avg_pool", "hardsigmoid", "hardswish", "layer_norm", "linear", "max_pool", "mul", "narrow", "relu",
-    "relu6", "reshape", "sigmoid", "silu", "softmax", "split", "sub", "tanh", "transpose", "upsample_nearest",
+    "adaptive_avg_pool", "add", "attention", "avg_pool", "batch_norm", "concat", "conv2d", "conv_bn", "div", "exp",
+    "expand_batch", "fixed_size", "flatten", "gelu", "global_avg_pool", "hardsigmoid", "hardswish", "layer_norm",
+    "linear", "max_pool", "mul", "narrow", "reduce_sum", "relu", "relu6", "reshape", "sigmoid", "silu", "softmax",
+    "split", "sub", "tanh", "transpose", "upsample_nearest",
 ]  # fmt: skip

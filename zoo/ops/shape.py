@@ -17,14 +17,15 @@ def fixed_size(net: Net, x: Tensor, multiple: int) -> tuple[int, int]:
     """
     height, width = x.shape[2:]
     if -1 in (height, width):
-        raise ZooError("the height and width of this network's input are fixed when it is built; only the batch may vary")
+        raise ZooError("this network's height and width are fixed when it is built; give both, only the batch may vary")
     if height % multiple or width % multiple:
-        nearest = " or ".join(dict.fromkeys(f"{_fit(height, multiple, up)}x{_fit(width, multiple, up)}" for up in (0, 1)))
-        raise ZooError(f"an input of {height}x{width} does not fit: both sides must be multiples of {multiple}; use {nearest}")
+        below, above = (f"{_fit(height, multiple, up)}x{_fit(width, multiple, up)}" for up in (False, True))
+        nearest = below if below == above else f"{below} or {above}"
+        raise ZooError(f"{height}x{width} does not fit: both sides must be multiples of {multiple}; use {nearest}")
     return height, width
 
 
-def _fit(size: int, multiple: int, up: int) -> int:
+def _fit(size: int, multiple: int, up: bool) -> int:
     """`size` rounded down or up to a multiple, at least one."""
     return max(-(-size // multiple) if up else size // multiple, 1) * multiple
 
