@@ -1,0 +1,163 @@
+"""YOLOv5 detection, v6.0 to v7.0 (Jocher 2020; no paper; models/yolov5s.yaml of github.com/ultralytics/yolov5).
+
+The original, with anchor boxes and an objectness score. What people get wrong: BatchNorm's eps is 1e-3; the first
+convolution is 6x6 with padding 2; the anchors are part of the weights, in cells. Scopes are upstream's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.network import Net, Tensor
+from zoo.ops import (
+    add,
+    concat,
+    conv2d,
+    conv_bn,
+    fixed_size,
+    max_pool,
+    mul,
+    reshape,
+    sigmoid,
+    silu,
+    split,
+    transpose,
+    upsample_nearest,
+)
+from zoo.registry import register
+from zoo.tasks.spec import Letterbox
+from zoo.weights import Weights
+
+ANCHORS = 3  # per cell
+
+
+@dataclass(frozen=True)
+class Config:
+    depth: float
+    width: float
+    num_classes: int = 80
+
+    def channels(self, n: int) -> int:
+        """`n` scaled, and rounded up to a multiple of 8."""
+        return int(-(-n * self.width // 8) * 8)
+
+    def repeats(self, n: int) -> int:
+        return max(round(n * self.depth), 1)
+
+
+def conv(net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, pad: int | None = None) -> Tensor:
+    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, eps=1e-3))
+
+
+def bottleneck(net: Net, x: Tensor, shortcut: bool) -> Tensor:
+    y = conv(net / "cv2", conv(net / "cv1", x, x.shape[1]), x.shape[1], 3)
+    return add(net, x, y) if shortcut else y
+
+
+def c3(net: Net, x: Tensor, out: int, repeats: int, shortcut: bool = True) -> Tensor:
+    """One half of the channels passes the bottlenecks, the other half passes by."""
+    y = conv(net / "cv1", x, out // 2)
+    for i in range(repeats):
+        y = bottleneck(net / "m" / i, y, shortcut)
+    return conv(net / "cv3", concat(net, [y, conv(net / "cv2", x, out // 2)]), out)
+
+
+def sppf(net: Net, x: Tensor, out: int) -> Tensor:
+    """Spatial pyramid pooling: three 5x5 poolings in a row see 5, 9 and 13 cells."""
+    found = [conv(net / "cv1", x, x.shape[1] // 2)]
+    for _ in range(3):
+        found.append(max_pool(net / "m", found[-1], 5, 1, pad=2))
+    return conv(net / "cv2", concat(net, found), out)
+
+
+def join(net: Net, x: Tensor, skip: Tensor) -> Tensor:
+    return net.tap(concat(net, [x, skip]))
+
+
+def cells(size: tuple[int, int], levels: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (2, A) as x, y and strides (A,) of all cells, once per anchor, in pixels of an input of `size` (H, W)."""
+    corners, strides = [], []
+    for height, width in (level.shape[2:] for level in levels):
+        y, x = np.tile(np.mgrid[:height, :width].reshape(2, -1), ANCHORS)
+        corners.append(np.stack([x * size[1] / width, y * size[0] / height]))
+        strides.append(np.full(len(x), size[0] / height))
+    return np.concatenate(corners, axis=1), np.concatenate(strides)
+
+
+def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
+    """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class."""
+    out, areas, found = 5 + cfg.num_classes, [x.shape[2] * x.shape[3] for x in levels], []
+    for i, (x, area) in enumerate(zip(levels, areas)):
+        at = net / "m" / i
+        x = reshape(at, conv2d(at, x, ANCHORS * out, 1), (0, ANCHORS, out, area))
+        found.append(reshape(at, transpose(at, x, (0, 2, 1, 3)), (0, out, ANCHORS * area)))
+    box, objectness, classes = split(net, concat(net, found, axis=2), (4, 1, cfg.num_classes))
+    scores = mul(net, sigmoid(net / "classes", classes), sigmoid(net / "objectness", objectness))
+
+    at = net.fp32  # beyond 512 pixels half precision counts in halves
+    corners, strides = cells(size, levels)
+    anchors = net.buffer("anchors", len(levels), ANCHORS, 2)  # width and height in cells
+    anchors = np.concatenate([np.repeat(level, area, axis=0) for level, area in zip(anchors, areas)]).T
+    xy, wh = split(at, sigmoid(at / "box", box), (2, 2))
+    xy = mul(at, xy, at.constant(2 * strides[None, None], "scale"))
+    xy = add(at, xy, at.constant((corners - strides / 2)[None], "offset"))
+    wh = mul(at, mul(at, wh, wh), at.constant((4 * anchors * strides)[None], "anchors"))
+    return {"boxes": concat(at, [xy, wh]), "scores": scores}
+
+
+def configure(weights: Weights, cfg: Config) -> Config:
+    """The classes that the weights have; their width and depth must be those of the model's name."""
+    if "model.0.bn.weight" not in weights:
+        return cfg  # of another architecture: the definition says what is missing
+    width = weights.size("model.0.bn.weight")
+    depth = sum(f"model.2.m.{i}.cv1.bn.weight" in weights for i in range(99))
+    if (width, depth) != (cfg.channels(64), cfg.repeats(3)):
+        raise ZooError(
+            f"{weights.name} has {width} channels in model.0 and {depth} blocks in model.2, "
+            f"the definition {cfg.channels(64)} and {cfg.repeats(3)}"
+        )
+    bias = "model.24.m.0.bias"
+    return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
+
+
+@register(
+    task="detect",
+    reference="yolov5:{name}",
+    preprocess=Letterbox(),
+    paper="https://github.com/ultralytics/yolov5",
+    configure=configure,
+    aliases={"yolov5": "yolov5s"},
+    ignored=("model.24.anchor_grid", "model.24.strides"),  # the anchors again, in pixels, from older exporters
+    yolov5n=Config(depth=0.33, width=0.25),
+    yolov5s=Config(depth=0.33, width=0.50),
+    yolov5m=Config(depth=0.67, width=0.75),
+    yolov5l=Config(depth=1.00, width=1.00),
+    yolov5x=Config(depth=1.33, width=1.25),
+)
+def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size = fixed_size(net, x, 32)
+    at, c, n = net / "model", cfg.channels, cfg.repeats
+    x = conv(at / 0, x, c(64), 6, 2, pad=2)
+    x = conv(at / 1, x, c(128), 3, 2)
+    x = c3(at / 2, x, c(128), n(3))
+    x = conv(at / 3, x, c(256), 3, 2)
+    p3 = c3(at / 4, x, c(256), n(6))  # stride 8
+    x = conv(at / 5, p3, c(512), 3, 2)
+    p4 = c3(at / 6, x, c(512), n(9))  # stride 16
+    x = conv(at / 7, p4, c(1024), 3, 2)
+    x = c3(at / 8, x, c(1024), n(3))
+    x = sppf(at / 9, x, c(1024))  # stride 32
+
+    p5 = conv(at / 10, x, c(512))
+    x = join(at / 12, upsample_nearest(at / 11, p5, 2), p4)
+    p4 = conv(at / 14, c3(at / 13, x, c(512), n(3), shortcut=False), c(256))
+    x = join(at / 16, upsample_nearest(at / 15, p4, 2), p3)
+    p3 = c3(at / 17, x, c(256), n(3), shortcut=False)
+    x = join(at / 19, conv(at / 18, p3, c(256), 3, 2), p4)
+    p4 = c3(at / 20, x, c(512), n(3), shortcut=False)
+    x = join(at / 22, conv(at / 21, p4, c(512), 3, 2), p5)
+    p5 = c3(at / 23, x, c(1024), n(3), shortcut=False)
+    return detect(at / 24, [p3, p4, p5], size, cfg)
