@@ -1,0 +1,98 @@
+"""Vision Transformer (Dosovitskiy et al. 2020, arXiv:2010.11929).
+
+Normalisation comes before attention and MLP, with an epsilon of 1e-6; GELU is the exact one. There is one position
+embedding per patch of the published image size, so no other size fits. Scopes are torchvision's; the preprocessing is
+that of its IMAGENET1K_V1 weights, which differs for vit_l_16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.errors import ZooError
+from zoo.network import Net, Tensor
+from zoo.ops import (
+    add,
+    attention,
+    concat,
+    conv2d,
+    expand_batch,
+    gelu,
+    layer_norm,
+    linear,
+    narrow,
+    reshape,
+    split,
+    transpose,
+)
+from zoo.registry import classes_from, register
+from zoo.tasks.spec import CenterCrop
+
+
+@dataclass(frozen=True)
+class Config:
+    patch: int
+    depth: int = 12
+    heads: int = 12
+    width: int = 768
+    mlp_width: int = 3072
+    image: int = 224
+    num_classes: int = 1000
+
+
+def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
+    """(N, 3, H, W) -> (N, 1 + patches, width): the class token, then the patches in reading order."""
+    height, width = x.shape[2:]
+    if (height, width) != (cfg.image, cfg.image):
+        tokens = 1 + (cfg.image // cfg.patch) ** 2
+        raise ZooError(f"images of {height}x{width} do not fit {tokens} position embeddings; use {cfg.image}x{cfg.image}")
+    x = conv2d(net / "conv_proj", x, cfg.width, cfg.patch, cfg.patch, pad=0)
+    x = transpose(net, reshape(net, x, (0, cfg.width, -1)), (0, 2, 1))
+    token = net.constant(net.weight("class_token", 1, 1, cfg.width), "class_token")
+    return concat(net, [expand_batch(net, token, like=x), x])
+
+
+def self_attention(net: Net, x: Tensor, heads: int) -> Tensor:
+    _, tokens, width = x.shape
+    qkv = linear(net, x, 3 * width, weight="in_proj_weight", bias="in_proj_bias")
+    qkv = transpose(net, reshape(net, qkv, (0, tokens, 3 * heads, width // heads)), (0, 2, 1, 3))
+    x = attention(net, *split(net, qkv, [heads] * 3))
+    x = reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width))
+    return net.tap(linear(net / "out_proj", x, width))
+
+
+def mlp(net: Net, x: Tensor, hidden: int) -> Tensor:
+    return linear(net / 3, gelu(net / 1, linear(net / 0, x, hidden)), x.shape[-1])
+
+
+def encoder_layer(net: Net, x: Tensor, cfg: Config) -> Tensor:
+    x = add(net, x, self_attention(net / "self_attention", layer_norm(net / "ln_1", x, eps=1e-6), cfg.heads))
+    return net.tap(add(net, x, mlp(net / "mlp", layer_norm(net / "ln_2", x, eps=1e-6), cfg.mlp_width)))
+
+
+@register(
+    task="classify",
+    reference="torchvision:{name}",
+    preprocess=CenterCrop(),
+    paper="arXiv:2010.11929",
+    configure=classes_from("heads.head.bias"),
+    vit_b_16=Config(patch=16),
+    vit_b_32=Config(patch=32),
+)
+@register(
+    task="classify",
+    reference="torchvision:{name}",
+    preprocess=CenterCrop(resize=242),
+    paper="arXiv:2010.11929",
+    configure=classes_from("heads.head.bias"),
+    vit_l_16=Config(patch=16, depth=24, heads=16, width=1024, mlp_width=4096),
+)
+def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
+    encoder = net / "encoder"
+    x = embed(net, x, cfg)
+    positions = encoder.constant(encoder.weight("pos_embedding", *(1, *x.shape[1:])), "pos_embedding")
+    x = add(encoder, x, positions)
+    for i in range(cfg.depth):
+        x = encoder_layer(encoder / "layers" / f"encoder_layer_{i}", x, cfg)
+    x = narrow(net, layer_norm(encoder / "ln", x, eps=1e-6), 1, 0, 1)
+    return linear(net / "heads" / "head", reshape(net, x, (0, cfg.width)), cfg.num_classes)
