@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from zoo.verify.reference import Run
 
 FACTOR = 4.0
 HALF_FACTOR = 2.0
@@ -28,6 +25,19 @@ NO_ARITHMETIC = frozenset(
     "AlphaDropout Concat Dropout Dropout1d Dropout2d Dropout3d DropPath FeatureAlphaDropout Flatten Identity Permute "
     "StochasticDepth Unflatten".split()
 )
+
+
+@dataclass
+class Run:
+    """What one forward pass gave: float64 arrays from a float64 run, float32 arrays from all others.
+
+    `taps` are module outputs by `named_modules()` path in the order of execution; the k-th further call of a module is
+    "path:k". `leaves` maps the taps of innermost modules (none of whose children ran) to their class names.
+    """
+
+    outputs: dict[str, np.ndarray]
+    taps: dict[str, np.ndarray] = field(default_factory=dict)
+    leaves: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +28,7 @@ from unittest import mock
 import numpy as np
 
 from zoo.errors import ZooError, closest
+from zoo.verify.compare import Run
 from zoo.verify.torchvision_shim import import_torchvision
 
 try:
@@ -40,19 +40,6 @@ except ImportError as missing:
 YOLOV5_HINT = 'pip install --no-deps yolov5==7.0.14 && pip install ultralytics pandas seaborn "setuptools<81"'
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 MIN_DEPENDENCE = 1e-2
-
-
-@dataclass
-class Run:
-    """What one forward pass gave: float64 arrays from a float64 run, float32 arrays from all others.
-
-    `taps` are module outputs by `named_modules()` path in the order of execution; the k-th further call of a module is
-    "path:k". `leaves` maps the taps of innermost modules (none of whose children ran) to their class names.
-    """
-
-    outputs: dict[str, np.ndarray]
-    taps: dict[str, np.ndarray] = field(default_factory=dict)
-    leaves: dict[str, str] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------------------------------------------- loading

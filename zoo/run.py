@@ -1,0 +1,113 @@
+"""`python -m zoo.run`: pictures and videos in, results out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli import Fp16, Json, Size, WeightsOption, command, fail, note, precision_name, print_json
+from zoo.errors import ZooError
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list, or an engine file.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders, globs, video files, webcam index.")],
+    weights: WeightsOption = None,
+    size: Size = None,
+    conf: Annotated[float, typer.Option("--conf", "--conf-thres", help="Detections must score more than this.")] = 0.25,
+    iou: Annotated[
+        float | None, typer.Option("--iou", "--iou-thres", help="Overlap at which the weaker of two boxes goes. Default: the reference's.", show_default=False)
+    ] = None,
+    max_det: Annotated[int, typer.Option("--max-det", help="Detections kept per picture.")] = 300,
+    top: Annotated[int, typer.Option("--top", "-k", help="Classes reported per picture.")] = 5,
+    save: Annotated[Path, typer.Option("--save", "--save-dir", help="Folder for drawn pictures and results.json.")] = Path("runs"),
+    as_json: Json = False,
+    device: Annotated[str, typer.Option("--device", help="cpu, gpu or auto.")] = "auto",
+    fp16: Fp16 = False,
+) -> None:
+    """Runs MODEL on every SOURCE: prints the top classes or the boxes, and saves drawn pictures (or a video) and JSON.
+
+    Every run says which executor answered. Exit status 1 when some of several sources could not be read, 2 when none could.
+    """
+    from zoo.api import load
+    from zoo.engine.shapes import parse_size
+    from zoo.runtime.predict import Predictor
+    from zoo.tasks import Options
+
+    if device not in ("auto", "cpu", "gpu"):
+        raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
+    options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
+    wanted = parse_size(size) if size else None
+    with load(model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False)) as session:  # type: ignore[arg-type]
+        note(f"{session.model.name} with {session.weights}: {session.executor.executor}")
+        if session.weights.startswith("random"):
+            note("the weights are random: so are the answers")
+        items, bad = _predict_all(Predictor(session, options), sources, save, quiet=as_json)
+        results = {"model": session.model.name, "weights": session.weights, "executor": session.executor.executor, "results": items, "errors": bad}
+    if not items:
+        fail(bad[0]["error"] if len(bad) == 1 else f"none of the {len(bad)} sources could be read")
+    path = _save_json(save, results)
+    if as_json:
+        print_json(results)
+    else:
+        print(f"results: {path}")
+    sys.exit(1 if bad else 0)
+
+
+def _predict_all(predictor: Any, sources: list[str], save: Path, quiet: bool) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`."""
+    from zoo.tasks.gallery import Gallery
+    from zoo.tasks.images import BadSource, open_sources
+
+    items, bad = [], []
+    with Gallery(save) as gallery:
+        for frame in open_sources(sources):
+            if isinstance(frame, BadSource):
+                bad.append({"source": frame.name, "error": frame.message})
+                note(f"error: {frame.message}")
+                continue
+            prediction = predictor(frame.image)
+            path = gallery.add(frame, predictor.task.draw(frame.image, prediction.result))
+            items.append(_record(frame, prediction, predictor.task, path))
+            if not quiet:
+                _print(frame, prediction, predictor.task, path)
+    return items, bad
+
+
+def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any]:
+    position = {"frame": frame.index} if frame.is_video else {}
+    steps = {key: round(getattr(prediction, f"{key}_ms"), 3) for key in ("preprocess", "inference", "postprocess")}
+    size = {"width": frame.image.shape[1], "height": frame.image.shape[0]}
+    return {"source": frame.name, **position, **size, **task.to_json(prediction.result), "picture": str(path), "ms": steps}
+
+
+def _print(frame: Any, prediction: Any, task: Any, path: Path) -> None:
+    where = f"{frame.name} frame {frame.index}" if frame.is_video else frame.name
+    steps = f"{prediction.preprocess_ms:.1f} + {prediction.inference_ms:.1f} + {prediction.postprocess_ms:.1f} ms"
+    lines = task.describe(prediction.result)
+    if frame.is_video:
+        print(f"{where}: {len(prediction.result)} results ({steps})")
+        return
+    print(f"{where} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {path}")
+    for line in lines:
+        print(f"  {line}")
+
+
+def _save_json(save: Path, results: dict[str, Any]) -> Path:
+    import json
+
+    from zoo.files import replacing
+
+    path = save / "results.json"
+    with replacing(path) as file:
+        file.write((json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

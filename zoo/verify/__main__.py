@@ -1,0 +1,87 @@
+"""`python -m zoo.verify`: a model against its PyTorch reference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress
+from zoo.errors import ZooError
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
+    layers: Annotated[bool, typer.Option("--layers", help="Compare every layer too, and name the first that differs.")] = False,
+    fp16: Fp16 = False,
+    bf16: Bf16 = False,
+    weights: WeightsOption = None,
+    golden: Annotated[Path | None, typer.Option("--golden", help="Compare with this golden file instead of the reference: needs no PyTorch.", show_default=False)] = None,
+    size: Size = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or gpu.")] = "cpu",
+    html: Annotated[Path | None, typer.Option("--html", help="Also write the report as a web page.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Proves MODEL: every output (with --layers every layer) within 4 x what the reference itself loses in fp32.
+
+    --fp16 and --bf16 are compared with our own fp32: at most 2 x what the reference loses. Without --weights both sides get
+    calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
+    """
+    from zoo.verify import report as reports
+
+    proof = _prove(model, layers, precision_name(fp16, bf16), weights, golden, size, device)
+    facts = {"model": proof.model, "precision": proof.precision, "weights": proof.weights, "executor": proof.executor}
+    title = f"{proof.model} {proof.precision}"
+    if html:
+        reports.write_html(html, proof.report, title, facts)
+    if as_json:
+        print_json(reports.to_dict(proof.report, title, facts))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        console.print(f"{title}: {proof.weights}, {proof.executor}")
+        console.print(reports.to_terminal(proof.report))
+    sys.exit(0 if proof.report.ok else 1)
+
+
+def _prove(
+    name: str, layers: bool, precision: Any, weights: str | None, golden: Path | None, size: str | None, device: str
+) -> Any:
+    from zoo.api import find_weights
+    from zoo.engine.shapes import parse_size
+    from zoo.registry import get_model
+    from zoo.trt import load
+    from zoo.verify import proof
+    from zoo.verify.golden import load_golden
+
+    entry = get_model(name)
+    if device not in ("cpu", "gpu"):
+        raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
+    how = _on_gpu() if device == "gpu" else {}
+    api = load("tensorrt" if device == "gpu" else "rtx")
+    if golden is not None:
+        if precision != "fp32" or size:
+            raise ZooError("a golden file holds the reference's fp32 at its own size: leave --fp16, --bf16 and --size away")
+        return proof.prove_golden(entry, api, find_weights(entry, weights), *load_golden(golden, entry.name), **how)
+    proof.require_reference()
+    source = find_weights(entry, weights) if weights is not None else None
+    wanted = parse_size(size) if size else None
+    with progress() as say:
+        return proof.prove(entry, api, source, precision=precision, layers=layers, size=wanted, progress=say, **how)
+
+
+def _on_gpu() -> dict[str, Any]:
+    """How to execute on the GPU: TensorRT's own kernels, TF32 off."""
+    from zoo.runtime.engines import execute_on_gpu
+    from zoo.trt import device_name
+
+    return {"execute": execute_on_gpu, "executor": f"TensorRT on {device_name()}"}
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

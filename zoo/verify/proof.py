@@ -1,0 +1,112 @@
+"""The proof of a model: its network against the reference on the same weights and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from zoo.engine.definition import define
+from zoo.errors import ZooError
+from zoo.network import Definition, Precision, PrecisionName
+from zoo.registry import Model
+from zoo.trt import Api
+from zoo.verify.compare import Report, Run, compare_half, compare_runs
+from zoo.weights import Weights, from_arrays
+
+Progress = Callable[[str], None]
+Execute = Callable[[Definition, list[str], np.ndarray], dict[str, np.ndarray]]
+HALVES: dict[str, Literal["float16", "bfloat16"]] = {"fp16": "float16", "bf16": "bfloat16"}
+IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A report, and what it is about."""
+
+    model: str
+    precision: PrecisionName
+    weights: str
+    executor: str
+    report: Report
+
+
+def execute_on_cpu(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs and taps from onnxruntime; half precision is rounded after every layer."""
+    from zoo.runtime.cpu import CpuSession
+
+    return CpuSession(definition, taps)(images)
+
+
+def prove(
+    model: Model,
+    api: Api,
+    weights: Weights | None = None,
+    *,
+    precision: PrecisionName = "fp32",
+    layers: bool = False,
+    size: tuple[int, int] | None = None,
+    execute: Execute = execute_on_cpu,
+    executor: str = "onnxruntime on the CPU",
+    progress: Progress = lambda text: None,
+) -> Proof:
+    """Compares `model` with its PyTorch reference by the rule of `zoo.verify.compare`.
+
+    Without `weights` both get the reference's calibrated random weights. fp16 and bf16 are compared with our own fp32.
+    `layers` compares every tap too. Raises ZooError when the reference cannot be made or the definition is refused.
+    """
+    from zoo.verify.pretrained import load_state
+    from zoo.verify.reference import calibrated, load_reference, run_reference, sample_images, state_arrays
+
+    shape = (IMAGES, model.input[0], *(size or model.input[1:]))
+    if weights is None:
+        progress(f"calibrating random weights of {model.reference}")
+        module = calibrated(model.reference, 0, shape[1:])
+        weights = from_arrays(state_arrays(module), "calibrated random weights, seed 0")
+        definition = define(model, weights, api, shape)
+    else:
+        definition = define(model, weights, api, shape)
+        classes = getattr(model.configured(weights).config, "num_classes", None)
+        module = load_state(load_reference(model.reference, classes), arrays_of(definition))
+    images = sample_images(IMAGES, shape[1:], seed=1)
+    progress("running the network")
+    taps = list(definition.taps) if layers and precision == "fp32" else []
+    ours = execute(definition, taps, images)
+    progress("running the reference")
+    ref32 = run_reference(module, images, "float32", taps=bool(taps))
+    if precision == "fp32":
+        ref64 = run_reference(module, images, "float64", taps=bool(taps))
+        return Proof(model.name, precision, weights.name, executor, compare_runs(ours, ref32, ref64, taps, definition.folded))
+    half = execute(define(model, weights, api, shape, Precision(precision)), [], images)
+    ref16 = run_reference(module, images, HALVES[precision])
+    return Proof(model.name, precision, weights.name, executor, compare_half(half, ours, ref16, ref32, HALVES[precision]))
+
+
+def prove_golden(
+    model: Model, api: Api, weights: Weights, images: np.ndarray, ref32: Run, ref64: Run, *,
+    execute: Execute = execute_on_cpu, executor: str = "onnxruntime on the CPU",
+) -> Proof:  # fmt: skip
+    """Compares `model` with what a golden file says of the reference: no PyTorch is needed. In fp32."""
+    definition = define(model, weights, api, images.shape)
+    taps = [name for name in definition.taps if name in ref64.taps]
+    ours = execute(definition, taps, images)
+    return Proof(model.name, "fp32", weights.name, executor, compare_runs(ours, ref32, ref64, taps, definition.folded))
+
+
+def arrays_of(definition: Definition) -> dict[str, np.ndarray]:
+    """Every tensor that the definition read, by name."""
+    read: Iterable[tuple[str, tuple[int, ...]]] = [*definition.parameters.items(), *definition.buffers.items()]
+    return {name: definition.weights.read(name, shape) for name, shape in read}
+
+
+def require_reference() -> None:
+    """Raises ZooError, naming the extra, where PyTorch is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise ZooError(
+            'verify needs PyTorch for its reference and it is not installed: pip install "zoo[reference]"; '
+            "a golden file needs none: --golden FILE"
+        )
