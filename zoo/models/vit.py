@@ -17,6 +17,7 @@ from zoo.ops import (
     concat,
     conv2d,
     expand_batch,
+    fixed_size,
     gelu,
     layer_norm,
     linear,
@@ -42,10 +43,12 @@ class Config:
 
 def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
     """(N, 3, H, W) -> (N, 1 + patches, width): the class token, then the patches in reading order."""
-    height, width = x.shape[2:]
+    height, width = fixed_size(net, x, 1)
     if (height, width) != (cfg.image, cfg.image):
         tokens = 1 + (cfg.image // cfg.patch) ** 2
-        raise ZooError(f"images of {height}x{width} do not fit {tokens} position embeddings; use {cfg.image}x{cfg.image}")
+        raise ZooError(
+            f"images of {height}x{width} do not fit {tokens} position embeddings; use {cfg.image}x{cfg.image}"
+        )
     x = conv2d(net / "conv_proj", x, cfg.width, cfg.patch, cfg.patch, pad=0)
     x = transpose(net, reshape(net, x, (0, cfg.width, -1)), (0, 2, 1))
     token = net.constant(net.weight("class_token", 1, 1, cfg.width), "class_token")
@@ -73,19 +76,19 @@ def encoder_layer(net: Net, x: Tensor, cfg: Config) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
+    preprocess=CenterCrop(resize=242),
+    paper="arXiv:2010.11929",
+    configure=classes_from("heads.head.bias"),
+    vit_l_16=Config(patch=16, depth=24, heads=16, width=1024, mlp_width=4096),
+)
+@register(
+    task="classify",
+    reference="torchvision:{name}",
     preprocess=CenterCrop(),
     paper="arXiv:2010.11929",
     configure=classes_from("heads.head.bias"),
     vit_b_16=Config(patch=16),
     vit_b_32=Config(patch=32),
-)
-@register(
-    task="classify",
-    reference="torchvision:{name}",
-    preprocess=CenterCrop(resize=242),
-    paper="arXiv:2010.11929",
-    configure=classes_from("heads.head.bias"),
-    vit_l_16=Config(patch=16, depth=24, heads=16, width=1024, mlp_width=4096),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     encoder = net / "encoder"

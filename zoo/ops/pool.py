@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor, configured
+from zoo.ops.shape import fixed_size
 
 
 def max_pool(net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False) -> Tensor:
@@ -24,7 +25,7 @@ def avg_pool(net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 
 def _pooling(net: Net, x: Tensor, kind: Any, k: int, stride: int | None, pad: int, ceil_mode: bool):  # noqa: ANN202
     trt = net.trt
     height, width = x.shape[2:]
-    if min(height, width) + 2 * pad < k and not ceil_mode:  # TensorRT would give an empty tensor
+    if any(0 <= side < k - 2 * pad for side in (height, width)) and not ceil_mode:  # it would give an empty tensor
         left = f"{height}x{width} is left of it at '{net.scope}', which pools {k}x{k}"
         raise ZooError(f"the image is too small: {left}; use a larger one")
     stride = k if stride is None else stride
@@ -47,7 +48,7 @@ def adaptive_avg_pool(net: Net, x: Tensor, out: int) -> Tensor:
     """
     trt, network = net.trt, net.network
     x = net.enter(x)
-    height, width = x.shape[2:]
+    height, width = fixed_size(net, x, 1)
     if (height, width) == (out, out):
         return net.done(network.add_identity(x), "adaptive_avg_pool", x)
     rows = net.constant(_averaging(height, out)[None, None], "rows")
