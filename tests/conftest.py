@@ -1,0 +1,142 @@
+"""What the tests share: one thread, TensorRT-RTX, and networks small enough to write in the test that uses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch reads it when it is imported: the same sums, whatever the machine
+
+import numpy as np
+import pytest
+
+from zoo.engine.definition import define
+from zoo.network import Definition, Net, Precision, PrecisionName, Tensor
+from zoo.registry import Model
+from zoo.tasks.spec import CenterCrop
+from zoo.trt import Api, has_driver, installed, load
+from zoo.weights import from_arrays
+
+Build = Callable[[Net, Tensor], "Tensor | dict[str, Tensor]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests marked `gpu` where there is no GPU or no full TensorRT."""
+    if has_driver() and installed("tensorrt"):
+        return
+    skip = pytest.mark.skip(reason="needs an NVIDIA GPU and full TensorRT")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def rtx() -> Api:
+    """TensorRT-RTX, which defines and compiles without a GPU."""
+    return load("rtx")
+
+
+@pytest.fixture(scope="session")
+def tensorrt8(rtx: Api) -> Api:
+    """TensorRT 8.6 as far as TensorRT-RTX can play it: weakly typed, shapes in int32, no GELU activation."""
+    return replace(rtx, trt=_Module8(rtx.trt), flavour="tensorrt", version="8.6.0")
+
+
+@pytest.fixture
+def define_net(rtx: Api) -> Callable[..., Definition]:
+    """`define_net(build, weights, shape, …)`: the definition that `build(net, x)` writes, with no registered model."""
+
+    def define_net(
+        build: Build,
+        weights: Mapping[str, np.ndarray] = {},
+        shape: tuple[int, ...] = (1, 8, 9, 9),
+        precision: PrecisionName = "fp32",
+        islands: tuple[str, ...] = (),
+        api: Api = rtx,
+    ) -> Definition:
+        return define(small_model(build), from_arrays(weights), api, shape, Precision(precision, islands))
+
+    return define_net
+
+
+def small_model(build: Build) -> Model:
+    """A model that is in no registry."""
+    return Model(
+        name="small",
+        task="classify",
+        build=lambda net, x, config: build(net, x),
+        config=None,
+        reference="none",
+        preprocess=CenterCrop(),
+        input=(8, 9, 9),
+        paper="none",
+    )
+
+
+class _Player:
+    """Plays an object of TensorRT 8.6 with one of TensorRT-RTX: what the subclass does not say comes from that."""
+
+    def __init__(self, real: Any) -> None:
+        self.__dict__["real"] = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class _Module8(_Player):
+    def __init__(self, trt: ModuleType) -> None:
+        super().__init__(trt)
+        kinds = trt.ActivationType.__members__.items()
+        self.ActivationType = SimpleNamespace(**{name: kind for name, kind in kinds if not name.startswith("GELU")})
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
+
+    def Builder(self, logger: Any) -> _Builder8:  # noqa: N802
+        return _Builder8(self.real.Builder(logger))
+
+
+class _Builder8(_Player):
+    def create_network(self, flags: int) -> _Network8:
+        return _Network8(self.real.create_network(flags))
+
+
+class _Network8(_Player):
+    """`added` are the layers, with what was asked of them."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self.added: list[_Layer8] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.real, name)
+        if name == "add_input" or not name.startswith("add_"):
+            return method
+        return lambda *args: self._keep(method(*args))
+
+    def _keep(self, layer: Any) -> _Layer8 | None:
+        if layer is None:
+            return None
+        self.added.append(_Layer8(layer))
+        return self.added[-1]
+
+    def add_shape(self, x: Any) -> _Layer8 | None:
+        return self._keep(self.real.add_cast(self.real.add_shape(x).get_output(0), x.dtype.__class__.INT32))
+
+
+class _Layer8(_Player):
+    """A layer that takes the constraints which only weakly typed networks have."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+        self.__dict__.update(precision=None, output_types={})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "precision":
+            self.__dict__[name] = value
+        else:
+            setattr(self.real, name, value)
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        self.output_types[index] = dtype

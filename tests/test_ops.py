@@ -1,0 +1,363 @@
+"""Every op against PyTorch: one line a case, run on the CPU through the network's ONNX, and compiled by TensorRT-RTX.
+
+A case is a PyTorch module or function, and the same in ops, under the scope "m". Each is defined with a fixed and with
+a dynamic batch. The reference runs in float64, so that the error is ours alone. BOUNDS are relative L2 errors:
+
+fp32  one rounding costs 3e-8; the longest sum here (720 terms) shows 3e-7, and another CPU may add in another order.
+      The smallest mistake worth finding, an eps of 1e-5 for 1e-6 in a normalisation, shows as 4e-6.
+fp16  input, weights and every layer round to 11 bits, 2e-4 each; the longest chains show 6e-4.
+bf16  the same with 8 bits, so eight times as much.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from types import CodeType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Build
+from torch import nn
+
+from zoo import ops
+from zoo.engine.build import compile_network
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
+from zoo.network import Definition, Net, Tensor
+from zoo.runtime.cpu import CpuSession
+from zoo.trt import Api
+
+BOUNDS = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    reference: Callable[[torch.Tensor], torch.Tensor]
+    build: Build
+    shape: tuple[int, int, int] = (8, 9, 10)  # C, H, W
+
+    def module(self) -> nn.Module | None:
+        """The reference with weights of its own: a norm's are not the 0 and 1 that PyTorch starts with."""
+        if not isinstance(self.reference, nn.Module):
+            return None
+        random = torch.Generator().manual_seed(self.seed)
+        module = deepcopy(self.reference).eval()
+        for name, values in module.state_dict().items():
+            if values.is_floating_point():
+                low, high = (0.5, 1.5) if name.endswith("running_var") else (-0.5, 0.5)
+                values.copy_(torch.rand(values.shape, generator=random) * (high - low) + low)
+        return module
+
+    def weights(self) -> dict[str, np.ndarray]:
+        module = self.module()
+        return {f"m.{name}": values.numpy() for name, values in module.state_dict().items()} if module else {}
+
+    def images(self, batch: int) -> np.ndarray:
+        return np.random.default_rng(self.seed).standard_normal((batch, *self.shape), np.float32)
+
+    def expected(self, images: np.ndarray) -> np.ndarray:
+        module = self.module()
+        with torch.no_grad():
+            return (module.double() if module else self.reference)(torch.from_numpy(images).double()).numpy()
+
+    @property
+    def seed(self) -> int:
+        return zlib.crc32(self.name.encode())
+
+
+def fold(net: Net, x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, H * W)."""
+    return ops.reshape(net, x, (0, x.shape[1], -1))
+
+
+def times(net: Net, x: Tensor, factor: float) -> Tensor:
+    """x * factor, for values where an activation bends."""
+    return ops.mul(net, x, net.constant(np.full((1,) * len(x.shape), factor), "factor"))
+
+
+def ramp(net: Net, *shape: int) -> Tensor:
+    """1, 2, 3 … in this shape."""
+    return net.constant(np.arange(1.0, 1 + np.prod(shape)).reshape(shape), "ramp")
+
+
+def torch_ramp(*shape: int) -> torch.Tensor:
+    return torch.arange(1.0, 1 + np.prod(shape)).reshape(shape).double()
+
+
+def mean(x: torch.Tensor) -> torch.Tensor:
+    return x.mean((2, 3), keepdim=True)
+
+
+CASES = [
+    # conv.py
+    Case("conv 3x3", nn.Conv2d(8, 12, 3, padding=1), lambda net, x: ops.conv2d(net, x, 12, 3)),
+    Case("conv 1x1", nn.Conv2d(8, 12, 1), lambda net, x: ops.conv2d(net, x, 12, 1)),
+    Case("conv stride", nn.Conv2d(8, 12, 3, 2, padding=1), lambda net, x: ops.conv2d(net, x, 12, 3, 2)),
+    Case("conv even kernel", nn.Conv2d(8, 12, 4, 3, padding=2), lambda net, x: ops.conv2d(net, x, 12, 4, 3)),
+    Case("conv no pad", nn.Conv2d(8, 12, 5), lambda net, x: ops.conv2d(net, x, 12, 5, pad=0)),
+    Case("conv wide pad", nn.Conv2d(8, 12, 3, padding=4), lambda net, x: ops.conv2d(net, x, 12, 3, pad=4)),
+    Case("conv patches", nn.Conv2d(8, 12, 3, 3), lambda net, x: ops.conv2d(net, x, 12, 3, 3, 0)),
+    Case("conv groups", nn.Conv2d(8, 12, 3, padding=1, groups=4), lambda net, x: ops.conv2d(net, x, 12, 3, groups=4)),
+    Case("conv depthwise", nn.Conv2d(8, 8, 5, padding=2, groups=8), lambda net, x: ops.conv2d(net, x, 8, 5, groups=8)),
+    Case("conv no bias", nn.Conv2d(8, 12, 3, bias=False), lambda net, x: ops.conv2d(net, x, 12, 3, pad=0, bias=False)),
+    Case(
+        "conv_bn",
+        nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)),
+        lambda net, x: ops.conv_bn(net, x, 12, 3, conv=0, bn=1),
+    ),
+    Case(
+        "conv_bn eps",
+        nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12, 1e-3)),
+        lambda net, x: ops.conv_bn(net, x, 12, 3, eps=1e-3, conv=0, bn=1),
+    ),
+    Case(
+        "conv_bn bias, stride, groups",
+        nn.Sequential(nn.Conv2d(8, 12, 3, 2, groups=2), nn.BatchNorm2d(12)),
+        lambda net, x: ops.conv_bn(net, x, 12, 3, 2, 0, 2, bias=True, conv=0, bn=1),
+    ),
+    # norm.py
+    Case("batch_norm", nn.BatchNorm2d(8), lambda net, x: ops.batch_norm(net, x)),
+    Case("batch_norm eps", nn.BatchNorm2d(8, 1e-3), lambda net, x: ops.batch_norm(net, x, 1e-3)),
+    Case(
+        "layer_norm rank 2",
+        nn.Sequential(nn.Flatten(), nn.LayerNorm(720)),
+        lambda net, x: ops.layer_norm(net / 1, ops.flatten(net, x)),
+    ),
+    Case(
+        "layer_norm rank 3",
+        nn.Sequential(nn.Flatten(2), nn.LayerNorm(90)),
+        lambda net, x: ops.layer_norm(net / 1, fold(net, x)),
+    ),
+    Case("layer_norm rank 4", nn.LayerNorm(10), lambda net, x: ops.layer_norm(net, x)),
+    Case("layer_norm eps", nn.LayerNorm(10, 1e-6), lambda net, x: ops.layer_norm(net, x, 1e-6)),
+    # activation.py
+    Case("relu", F.relu, lambda net, x: ops.relu(net, x)),
+    Case("relu6", lambda x: F.relu6(5 * x), lambda net, x: ops.relu6(net, times(net, x, 5))),
+    Case("sigmoid", F.sigmoid, lambda net, x: ops.sigmoid(net, x)),
+    Case("tanh", F.tanh, lambda net, x: ops.tanh(net, x)),
+    Case("hardsigmoid", lambda x: F.hardsigmoid(3 * x), lambda net, x: ops.hardsigmoid(net, times(net, x, 3))),
+    Case("hardswish", lambda x: F.hardswish(3 * x), lambda net, x: ops.hardswish(net, times(net, x, 3))),
+    Case("silu", F.silu, lambda net, x: ops.silu(net, x)),
+    Case("gelu", F.gelu, lambda net, x: ops.gelu(net, x)),
+    Case("gelu rank 3", lambda x: F.gelu(x.flatten(2)), lambda net, x: ops.gelu(net, fold(net, x))),
+    Case("softmax channels", lambda x: x.softmax(1), lambda net, x: ops.softmax(net, x, 1)),
+    Case("softmax rows", lambda x: x.softmax(2), lambda net, x: ops.softmax(net, x, 2)),
+    Case("softmax columns", lambda x: x.softmax(3), lambda net, x: ops.softmax(net, x, 3)),
+    Case("softmax rank 2", lambda x: x.flatten(1).softmax(1), lambda net, x: ops.softmax(net, ops.flatten(net, x), 1)),
+    # linear.py
+    Case(
+        "linear rank 2",
+        nn.Sequential(nn.Flatten(), nn.Linear(720, 5)),
+        lambda net, x: ops.linear(net / 1, ops.flatten(net, x), 5),
+    ),
+    Case(
+        "linear rank 2 no bias",
+        nn.Sequential(nn.Flatten(), nn.Linear(720, 5, bias=False)),
+        lambda net, x: ops.linear(net / 1, ops.flatten(net, x), 5, bias=None),
+    ),
+    Case(
+        "linear rank 3",
+        nn.Sequential(nn.Flatten(2), nn.Linear(90, 5)),
+        lambda net, x: ops.linear(net / 1, fold(net, x), 5),
+    ),
+    Case(
+        "linear rank 3 no bias",
+        nn.Sequential(nn.Flatten(2), nn.Linear(90, 5, bias=False)),
+        lambda net, x: ops.linear(net / 1, fold(net, x), 5, bias=None),
+    ),
+    Case("linear rank 4", nn.Linear(10, 5), lambda net, x: ops.linear(net, x, 5)),
+    Case("linear rank 4 no bias", nn.Linear(10, 5, bias=False), lambda net, x: ops.linear(net, x, 5, bias=None)),
+    # pool.py
+    Case("max_pool", lambda x: F.max_pool2d(x, 2), lambda net, x: ops.max_pool(net, x, 2)),
+    Case("max_pool pad", lambda x: F.max_pool2d(x, 3, 2, 1), lambda net, x: ops.max_pool(net, x, 3, 2, 1)),
+    Case("max_pool same", lambda x: F.max_pool2d(x, 5, 1, 2), lambda net, x: ops.max_pool(net, x, 5, 1, 2)),
+    Case(
+        "max_pool ceil",
+        lambda x: F.max_pool2d(x, 2, ceil_mode=True),
+        lambda net, x: ops.max_pool(net, x, 2, ceil_mode=True),
+    ),
+    Case(
+        "max_pool ceil pad",
+        lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+        lambda net, x: ops.max_pool(net, x, 3, 2, 1, ceil_mode=True),
+    ),
+    Case("avg_pool", lambda x: F.avg_pool2d(x, 2), lambda net, x: ops.avg_pool(net, x, 2)),
+    Case("avg_pool pad", lambda x: F.avg_pool2d(x, 3, 2, 1), lambda net, x: ops.avg_pool(net, x, 3, 2, 1)),
+    Case(
+        "avg_pool ceil",
+        lambda x: F.avg_pool2d(x, 2, ceil_mode=True),
+        lambda net, x: ops.avg_pool(net, x, 2, ceil_mode=True),
+    ),
+    Case(
+        "avg_pool ceil pad",
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+        lambda net, x: ops.avg_pool(net, x, 3, 2, 1, ceil_mode=True),
+    ),
+    Case("global_avg_pool", lambda x: F.adaptive_avg_pool2d(x, 1), lambda net, x: ops.global_avg_pool(net, x)),
+    Case("adaptive 9x10 to 1", lambda x: F.adaptive_avg_pool2d(x, 1), lambda net, x: ops.adaptive_avg_pool(net, x, 1)),
+    Case("adaptive 9x10 to 4", lambda x: F.adaptive_avg_pool2d(x, 4), lambda net, x: ops.adaptive_avg_pool(net, x, 4)),
+    Case("adaptive 9x10 to 9", lambda x: F.adaptive_avg_pool2d(x, 9), lambda net, x: ops.adaptive_avg_pool(net, x, 9)),
+    Case(
+        "adaptive equal",
+        lambda x: F.adaptive_avg_pool2d(x, 6),
+        lambda net, x: ops.adaptive_avg_pool(net, x, 6),
+        (8, 6, 6),
+    ),
+    Case(
+        "adaptive divisible",
+        lambda x: F.adaptive_avg_pool2d(x, 3),
+        lambda net, x: ops.adaptive_avg_pool(net, x, 3),
+        (8, 6, 9),
+    ),
+    Case(
+        "adaptive larger",
+        lambda x: F.adaptive_avg_pool2d(x, 7),
+        lambda net, x: ops.adaptive_avg_pool(net, x, 7),
+        (8, 3, 5),
+    ),
+    Case(
+        "adaptive larger and smaller",
+        lambda x: F.adaptive_avg_pool2d(x, 7),
+        lambda net, x: ops.adaptive_avg_pool(net, x, 7),
+        (8, 3, 20),
+    ),
+    # resize.py, reduce.py
+    Case("upsample 2", lambda x: F.interpolate(x, scale_factor=2), lambda net, x: ops.upsample_nearest(net, x, 2)),
+    Case("upsample 3", lambda x: F.interpolate(x, scale_factor=3), lambda net, x: ops.upsample_nearest(net, x, 3)),
+    Case("reduce_sum channels", lambda x: x.sum(1), lambda net, x: ops.reduce_sum(net, x, 1)),
+    Case("reduce_sum columns", lambda x: x.sum(3), lambda net, x: ops.reduce_sum(net, x, 3)),
+    # shape.py
+    Case("reshape", lambda x: x.reshape(-1, 4, 18, 10), lambda net, x: ops.reshape(net, x, (0, 4, -1, 10))),
+    Case("reshape rank 5", lambda x: x.reshape(-1, 2, 4, 9, 10), lambda net, x: ops.reshape(net, x, (0, 2, 4, 9, 10))),
+    Case("transpose", lambda x: x.permute(0, 3, 1, 2), lambda net, x: ops.transpose(net, x, (0, 3, 1, 2))),
+    Case("flatten", lambda x: x.flatten(1), lambda net, x: ops.flatten(net, x)),
+    Case("concat", lambda x: torch.cat([x, 2 * x, x], 1), lambda net, x: ops.concat(net, [x, times(net, x, 2), x])),
+    Case("concat rows", lambda x: torch.cat([x, 2 * x], 2), lambda net, x: ops.concat(net, [x, times(net, x, 2)], 2)),
+    Case("narrow channels", lambda x: x[:, 2:5], lambda net, x: ops.narrow(net, x, 1, 2, 3)),
+    Case("narrow columns", lambda x: x[..., 9:], lambda net, x: ops.narrow(net, x, 3, 9, 1)),
+    Case("split channels", lambda x: x.split([1, 5, 2], 1)[1], lambda net, x: ops.split(net, x, [1, 5, 2])[1]),
+    Case("split rows", lambda x: x.split([4, 5], 2)[1], lambda net, x: ops.split(net, x, [4, 5], 2)[1]),
+    Case(
+        "expand_batch",
+        lambda x: torch.cat([torch_ramp(1, 3, 10).expand(len(x), -1, -1), x.sum(1)], 1),
+        lambda net, x: ops.concat(net, [ops.expand_batch(net, ramp(net, 1, 3, 10), x), ops.reduce_sum(net, x, 1)]),
+    ),
+    # elementwise.py
+    Case("add", lambda x: x + x.relu(), lambda net, x: ops.add(net, x, ops.relu(net, x))),
+    Case("sub", lambda x: x.relu() - 2 * x, lambda net, x: ops.sub(net, ops.relu(net, x), times(net, x, 2))),
+    Case("mul", lambda x: x * x.tanh(), lambda net, x: ops.mul(net, x, ops.tanh(net, x))),
+    Case("div", lambda x: 2 * x / x.tanh(), lambda net, x: ops.div(net, times(net, x, 2), ops.tanh(net, x))),
+    Case("exp", torch.exp, lambda net, x: ops.exp(net, x)),
+    Case("add broadcast", lambda x: x + mean(x), lambda net, x: ops.add(net, x, ops.global_avg_pool(net, x))),
+    Case("sub broadcast", lambda x: mean(x) - x, lambda net, x: ops.sub(net, ops.global_avg_pool(net, x), x)),
+    Case("mul broadcast", lambda x: x * torch_ramp(9, 1), lambda net, x: ops.mul(net, x, ramp(net, 1, 1, 9, 1))),
+    Case("div broadcast", lambda x: x / torch_ramp(9, 1), lambda net, x: ops.div(net, x, ramp(net, 1, 1, 9, 1))),
+    # attention.py
+    Case(
+        "attention",
+        lambda x: F.scaled_dot_product_attention(*x.chunk(3, 1)),
+        lambda net, x: ops.attention(net, *ops.split(net, x, [2, 2, 2])),
+        (6, 11, 16),
+    ),
+    Case(
+        "attention of 11 queries to 5 keys",
+        lambda x: F.scaled_dot_product_attention(x[:, :2], x[:, 2:4, :5], x[:, 4:, :5]),
+        lambda net, x: ops.attention(
+            net,
+            ops.narrow(net, x, 1, 0, 2),
+            *ops.split(net, ops.narrow(net, ops.narrow(net, x, 1, 2, 4), 2, 0, 5), [2, 2]),
+        ),
+        (6, 11, 16),
+    ),
+]
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+each_batch = pytest.mark.parametrize("batch", [2, -1], ids=["static", "dynamic"])
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Relative L2 error; the shapes must be equal too."""
+    assert found.shape == expected.shape
+    return float(np.linalg.norm(found.astype(np.float64) - expected) / np.linalg.norm(expected))
+
+
+def error(case: Case, definition: Definition) -> float:
+    """The error of a definition run on the CPU, whose output must have the shape that TensorRT worked out."""
+    promised = tuple(definition.network.get_output(0).shape)
+    images = case.images(3 if promised[0] == -1 else promised[0])
+    output = CpuSession(definition, threads=1)(images)["logits"]
+    assert promised[1:] == output.shape[1:]
+    return relative_error(output, case.expected(images))
+
+
+@pytest.fixture
+def define_case(define_net: Callable[..., Definition]) -> Callable[..., Definition]:
+    def define_case(case: Case, batch: int, precision: str = "fp32", **options: Api) -> Definition:
+        build = lambda net, x: case.build(net / "m", x)  # noqa: E731
+        return define_net(build, case.weights(), (batch, *case.shape), precision, **options)
+
+    return define_case
+
+
+@each_batch
+@each_case
+def test_equals_torch(case: Case, batch: int, define_case: Callable[..., Definition]) -> None:
+    assert error(case, define_case(case, batch)) <= BOUNDS["fp32"]
+
+
+@each_batch
+@each_case
+def test_equals_torch_when_written_for_tensorrt_8(
+    case: Case, batch: int, define_case: Callable[..., Definition], tensorrt8: Api
+) -> None:
+    assert error(case, define_case(case, batch, api=tensorrt8)) <= BOUNDS["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@each_case
+def test_half_precision_is_close(case: Case, precision: str, define_case: Callable[..., Definition]) -> None:
+    assert error(case, define_case(case, -1, precision)) <= BOUNDS[precision]
+
+
+@pytest.mark.parametrize(("batch", "precision"), [(2, "fp32"), (-1, "fp32"), (-1, "fp16"), (-1, "bf16")])
+@each_case
+def test_compiles(case: Case, batch: int, precision: str, define_case: Callable[..., Definition]) -> None:
+    low, high = (1, 4) if batch == -1 else (batch, batch)
+    shapes = Shapes(*((n, *case.shape) for n in (low, 2, high)))
+    assert compile_network(define_case(case, batch, precision), shapes)
+
+
+def test_every_op_has_a_case() -> None:
+    assert set(ops.__all__) - {"fixed_size"} <= {name for case in CASES for name in names(case.build.__code__)}
+
+
+def names(code: CodeType) -> set[str]:
+    """The attributes and globals that a function and those written in it use."""
+    return set(code.co_names).union(*(names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"), [((1, 8, 65, 32), "use 64x32 or 96x32"), ((1, 8, 5, 33), "use 32x32 or 32x64")]
+)
+def test_a_size_that_does_not_fit_names_those_that_do(
+    shape: tuple[int, ...], advice: str, define_net: Callable[..., Definition]
+) -> None:
+    with pytest.raises(ZooError, match=advice):
+        define_net(lambda net, x: ops.relu(net, x) if ops.fixed_size(net, x, 32) else None, shape=shape)
+
+
+def test_fixed_size(define_net: Callable[..., Definition]) -> None:
+    found = []
+    define_net(lambda net, x: found.append(ops.fixed_size(net, x, 32)) or ops.relu(net, x), shape=(-1, 8, 64, 96))
+    assert found == [(64, 96)]
+
+
+def test_a_split_must_cover_the_axis(define_net: Callable[..., Definition]) -> None:
+    with pytest.raises(ValueError, match="do not add up to 8"):
+        define_net(lambda net, x: ops.concat(net, ops.split(net, x, [3, 4])))
