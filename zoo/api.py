@@ -23,8 +23,6 @@ Device = Literal["auto", "cpu", "gpu"]
 class Executor(Protocol):
     """Runs a network: `executor(images)` maps float32 (N, C, H, W) to the outputs by name."""
 
-    executor: str
-
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
 
     def close(self) -> None: ...
@@ -34,12 +32,13 @@ class Executor(Protocol):
 class Session:
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
 
-    `executor` runs it. `labels` are the class names of the weights, if they have any. `size` is the network's input size
-    (H, W), and `weights` says where the weights came from.
+    `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they have
+    any. `size` is the network's input size (H, W), and `weights` says where the weights came from.
     """
 
     model: Model
     executor: Executor
+    runs_on: str
     preprocess: Preprocess
     size: tuple[int, int]
     labels: list[str] | None
@@ -132,11 +131,12 @@ def load(
     """A session for a model name or an engine file.
 
     On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a model name
-    is compiled first (once: the engine is kept in the cache) and an engine file is loaded; `options` go to its session.
+    is compiled first (once: the engine is kept in a cache) and an engine file is loaded; `options` are those of
+    `zoo.runtime.engines.load_engine_session`, and for a model name also `batch`, as in `build_engine`.
     """
     if _is_engine(source):
         if device == "cpu":
-            raise ZooError(f"{source} is an engine, which needs a GPU; on the CPU, give the model's name instead")
+            raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
         from zoo.runtime.engines import load_engine_session
 
         return load_engine_session(Path(source), **options)
@@ -156,7 +156,7 @@ def _cpu_session(model: Model, weights: Weights, precision: PrecisionName, size:
     size = size or model.input[1:]
     definition = define(model, weights, load_api("rtx"), (-1, model.input[0], *size), Precision(precision))
     executor = CpuSession(definition)
-    return Session(model, executor, model.preprocess, size, labels(weights.metadata), weights.name)
+    return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)
 
 
 def _is_engine(source: str | os.PathLike[str]) -> bool:

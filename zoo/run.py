@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Fp16, Json, Size, WeightsOption, command, fail, note, precision_name, print_json
+from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json
 from zoo.errors import ZooError
 
 
@@ -27,6 +27,9 @@ def run(
     as_json: Json = False,
     device: Annotated[str, typer.Option("--device", help="cpu, gpu or auto.")] = "auto",
     fp16: Fp16 = False,
+    cuda: Annotated[str, typer.Option("--cuda", help="How to reach the GPU: cuda-python or pycuda.")] = "cuda-python",
+    cuda_graph: Annotated[bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay the network as a CUDA graph.")] = True,
+    auto_rebuild: Annotated[bool, typer.Option("--auto-rebuild", help="Rebuild an engine that this machine cannot load.")] = False,
 ) -> None:
     """Runs MODEL on every SOURCE: prints the top classes or the boxes, and saves drawn pictures (or a video) and JSON.
 
@@ -41,14 +44,15 @@ def run(
         raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
     options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
     wanted = parse_size(size) if size else None
-    with load(model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False)) as session:  # type: ignore[arg-type]
-        note(f"{session.model.name} with {session.weights}: {session.executor.executor}")
+    gpu = {"cuda": cuda, "graphs": cuda_graph, "auto_rebuild": auto_rebuild}
+    with load(model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False), **gpu) as session:  # type: ignore[arg-type]
+        note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note("the weights are random: so are the answers")
         items, bad = _predict_all(Predictor(session, options), sources, save, quiet=as_json)
-        results = {"model": session.model.name, "weights": session.weights, "executor": session.executor.executor, "results": items, "errors": bad}
+        results = {"model": session.model.name, "weights": session.weights, "executor": session.runs_on, "results": items, "errors": bad}
     if not items:
-        fail(bad[0]["error"] if len(bad) == 1 else f"none of the {len(bad)} sources could be read")
+        sys.exit(2)
     path = _save_json(save, results)
     if as_json:
         print_json(results)

@@ -34,7 +34,7 @@ class CpuSession:
         outputs = [output.name for output in self._session.get_outputs()]
         self._names = outputs[: len(outputs) - len(names)] + list(taps)
         self.shape = tuple(self._session.get_inputs()[0].shape)
-        self.executor = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {definition.api.name} network"
+        self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {definition.api.name} network"
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs (and taps) by name for float32 images (N, C, H, W)."""

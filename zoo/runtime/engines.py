@@ -1,0 +1,143 @@
+"""Engines on this machine's GPU: loaded from files, or built once per model and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.api import Session, input_shapes
+from zoo.engine.build import build, compile_network
+from zoo.engine.passport import Engine, load_description, load_engine
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
+from zoo.network import Definition, Precision, PrecisionName
+from zoo.registry import Model, get_model
+from zoo.runtime.cuda import driver_problem
+from zoo.runtime.gpu import GpuSession, device_properties, why_not_loadable
+from zoo.tasks.spec import from_dict
+from zoo.trt import Api, device_name, installed, load
+from zoo.weights import Weights, parse_weights
+
+Progress = Callable[[str], None]
+
+
+def cache_folder() -> Path:
+    """Where engines and timing caches are kept: $XDG_CACHE_HOME/zoo or ~/.cache/zoo."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zoo"
+
+
+def load_engine_session(
+    path: Path, *, auto_rebuild: bool = False, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1,
+    stream: Any = None, progress: Progress = lambda text: None,
+) -> Session:  # fmt: skip
+    """A session for the engine file `path`, which its description must fit.
+
+    Raises ZooError, with the command that rebuilds it, when this machine cannot run the engine; `auto_rebuild` runs that
+    command instead.
+    """
+    description = load_description(path)
+    problem = _why_not(description, cuda)
+    if problem and not auto_rebuild:
+        raise ZooError(problem)
+    if problem:
+        progress(problem)
+        rebuild(path, description, progress)
+    engine = load_engine(path)
+    return _session(engine, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+
+
+def load_model_session(
+    model: Model, weights: Weights, precision: PrecisionName = "fp32", size: tuple[int, int] | None = None, *,
+    batch: int | tuple[int, int, int] = 1, level: int | None = None, auto_rebuild: bool = False,
+    cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
+    progress: Progress = lambda text: None,
+) -> Session:  # fmt: skip
+    """A session for a model on this machine's GPU. Its engine is built at first use and then read from the cache."""
+    require_gpu()
+    shapes = input_shapes(model, batch, size)
+    api = load("tensorrt")
+    key = json.dumps([model.name, weights.digest(), precision, str(shapes), api.name, device_name(), level])
+    path = cache_folder() / "engines" / f"{model.name}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.engine"
+    if not path.exists():
+        cache = timing_cache_path(api)
+        engine = build(model, weights, api, shapes, Precision(precision), level=level, timing_cache=cache, progress=progress)
+        engine.save(path)
+    return _session(load_engine(path), cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+
+
+def timing_cache_path(api: Api) -> Path:
+    """The timing cache of this TensorRT on this GPU."""
+    key = hashlib.sha256(f"{api.name} {device_name()}".encode()).hexdigest()[:16]
+    return cache_folder() / f"timing-{key}.cache"
+
+
+def require_gpu() -> None:
+    """Raises ZooError, saying what is missing, unless full TensorRT and a GPU with its driver are here."""
+    problem = driver_problem()
+    if problem:
+        raise ZooError(f"{problem}; use --device cpu, which needs none")
+    if not installed("tensorrt"):
+        raise ZooError('TensorRT is not installed; to run on the GPU: pip install "zoo[gpu]"; or use --device cpu')
+
+
+def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda text: None) -> Path:
+    """Builds the engine of `description` again, for this machine, in the place of `path`."""
+    model, shapes = get_model(description["model"]), _shapes(description)
+    weights = parse_weights(description["weights"]["file"], model.name)
+    if weights.digest() != description["weights"]["sha256"]:
+        raise ZooError(
+            f"{weights.name} is not the weights file that {path} was built from (its content differs); "
+            f"to build an engine from it all the same: {description['rebuild']} --save-engine {shlex.quote(str(path))}"
+        )
+    engine = build(model, weights, load(), shapes, Precision(description["precision"]), progress=progress)
+    return engine.save(path)
+
+
+def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs and taps from TensorRT's own kernels, TF32 off: the definition compiled and run once."""
+    network = definition.network
+    outputs = {network.get_output(i).name for i in range(network.num_outputs)}
+    tensors = {tap: definition.taps[tap] for tap in taps}
+    for tensor in tensors.values():
+        if not tensor.is_network_output:
+            network.mark_output(tensor)
+    plan = compile_network(definition, Shapes.static(images.shape), level=0)
+    with GpuSession(plan, api=definition.api, graphs=False) as session:
+        found = session(images)
+    return {name: found[name] for name in outputs} | {tap: found[tensor.name] for tap, tensor in tensors.items()}
+
+
+def _session(engine: Engine, **options: Any) -> Session:
+    description = engine.description
+    model = get_model(description["model"])
+    api = load(description["flavour"])
+    executor = GpuSession(engine.data, api=api, description=description, rebuild=description["rebuild"], **options)
+    return Session(
+        model,
+        executor,
+        f"{api.name} on {device_name()}, {description['precision']}",
+        from_dict(description["preprocess"]),
+        tuple(description["input"]["opt"][2:]),
+        description["labels"],
+        description["weights"]["file"],
+    )
+
+
+def _why_not(description: dict[str, Any], cuda: str) -> str | None:
+    """The sentence that says why this machine cannot run an engine, or None. Nothing of TensorRT runs without a driver."""
+    flavour = description["flavour"]
+    if driver_problem():
+        return why_not_loadable(description, None, None, description["rebuild"])
+    api = load(flavour) if installed(flavour) else None
+    return why_not_loadable(description, api, device_properties(cuda), description["rebuild"])
+
+
+def _shapes(description: dict[str, Any]) -> Shapes:
+    return Shapes(*(tuple(description["input"][key]) for key in ("min", "opt", "max")))
