@@ -66,9 +66,9 @@ def declared_code(tensor: Any) -> int:
 
 
 class Graph:
-    """Nodes are appended with `op`. Constants are views of the caller's arrays until `finish` writes those that are used."""
+    """Nodes are appended with `op`. Constants stay views of the caller's arrays; `finish` writes those in use."""
 
-    def __init__(self, name: str, half: Half):
+    def __init__(self, name: str, half: Half) -> None:
         self.half = half
         self.model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="zoo")
         self.model.opset_import.add(domain="", version=OPSET)
@@ -77,11 +77,11 @@ class Graph:
         self.scope = ""  # name of the layer that is being written
         self.constants: dict[str, np.ndarray] = {}
         self.types: dict[str, int] = {}
-        self.values: dict[str, str] = {}  # tensor name -> the value that holds it, of the same name but for no-op layers
+        self.values: dict[str, str] = {}  # tensor name -> the value that holds it
         self.taken: set[str] = set()
 
     def type_code(self, tensor: Any) -> int:
-        """The ONNX type of a TensorRT tensor: as declared, or fp32 for 16-bit floats where these are executed in fp32."""
+        """The ONNX type of a TensorRT tensor: as declared, or fp32 for 16-bit floats that are executed in fp32."""
         code = declared_code(tensor)
         return FLOAT if code in (HALF, BF16) and self.half != "declared" else code
 

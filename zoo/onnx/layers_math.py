@@ -24,7 +24,7 @@ _REDUCE = {"SUM": "ReduceSum", "PROD": "ReduceProd", "MAX": "ReduceMax", "MIN": 
 
 
 def without_leading_ones(g: Graph, value: str) -> str:
-    """A constant without its leading dimensions of 1, which broadcasting adds again and onnxruntime fuses better without."""
+    """A constant without its leading dimensions of 1, which broadcasting adds; onnxruntime fuses more without."""
     array = g.known(value)
     if array is None or array.ndim < 2 or array.shape[0] != 1:
         return value
@@ -159,7 +159,8 @@ def non_zero(g: Graph, layer: Layer, x: str) -> str:
 def one_hot(g: Graph, layer: Layer, indices: str, values: str, depth: str) -> str:
     code = g.type_code(layer.outputs[0])
     computed = INT64 if code in (INT32, INT64) else FLOAT  # the types of values that onnxruntime has a kernel for
-    result = g.op("OneHot", g.ints(indices), g.ints(depth), g.cast(values, computed), axis=layer.raw.axis, dtype=computed)
+    values = g.cast(values, computed)
+    result = g.op("OneHot", g.ints(indices), g.ints(depth), values, axis=layer.raw.axis, dtype=computed)
     return g.cast(result, code)
 
 

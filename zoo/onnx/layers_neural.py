@@ -174,7 +174,7 @@ def normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str) -> str:
 
 
 def _group_normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str, groups: int) -> str:
-    """Instance normalization of groups that are seen as channels. The scale is per channel, or per group (version 1)."""
+    """Instance normalization of groups that are seen as channels. The scale is per channel; in version 1, per group."""
     shape, dtype = layer.shape(), numpy_type(g.type_code(layer.outputs[0]))
     per_group = layer.shape(1)[1] == groups
     one, zero = np.ones(groups, dtype), np.zeros(groups, dtype)
@@ -294,14 +294,16 @@ def attention_output(g: Graph, layer: Layer, _: None) -> str:
         k, v = (_repeated(g, value, heads, heads // kept, dims(t.shape)) for value, t in zip((k, v), tensors[1:]))
     logits = g.op("MatMul", q, g.transpose(k, (0, 1, 3, 2)))
     lowest = np.array(-np.inf, numpy_type(g.type_code(tensors[0])))
-    kind = attention.causal_kind.name if hasattr(attention, "causal_kind") else "UPPER_LEFT" if attention.causal else "NONE"
+    causal = (
+        attention.causal_kind.name if hasattr(attention, "causal_kind") else ("NONE", "UPPER_LEFT")[attention.causal]
+    )
     if attention.mask is not None:
         mask = g.values[attention.mask.name]
         boolean = g.type_code(attention.mask) == BOOL
         logits = g.op("Where", mask, logits, lowest) if boolean else g.op("Add", logits, mask)
-    elif kind != "NONE":
+    elif causal != "NONE":
         rows, columns = g.dim(q, q_shape, [2]), g.dim(k, k_shape, [2])
-        logits = g.op("Where", _causal(g, rows, columns, kind), logits, lowest)
+        logits = g.op("Where", _causal(g, rows, columns, causal), logits, lowest)
     weights = g.op("Softmax", logits, axis=-1) if attention.norm_op.name == "SOFTMAX" else logits
     return g.op("MatMul", weights, v)
 
@@ -313,7 +315,7 @@ def _repeated(g: Graph, value: str, heads: int, times: int, shape: tuple[int, ..
 
 
 def _causal(g: Graph, rows: Operand, columns: Operand, kind: str) -> Operand:
-    """True where a query (row) may look at a key (column): the diagonal starts at the upper left or ends at the lower right."""
+    """True where a query (row) may see a key (column): the diagonal starts upper left or ends lower right."""
     shift = g.calc("Sub", columns, rows) if kind == "LOWER_RIGHT" else np.zeros(1, np.int64)
     if not any(isinstance(operand, str) for operand in (rows, columns, shift)):
         return np.tri(int(rows[0]), int(columns[0]), int(shift[0]), dtype=bool)

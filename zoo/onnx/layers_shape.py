@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.onnx.graph import INT64, Graph, Operand
+from zoo.onnx.graph import Graph, Operand
 from zoo.onnx.handlers import handles
 from zoo.onnx.reading import Layer, dims
 
@@ -107,7 +107,7 @@ def slice_(
     value: str | None = None,
     axes: str | None = None,
 ) -> str:
-    """TensorRT gives sizes where ONNX gives ends. A step of 0 repeats one element. Modes other than strict are a pad before."""
+    """TensorRT gives sizes where ONNX gives ends, and may read outside of x or, with a step of 0, one element again."""
     along = _axes(g, layer, axes)
     start, size, step = (
         g.ints(given) if given else np.array(dims(getattr(layer.raw, attribute)), np.int64)
@@ -115,7 +115,9 @@ def slice_(
     )
     sizes = g.dim(x, layer.shape(), along)
     if layer.raw.mode.name in _PAD_MODES:
-        x, start, sizes = _padded(g, layer, x, start, size, step, value, along, sizes)
+        before, after = _outside(g, start, size, step, sizes)
+        x = _padded(g, layer, x, before, after, value, along)
+        start, sizes = g.calc("Add", start, before), g.calc("Add", g.calc("Add", sizes, before), after)
     repeat = g.calc("Equal", step, 0)
     once = not isinstance(repeat, str) and not repeat.any()
     step, taken = (step, size) if once else (g.calc("Where", repeat, 1, step), g.calc("Where", repeat, 1, size))
@@ -146,20 +148,22 @@ def _everywhere(layer: Layer, along: list[int], sizes: Operand) -> Operand:
     return everywhere
 
 
-def _padded(g, layer, x, start, size, step, value, along, sizes):  # type: ignore[no-untyped-def]
-    """Pad x by what the slice reads outside of it; returns the padded x with the start and the sizes there."""
+def _outside(g: Graph, start: Operand, size: Operand, step: Operand, sizes: Operand) -> tuple[Operand, Operand]:
+    """How far a slice reads beyond both ends of x."""
     last = g.calc("Add", start, g.calc("Mul", g.calc("Add", size, -1), step))
     before = g.calc("Max", g.calc("Neg", g.calc("Min", start, last)), 0)
-    after = g.calc("Max", g.calc("Sub", g.calc("Add", g.calc("Max", start, last), 1), sizes), 0)
-    pads = [before, after]
-    if not any(isinstance(part, str) for part in pads):
-        pads = np.concatenate(pads)
-        if not pads.any():
-            return x, start, sizes
-    else:
-        pads = g.op("Concat", *pads, axis=0)
-    x = g.op("Pad", x, pads, value, along, mode=_PAD_MODES[layer.raw.mode.name])
-    return x, g.calc("Add", start, before), g.calc("Add", g.calc("Add", sizes, before), after)
+    return before, g.calc("Max", g.calc("Sub", g.calc("Add", g.calc("Max", start, last), 1), sizes), 0)
+
+
+def _padded(
+    g: Graph, layer: Layer, x: str, before: Operand, after: Operand, value: str | None, along: list[int]
+) -> str:
+    """x with what the slice's mode puts beyond its ends."""
+    mode = _PAD_MODES[layer.raw.mode.name]
+    if isinstance(before, str) or isinstance(after, str):
+        return g.op("Pad", x, g.op("Concat", before, after, axis=0), value, along, mode=mode)
+    pads = np.concatenate([before, after])
+    return g.op("Pad", x, pads, value, along, mode=mode) if pads.any() else x
 
 
 def _sliced(g: Graph, x: str, start: Operand, end: Operand, step: Operand, along: list[int], sizes: Operand) -> str:

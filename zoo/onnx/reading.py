@@ -23,9 +23,9 @@ Arrays = Mapping[tuple[str, str], np.ndarray]
 
 
 class Layer:
-    """One TensorRT layer. `raw` is the layer as its own class; `inputs` holds None where an optional input is not given."""
+    """One TensorRT layer. `raw` has its own class; `inputs` holds None where an optional input is not given."""
 
-    def __init__(self, raw: Any, trt: Any, arrays: Arrays):
+    def __init__(self, raw: Any, trt: Any, arrays: Arrays) -> None:
         self.raw = raw
         # IActivationLayer and IPoolingLayer hide the layer's type behind a type of their own.
         self.kind: str = trt.ILayer.type.__get__(raw).name
@@ -126,7 +126,7 @@ def bits(mask: int) -> list[int]:
 
 
 def undo_zero_stride(array: np.ndarray) -> np.ndarray:
-    """Bindings before 10.16 return views of stride 0 under numpy 2, which repeat the first number. The memory is right."""
+    """Bindings before 10.16 return views of stride 0 under numpy 2: the first number repeated. The memory is right."""
     if array.size > 1 and array.strides == (0,):
         return np.lib.stride_tricks.as_strided(array, strides=(array.itemsize,))
     return array

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
 from zoo.errors import ZooError, closest
+from zoo.files import replacing
 from zoo.onnx import layers_math, layers_neural, layers_shape  # noqa: F401  (they fill the table of handlers)
 from zoo.onnx.graph import BF16, FLOAT, HALF, Graph, Half, declared_code
 from zoo.onnx.handlers import HANDLERS, MOVES
@@ -33,14 +32,16 @@ def to_onnx(
 
     arrays: (layer name, attribute such as "kernel", "bias", "scale", "shift", "weights") -> the array, for weights that
         TensorRT does not give back, such as bf16 (as `ml_dtypes.bfloat16`).
-    taps: names of tensors to return too, after the network's own outputs and in this order.
-    half: what becomes of fp16 and bf16. "declared" keeps them; note that onnxruntime has few 16-bit kernels on a CPU and
-        silently computes most of them in fp32. "float" computes in fp32, with the weights rounded as they are. "round"
-        computes in fp32 and rounds after every layer, so that an overflow gives inf. In the last two, 16-bit inputs and
-        outputs of the network are fp32.
+    taps: names of tensors to return too, after the network's own outputs and in this order. One that is an input or
+        an output already is returned again, under its name with a number.
+    half: what becomes of fp16 and bf16. "declared" keeps them; but on a CPU onnxruntime has few 16-bit kernels, and
+        silently computes in fp32 where it has none. "float" computes in fp32, with the weights rounded as they are.
+        "round" computes in fp32 and rounds after every layer, so that an overflow gives inf. In the last two, 16-bit
+        inputs and outputs of the network are fp32.
 
     Raises ZooError for a layer or an option that has no translation, and for more than 2 GiB of weights.
     """
+    taps = tuple(taps)
     layers = [Layer(network.get_layer(i), trt, arrays) for i in range(network.num_layers)]
     for layer in layers:
         if layer.kind not in HANDLERS:
@@ -50,42 +51,34 @@ def to_onnx(
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     tensors = {tensor.name: tensor for tensor in (*inputs, *(t for layer in layers for t in layer.outputs))}
-    for name in dict.fromkeys(taps):
-        if name not in tensors:
-            raise ZooError(f"the network has no tensor named {name!r} to tap{closest(name, tensors)}")
-        if name not in [output.name for output in outputs]:
-            outputs.append(tensors[name])
 
     walk = _Walk(Graph(network.name or "network", half), tensors)
     for tensor in inputs:
         walk.input(tensor)
     for layer in layers:
         walk.layer(layer)
-    for tensor in outputs:
+    for name in taps:
+        if name not in walk.graph.values:
+            raise ZooError(f"the network has no tensor named {name!r} to tap{closest(name, walk.graph.values)}")
+    for tensor in (*outputs, *(tensors[name] for name in taps)):
         walk.output(tensor)
     return walk.graph.finish()
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Check a model and write it, whole or not at all."""
-    path = Path(path)
     onnx.checker.check_model(model)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-        try:
-            file.write(model.SerializeToString())
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with replacing(path) as file:
+        file.write(model.SerializeToString())
 
 
 class _Walk:
     """Binds the tensors of the network to the values of the graph, layer by layer."""
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Any]):
+    def __init__(self, graph: Graph, tensors: Mapping[str, Any]) -> None:
         self.graph = graph
         self.graph.taken.update(tensors)
+        self.bound: set[str] = set()  # values that hold a tensor already
 
     def input(self, tensor: Any) -> None:
         code = self.graph.type_code(tensor)
@@ -93,6 +86,7 @@ class _Walk:
         self.graph.types[tensor.name] = code
         self.graph.scope = tensor.name
         self.graph.values[tensor.name] = self.rounded(tensor, tensor.name)
+        self.bound.add(self.graph.values[tensor.name])
 
     def layer(self, layer: Layer) -> None:
         graph = self.graph
@@ -106,12 +100,13 @@ class _Walk:
             value = graph.cast(value, graph.type_code(tensor)) if value in graph.types else value
             if layer.kind not in MOVES:
                 value = self.rounded(tensor, value)
-            if value not in graph.values.values():
+            if value not in self.bound:
                 graph.rename(value, tensor.name, first)
                 value = tensor.name
                 _describe(graph.model.graph.value_info.add(), tensor, graph.type_code(tensor))
             graph.types[value] = graph.type_code(tensor)
             graph.values[tensor.name] = value
+            self.bound.add(value)
 
     def rounded(self, tensor: Any, value: str) -> str:
         """In the mode "round": the value as its declared 16-bit type can hold it."""
@@ -121,23 +116,26 @@ class _Walk:
         return self.graph.op("Cast", self.graph.op("Cast", value, to=code, dtype=code), to=FLOAT, dtype=FLOAT)
 
     def output(self, tensor: Any) -> None:
-        value = self.graph.values[tensor.name]
-        if value != tensor.name:
-            first = len(self.graph.nodes)
-            self.graph.rename(self.graph.op("Identity", value), tensor.name, first)
-        _describe(self.graph.model.graph.output.add(), tensor, self.graph.type_code(tensor))
+        graph = self.graph
+        value, name = graph.values[tensor.name], tensor.name
+        declared = {info.name for info in (*graph.model.graph.input, *graph.model.graph.output)}
+        if name in declared:
+            name = graph.unique(name)
+        if value != name:
+            graph.rename(graph.op("Identity", value), name, len(graph.nodes) - 1)
+        _describe(graph.model.graph.output.add(), tensor, graph.type_code(tensor), name)
 
 
-def _describe(info: onnx.ValueInfoProto, tensor: Any, code: int) -> None:
+def _describe(info: onnx.ValueInfoProto, tensor: Any, code: int, name: str | None = None) -> None:
     """Name, type and shape; a dynamic dimension keeps its name and one of an input without a name is given one."""
-    info.name = tensor.name
+    info.name = name or tensor.name
     info.type.tensor_type.elem_type = code
     shape = shape_of(tensor)
     for axis, size in enumerate(shape or ()):
         dim = info.type.tensor_type.shape.dim.add()
         if size >= 0:
             dim.dim_value = size
-        elif name := tensor.get_dimension_name(axis) or (tensor.is_network_input and f"{tensor.name}_{axis}"):
-            dim.dim_param = name
+        elif label := tensor.get_dimension_name(axis) or (tensor.is_network_input and f"{tensor.name}_{axis}"):
+            dim.dim_param = label
     if shape == ():
         info.type.tensor_type.shape.SetInParent()
