@@ -117,7 +117,8 @@ class Weights:
 
 def _float32(array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, as torch's .float() has it
-        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+        floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"  # of ml_dtypes, which numpy calls void
+        return array.astype(np.float32, copy=False) if floating else array
 
 
 # Where weights come from
@@ -321,8 +322,10 @@ def save_safetensors(
 ) -> None:
     """Writes arrays with their dtypes and shapes, and a table of strings. The same content gives the same bytes.
 
-    Raises ZooError for a dtype that numpy or safetensors does not have.
+    Raises ZooError for a dtype that safetensors, or numpy itself (bfloat16), does not have.
     """
+    if not all(isinstance(text, str) for text in (metadata or {}).values()):
+        raise ZooError(f"metadata of safetensors are strings, not {metadata}")
     arrays = {name: _little_endian(name, np.asarray(array)) for name, array in arrays.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # widest first, so that all are aligned
@@ -389,7 +392,7 @@ def _read_wts(file: str, data: mmap.mmap) -> dict[str, Entry]:
             line = _line(file, number, data, at)
             if line.name in entries:
                 raise line.damaged("an earlier line has that name")
-            end = _END.match(data, line.stop) if line.stop <= len(data) else None
+            end = _regular_end(data, line)
             load = partial(_decode, data, line) if end else partial(np.asarray, _decode_words(data, line))
             entries[line.name] = Entry(line.count, None, load)
         at = end.end() if end else _line_end(data, at) + 1
@@ -404,6 +407,12 @@ def _line(file: str, number: int, data: mmap.mmap, at: int) -> _Line:
         found = data[at : min(at + 40, _line_end(data, at))]
         raise ZooError(f"{file} is damaged in line {number}: {found!r} is not a name and a number of values")
     return _Line(file, number, head[1].decode(errors="replace"), int(head[2]), head.end())
+
+
+def _regular_end(data: mmap.mmap, line: _Line) -> re.Match[bytes] | None:
+    """The end of a line where it would be if its values are regular. None if it is not there, or the values have 0x."""
+    regular = line.stop <= len(data) and data[line.start + 1 : line.start + 2] not in (b"x", b"X")
+    return _END.match(data, line.stop) if regular else None
 
 
 def _line_end(data: mmap.mmap, at: int) -> int:
@@ -516,10 +525,11 @@ def _replacing(path: AnyPath) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
