@@ -358,6 +358,11 @@ def test_fixed_size(define_net: Callable[..., Definition]) -> None:
     assert found == [(64, 96)]
 
 
+def test_a_slice_must_lie_inside(define_net: Callable[..., Definition]) -> None:
+    with pytest.raises(ZooError, match="'m' takes 6 to 9 of axis 1, which has 8"):
+        define_net(lambda net, x: ops.narrow(net / "m", x, 1, 6, 3))
+
+
 def test_a_split_must_cover_the_axis(define_net: Callable[..., Definition]) -> None:
     with pytest.raises(ValueError, match="do not add up to 8"):
         define_net(lambda net, x: ops.concat(net, ops.split(net, x, [3, 4])))

@@ -55,6 +55,8 @@ def narrow(net: Net, x: Tensor, axis: int, start: int, size: int, name: str = "n
     """x[..., start : start + size, ...] along `axis`."""
     network, shape = net.network, list(x.shape)
     rank = len(shape)
+    if start + size > shape[axis]:  # TensorRT says so only when it compiles, and onnxruntime shortens the slice
+        raise ZooError(f"'{net.scope}' takes {start} to {start + size} of axis {axis}, which has {shape[axis]}")
     starts, sizes = [0] * rank, shape.copy()
     starts[axis], sizes[axis] = start, size
     if -1 not in sizes:
