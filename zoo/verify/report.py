@@ -1,0 +1,263 @@
+"""A comparison told three ways: a table for terminals, JSON for programs, one self-contained page for people."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from zoo.files import replacing
+from zoo.verify.compare import Report, Row
+
+TRIMMED = 12  # layers that a terminal shows unless all are asked for
+
+
+# --------------------------------------------------------------------------------------------------------- terminal
+
+
+def verdict(report: Report) -> str:
+    """One line: how many tensors agree, or the first one that does not."""
+    compared = len(report.outputs) + len(report.taps)
+    first = report.first_divergence
+    if first is None:
+        worst = f", the worst at {report.worst.ratio:.0%} of its bound" if report.worst else ""
+        return f"{compared} of {compared} tensors agree with the reference{worst}"
+    why = first.problem or f"{first.error:.1e} where {first.bound:.1e} is allowed"
+    return f"{len(report.failures)} of {compared} tensors differ, first at {first.name}: {why}"
+
+
+def to_terminal(report: Report, title: str = "", every: bool = False) -> RenderableType:
+    """What `rich` prints: outputs, layers (the failures and the tightest ones, or `every` one), coverage, verdict."""
+    parts: list[RenderableType] = [_table(report.outputs, f"{title} outputs".strip())]
+    if report.taps:
+        shown = report.taps if every else _trimmed(report.taps)
+        count = f"all {len(shown)} layers" if len(shown) == len(report.taps) else f"{len(shown)} of {len(report.taps)} layers"
+        parts.append(_table(shown, f"{count} in network order"))
+    if report.missing:
+        parts.append(Text(f"{len(report.missing)} modules without a counterpart: {_some(report.missing)}", "yellow"))
+    parts.append(Text(f"Rule: {report.rule}.", "dim"))
+    parts.append(Text(("PASS  " if report.ok else "FAIL  ") + verdict(report), "bold green" if report.ok else "bold red"))
+    return Group(*parts)
+
+
+def _trimmed(rows: Sequence[Row]) -> list[Row]:
+    """The first failures, filled up with the rows nearest to their bound; in network order."""
+    failures = [row for row in rows if not row.ok][:TRIMMED]
+    tightest = sorted((row for row in rows if row.ok), key=lambda row: -row.ratio)
+    chosen = {row.name for row in (*failures, *tightest[: TRIMMED - len(failures)])}
+    return [row for row in rows if row.name in chosen]
+
+
+def _table(rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("tensor", overflow="fold")
+    table.add_column("shape", style="dim")
+    for heading in ("error", "noise", "bound", "share"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in rows:
+        mark = Text("ok", "green") if row.ok else Text(row.problem or "differs", "red")
+        share = "" if row.problem else f"{row.ratio:.0%}" if row.ratio < 10 else f"{row.ratio:.0f}x"
+        error = "-" if row.problem else f"{row.error:.1e}"
+        table.add_row(row.name, _shape(row), error, f"{row.noise:.1e}", f"{row.bound:.1e}", share, mark)
+    return table
+
+
+def _shape(row: Row) -> str:
+    return "x".join(map(str, row.shape))
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+# ------------------------------------------------------------------------------------------------------------- JSON
+
+
+def to_dict(report: Report, title: str = "", facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Plain data for json.dump: numbers that are not finite are null, `facts` are passed on as they are."""
+    return {
+        "title": title,
+        "ok": report.ok,
+        "verdict": verdict(report),
+        "rule": report.rule,
+        "facts": dict(facts or {}),
+        "first_divergence": report.first_divergence.name if report.first_divergence else None,
+        "outputs": [_row_dict(row) for row in report.outputs],
+        "taps": [_row_dict(row) for row in report.taps],
+        "missing": report.missing,
+        "extra": report.extra,
+    }
+
+
+def _row_dict(row: Row) -> dict[str, Any]:
+    numbers = {"error": row.error, "noise": row.noise, "bound": row.bound, "ratio": row.ratio}
+    finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+    kind = {"kind": row.kind} if row.kind else {}
+    return {"name": row.name, **kind, "shape": list(row.shape), **finite, "ok": row.ok, "problem": row.problem}
+
+
+def write_json(
+    path: str | os.PathLike[str], report: Report, title: str = "", facts: Mapping[str, Any] | None = None
+) -> None:
+    """`to_dict` as a file."""
+    with replacing(path) as file:
+        file.write((json.dumps(to_dict(report, title, facts), indent=1, allow_nan=False) + "\n").encode())
+
+
+# ------------------------------------------------------------------------------------------------------------- page
+
+
+def write_html(
+    path: str | os.PathLike[str], report: Report, title: str = "", facts: Mapping[str, Any] | None = None
+) -> None:
+    """`to_html` as a file."""
+    with replacing(path) as file:
+        file.write(to_html(report, title, facts).encode())
+
+
+def to_html(report: Report, title: str = "", facts: Mapping[str, Any] | None = None) -> str:
+    """One page that needs nothing else: verdict, facts, a chart of error against bound by layer, every number."""
+    title = html.escape(title or "Comparison")
+    state = "pass" if report.ok else "fail"
+    sections = [
+        f'<header><span class="badge {state}">{state.upper()}</span><h1>{title}</h1>'
+        f"<p>{html.escape(verdict(report))}.</p></header>",
+        _facts(report, facts or {}),
+        _section("Outputs", _html_table(report.outputs)),
+    ]
+    if report.taps:
+        sections.append(_section("Error by layer", _legend() + _chart(report.taps)))
+        sections.append(_section(f"{len(report.taps)} layers in network order", _html_table(report.taps)))
+    if report.missing:
+        names = "".join(f"<li>{html.escape(name)}</li>" for name in report.missing)
+        sections.append(_section("Modules of the reference without a counterpart", f"<ul>{names}</ul>"))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section><h2>{html.escape(heading)}</h2>{body}</section>\n"
+
+
+def _facts(report: Report, facts: Mapping[str, Any]) -> str:
+    pairs = {**facts, "rule": report.rule}
+    cells = (f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in pairs.items())
+    return f"<dl>{''.join(cells)}</dl>\n"
+
+
+def _legend() -> str:
+    return (
+        '<p class="legend"><span class="dot ours"></span>our error <span class="dot bad"></span>out of bounds '
+        '<span class="dash noise"></span>the reference’s own error <span class="dash bound"></span>bound</p>'
+    )
+
+
+def _chart(rows: Sequence[Row]) -> str:
+    """Relative error (log scale) over layers in network order, as inline SVG."""
+    width, height, left, bottom = 1000, 320, 52, 22
+    numbers = [n for row in rows for n in (row.error, row.noise, row.bound) if n > 0 and math.isfinite(n)]
+    if not numbers:
+        return ""
+    low, high = math.floor(math.log10(min(numbers))), math.ceil(math.log10(max(numbers)) + 0.2)
+
+    def x(index: float) -> float:
+        return left + (index + 0.5) / len(rows) * (width - left - 8)
+
+    def y(value: float) -> float:
+        level = math.log10(value) if value > 0 and math.isfinite(value) else low if value == 0 else high
+        return (high - level) / (high - low) * (height - bottom - 8) + 8
+
+    def path(name: str, values: Sequence[float]) -> str:
+        points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(values))
+        return f'<polyline class="{name}" points="{points}"/>'
+
+    grid = "".join(
+        f'<line x1="{left}" x2="{width - 8}" y1="{y(10.0**p):.1f}" y2="{y(10.0**p):.1f}"/>'
+        f'<text x="{left - 8}" y="{y(10.0**p) + 4:.1f}" text-anchor="end">1e{p}</text>'
+        for p in range(low, high + 1, max(1, (high - low) // 8))
+    )
+    dots = "".join(
+        f'<circle class="{"ours" if row.ok else "bad"}" cx="{x(i):.1f}" cy="{y(row.error):.1f}" '
+        f'r="{3 if len(rows) < 300 else 2}"><title>{html.escape(_tooltip(row))}</title></circle>'
+        for i, row in enumerate(rows)
+    )
+    ends = (
+        f'<text x="{left}" y="{height - 4}">{html.escape(rows[0].name)}</text>'
+        f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{html.escape(rows[-1].name)}</text>'
+    )
+    lines = path("bound", [row.bound for row in rows]) + path("noise", [row.noise for row in rows])
+    return f'<svg viewBox="0 0 {width} {height}" role="img">{grid}{ends}{lines}{dots}</svg>'
+
+
+def _tooltip(row: Row) -> str:
+    return f"{row.name} {row.kind}: {row.problem or f'{row.error:.1e} of {row.bound:.1e}'}"
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    body = "".join(
+        f'<tr class="{"" if row.ok else "bad"}"><td class="name">{html.escape(row.name)}</td>'
+        f"<td>{html.escape(row.kind)}</td><td>{_shape(row)}</td>"
+        f"<td class=number>{row.error:.1e}</td><td class=number>{row.noise:.1e}</td><td class=number>{row.bound:.1e}</td>"
+        f"<td>{_bar(row)}</td></tr>\n"
+        for row in rows
+    )
+    return (
+        "<table><thead><tr><th>tensor</th><th>module</th><th>shape</th><th class=number>error</th>"
+        f"<th class=number>noise</th><th class=number>bound</th><th>share of the bound</th></tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def _bar(row: Row) -> str:
+    """How much of the bound is used (full at 100 %), or why the tensors cannot be compared."""
+    if row.problem:
+        return html.escape(row.problem)
+    share = f"{row.ratio:.0%}" if row.ratio < 10 else f"{row.ratio:.3g} times"
+    return f'<span class="bar"><i style="width:{min(row.ratio, 1):.1%}"></i></span> {share}'
+
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1c2430; --soft: #667085; --page: #f6f7f9; --card: #fff; --line: #e4e7ec;
+  --good: #15803d; --bad: #d92d20; --ours: #2563eb; --noise: #98a2b3; --bound: #f59e0b; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ef; --soft: #98a2b3; --page: #0f131a; --card: #181d26;
+  --line: #2b3240; --good: #4ade80; --bad: #f97066; --ours: #60a5fa; --noise: #667085; --bound: #fbbf24; } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px }
+header { margin-bottom: 20px } h1 { display: inline; font-size: 26px; margin: 0 } h2 { font-size: 16px; margin: 0 0 12px }
+header p { margin: 8px 0 0; color: var(--soft) }
+.badge { font-weight: 700; font-size: 13px; letter-spacing: .06em; padding: 3px 10px; border-radius: 99px; margin-right: 12px;
+  vertical-align: 4px; color: var(--card); background: var(--good) }
+.badge.fail { background: var(--bad) }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0 0 24px }
+dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-bottom: 18px;
+  overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums }
+th { text-align: left; font-weight: 500; color: var(--soft); border-bottom: 1px solid var(--line) }
+th, td { padding: 4px 14px 4px 0; white-space: nowrap } .number { text-align: right }
+.name { font-family: ui-monospace, monospace; font-size: 12px } tr.bad td { color: var(--bad) }
+.bar { display: inline-block; width: 110px; height: 7px; border-radius: 4px; background: var(--line); overflow: hidden;
+  margin-right: 6px; vertical-align: 1px }
+.bar i { display: block; height: 100%; background: var(--ours) } tr.bad .bar i { background: var(--bad) }
+svg { width: 100%; min-width: 640px; display: block } svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
+svg line { stroke: var(--line) } polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
+polyline.bound { stroke: var(--bound) } polyline.noise { stroke: var(--noise); stroke-dasharray: 3 3 }
+circle.ours { fill: var(--ours) } circle.bad { fill: var(--bad) }
+.legend { color: var(--soft); font-size: 13px; margin: 0 0 8px }
+.dot, .dash { display: inline-block; margin: 0 6px 2px 14px; vertical-align: middle } .dot { width: 8px; height: 8px; border-radius: 9px }
+.dash { width: 18px; height: 0; border-top: 2px solid } .dash.noise { border-top-style: dashed; color: var(--noise) }
+.dash.bound { color: var(--bound) } .dot.ours { background: var(--ours) } .dot.bad { background: var(--bad) }
+.legend > :first-child { margin-left: 0 } ul { columns: 2; font: 12px ui-monospace, monospace }
+"""
