@@ -131,6 +131,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     configure=configure,
     aliases={"yolov5": "yolov5s"},
     ignored=("model.24.anchor_grid", "model.24.strides"),  # the anchors again, in pixels, from older exporters
+    iou=0.45,
     yolov5n=Config(depth=0.33, width=0.25),
     yolov5s=Config(depth=0.33, width=0.50),
     yolov5m=Config(depth=0.67, width=0.75),

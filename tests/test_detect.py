@@ -1,0 +1,155 @@
+"""Detection from photo to boxes, against the predict paths of ultralytics and yolov5 on the same weights."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from zoo.api import load
+from zoo.engine.definition import define
+from zoo.errors import ZooError
+from zoo.network import Precision
+from zoo.registry import get_model
+from zoo.runtime.cpu import CpuSession
+from zoo.runtime.predict import Predictor
+from zoo.tasks import Options
+from zoo.trt import Api
+from zoo.verify.compare import compare_runs
+from zoo.weights import RandomWeights, Weights, from_arrays, load_weights, save_wts
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zoo[reference]'")
+
+from zoo.verify.reference import YOLOV5_HINT, calibrated, run_reference, sample_images, state_arrays  # noqa: E402
+
+SMALL = (3, 96, 160)
+NETWORKS = ["yolov5n", "yolov8n"]
+
+
+@functools.cache
+def reference(name: str, classes: int = 80) -> torch.nn.Module:
+    """With random weights that detect objects of many sizes and classes. Skips where its package is not installed."""
+    if name.startswith("yolov5"):
+        pytest.importorskip("yolov5", reason=f"needs yolov5: {YOLOV5_HINT}")
+    return calibrated(get_model(name).reference, size=SMALL, classes=classes)
+
+
+def weights(name: str) -> Weights:
+    return from_arrays(state_arrays(reference(name)), name)
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    reference("yolov8n")  # importing ultralytics quietly is its business
+    from ultralytics.utils import ASSETS
+
+    return cv2.imread(str(ASSETS / "bus.jpg"))
+
+
+def predict(name: str, photo: np.ndarray, size: tuple[int, int], conf: float) -> np.ndarray:
+    """Our detections: (K, 6) x1, y1, x2, y2, score, class."""
+    with load(name, weights=weights(name), size=size, device="cpu") as session:
+        found = Predictor(session, Options(conf=conf))(photo).result
+    return np.array([(*d.box, d.score, d.index) for d in found])
+
+
+def assert_same_detections(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """One to one: the same classes, boxes within 0.1 pixel, scores within 1e-4. Equal scores may change places."""
+    assert 100 < len(theirs) < 300 and len(set(theirs[:, 5])) > 5  # enough to tell, and no limit reached
+    assert len(ours) == len(theirs)
+    distance = np.abs(ours[:, None, :5] - theirs[None, :, :5]).max(axis=2)
+    distance[ours[:, None, 5] != theirs[None, :, 5]] = np.inf
+    nearest = distance.argmin(axis=1)
+    assert sorted(nearest) == list(range(len(theirs)))
+    assert np.abs(ours[:, :4] - theirs[nearest, :4]).max() < 0.1
+    assert np.abs(ours[:, 4] - theirs[nearest, 4]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("size", "rect"), [((640, 640), False), ((640, 480), True)], ids=["square", "rect"])
+def test_yolov8_equals_ultralytics_predict(
+    photo: np.ndarray, size: tuple[int, int], rect: bool, tmp_path: Path
+) -> None:
+    from ultralytics import YOLO
+
+    torch.save({"model": reference("yolov8n")}, tmp_path / "yolov8n.pt")
+    options = {"conf": 0.9, "rect": rect, "device": "cpu", "verbose": False, "save": False}
+    (result,) = YOLO(tmp_path / "yolov8n.pt").predict(photo, **options)
+    assert_same_detections(predict("yolov8n", photo, size, conf=0.9), result.boxes.data.numpy())
+
+
+@pytest.mark.parametrize(("size", "auto"), [((640, 640), False), ((640, 480), True)], ids=["square", "rect"])
+def test_yolov5_equals_the_steps_of_its_detect(photo: np.ndarray, size: tuple[int, int], auto: bool) -> None:
+    module = reference("yolov5n")
+    from yolov5.utils.augmentations import letterbox
+    from yolov5.utils.general import non_max_suppression, scale_boxes
+
+    image = letterbox(photo, 640, stride=32, auto=auto)[0].transpose(2, 0, 1)[::-1]
+    with torch.no_grad():
+        predictions = module(torch.from_numpy(image[None] / np.float32(255)))[0]
+    (found,) = non_max_suppression(predictions, conf_thres=0.55, iou_thres=0.45)
+    found[:, :4] = scale_boxes(image.shape[1:], found[:, :4], photo.shape)
+    assert_same_detections(predict("yolov5n", photo, size, conf=0.55), found.numpy())
+
+
+@functools.cache
+def dump_of_three_classes(name: str, folder: Path) -> Path:
+    """A .wts file as tensorrtx's exporters write it: no shapes, and the anchors of yolov5 twice more."""
+    arrays = state_arrays(reference(name, classes=3))
+    if name == "yolov5n":
+        arrays |= {"model.24.anchor_grid": np.ones((3, 3, 2), np.float32), "model.24.strides": np.ones(3, np.float32)}
+    save_wts(folder / f"{name}.wts", arrays)
+    return folder / f"{name}.wts"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_class_count_is_that_of_the_weights(name: str, folder: Path, rtx: Api) -> None:
+    weights = load_weights(dump_of_three_classes(name, folder))
+    assert get_model(name).configured(weights).config.num_classes == 3
+    session = CpuSession(define(get_model(name), weights, rtx, (-1, *SMALL)))
+    images = sample_images(2, SMALL)
+    runs = [run_reference(reference(name, classes=3), images, dtype) for dtype in ("float32", "float64")]
+    found = session(images)
+    assert found["scores"].shape[:2] == (2, 3)
+    assert compare_runs(found, *runs, order=()).ok
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_of_another_size_are_named(name: str, folder: Path, rtx: Api) -> None:
+    weights = load_weights(dump_of_three_classes(name, folder))
+    with pytest.raises(ZooError, match=f"16 channels in model.0 .* 48 .*; these are the weights of {name}"):
+        define(get_model(f"{name[:-1]}m"), weights, rtx, (1, *SMALL))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        ((100, 64), "100x64 does not fit.* multiples of 32; use 96x64 or 128x64"),
+        ((20, 20), "use 32x32$"),
+        ((-1, 64), "only the batch may vary"),
+        ((64, -1), "only the batch may vary"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_explained(name: str, size: tuple[int, int], why: str, rtx: Api) -> None:
+    with pytest.raises(ZooError, match=why):
+        define(get_model(name), RandomWeights(0), rtx, (1, 3, *size))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_half_precision_does_not_round_the_boxes(name: str, rtx: Api) -> None:
+    definition = define(get_model(name), weights(name), rtx, (1, 3, 32, 1280), Precision("fp16"))
+    boxes = CpuSession(definition)(sample_images(1, (3, 32, 1280)))["boxes"]
+    assert boxes[0, 0].max() > 1024  # where half precision has whole pixels only
+    assert np.mean(boxes == boxes.astype(np.float16)) < 0.1
+
+
+def test_a_name_without_a_size_is_the_small_one() -> None:
+    assert (get_model("yolov5").name, get_model("yolov8").name) == ("yolov5s", "yolov8n")
