@@ -63,7 +63,7 @@ def _mark_output(net: Net, name: str, tensor: Tensor) -> None:
     """Marks `tensor` as the float32 output `name`. A layer of its own keeps the tap's name on the tensor before it."""
     network, float32 = net.network, net.trt.float32
     layer = network.add_identity(tensor) if tensor.dtype == float32 else network.add_cast(tensor, float32)
-    output = (net / name).fp32.step(layer, "output", tensor)
+    output = (net / name).step(layer, "output", tensor)
     output.name = name
     network.mark_output(output)
     errors = net.definition.api.log.drain()
