@@ -1,0 +1,162 @@
+"""Every registered model against its row in models.toml, its PyTorch reference and TensorRT-RTX's compiler.
+
+The registry is the test matrix: a new model is tested once it is registered and has a row.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.engine.build import compile_network
+from zoo.engine.definition import define, parameter_count
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
+from zoo.network import Precision, PrecisionName
+from zoo.registry import get_model, list_models
+from zoo.runtime.cpu import CpuSession
+from zoo.trt import Api
+from zoo.verify.compare import Run, compare_half, compare_runs, relative_l2
+from zoo.weights import RandomWeights, Weights, from_arrays
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROWS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
+MODELS = list_models()
+HALVES = {"fp16": "float16", "bf16": "bfloat16"}
+IMAGES = 2
+MIN_DEPENDENCE = 1e-2
+
+
+def row_of(name: str) -> dict[str, Any]:
+    """The model's row; without one the test fails with the row to add."""
+    if name not in ROWS:
+        size = list(get_model(name).input)
+        pytest.fail(f"tests/models.toml lacks {name}; add, with the count that upstream publishes and a small input:\n\n"
+                    f"[{name}]\ninput = {size}\nparams = 0\n", pytrace=False)  # fmt: skip
+    return ROWS[name]
+
+
+def smallest_of_each_architecture() -> list[str]:
+    """One name for each `build` function: the one with the fewest parameters."""
+    smallest: dict[Any, str] = {}
+    for name in sorted(set(MODELS) & ROWS.keys(), key=lambda name: ROWS[name]["params"]):
+        smallest.setdefault(get_model(name).build, name)
+    return [name for name in MODELS if name in smallest.values()]
+
+
+def reference_of(name: str, **options: Any) -> tuple[Any, Weights]:
+    """The calibrated reference and its weights; skips where its package is not installed."""
+    source = get_model(name).reference
+    for package in ("torch", source.partition(":")[0]):
+        if not package.endswith(".py") and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    from zoo.verify.reference import calibrated, state_arrays
+
+    module = calibrated(source, size=tuple(row_of(name)["input"]), **options)
+    return module, from_arrays(state_arrays(module), f"the weights of {name}")
+
+
+def images_for(name: str) -> np.ndarray:
+    from zoo.verify.reference import sample_images
+
+    return sample_images(IMAGES, tuple(row_of(name)["input"]), seed=1)
+
+
+def batch_of(run: Run, chosen: np.ndarray, taps: bool) -> Run:
+    """The run as it would have been on `images[chosen]`."""
+    return Run(
+        {name: array[chosen] for name, array in run.outputs.items()},
+        {name: array[chosen] for name, array in run.taps.items()} if taps else {},
+        run.leaves,
+    )
+
+
+def test_every_row_has_a_model() -> None:
+    assert sorted(ROWS.keys() - set(MODELS)) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_count(name: str, rtx: Api) -> None:
+    assert parameter_count(get_model(name), rtx) == row_of(name)["params"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_its_reference(name: str, rtx: Api) -> None:
+    """fp32: every output at every batch size, every layer at one; no module and no tensor of the reference left out."""
+    from zoo.verify.reference import num_parameters, run_reference
+
+    model, row = get_model(name), row_of(name)
+    module, weights = reference_of(name)
+    assert num_parameters(module) == row["params"]
+
+    definition = define(model, weights, rtx, (-1, *row["input"]))
+    assert weights.unused(model.ignored) == []
+
+    images = images_for(name)
+    ref32, ref64 = (run_reference(module, images, dtype, taps=True) for dtype in ("float32", "float64"))
+    session = CpuSession(definition, definition.taps, threads=1)
+    for batch in (1, 2, 5):
+        chosen, taps = np.arange(batch) % IMAGES, batch == IMAGES
+        ours = session(images[chosen])
+        expected = (batch_of(run, chosen, taps) for run in (ref32, ref64))
+        report = compare_runs(ours, *expected, order=[*definition.taps] if taps else [], folded=definition.folded)
+        assert report.ok, f"batch {batch}: {report.first_divergence}"
+        if taps:
+            assert report.missing == []
+            for output in report.outputs:
+                assert relative_l2(ours[output.name][:1], ours[output.name][1:]) > MIN_DEPENDENCE
+
+
+@pytest.mark.parametrize("name", smallest_of_each_architecture())
+def test_half_precision_loses_at_most_twice_what_pytorch_loses(name: str, rtx: Api) -> None:
+    from zoo.verify.reference import run_reference
+
+    model, shape, images = get_model(name), (-1, *row_of(name)["input"]), images_for(name)
+    module, weights = reference_of(name)
+    ref32 = run_reference(module, images)
+    ours32 = CpuSession(define(model, weights, rtx, shape), threads=1)(images)
+    for precision, dtype in HALVES.items():
+        half = CpuSession(define(model, weights, rtx, shape, Precision(precision)), half="round", threads=1)(images)
+        report = compare_half(half, ours32, run_reference(module, images, dtype), ref32, dtype)
+        assert report.ok, f"{precision}: {report.worst}"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_compiles_for_a_range_of_batches(name: str, precision: PrecisionName, rtx: Api) -> None:
+    shapes = Shapes(*((batch, *row_of(name)["input"]) for batch in (1, 2, 5)))
+    definition = define(get_model(name), RandomWeights(0), rtx, shapes.network, Precision(precision))
+    assert compile_network(definition, shapes)
+
+
+@pytest.mark.parametrize("name", smallest_of_each_architecture())
+def test_class_count_is_read_from_the_weights(name: str, rtx: Api) -> None:
+    _, weights = reference_of(name, classes=7)
+    network = define(get_model(name), weights, rtx, (-1, *row_of(name)["input"])).network
+    shapes = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
+    assert (shapes.get("logits") or shapes["scores"])[1] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "words"),
+    [
+        ("alexnet", 62, "too small"),
+        ("vgg11", 31, "too small"),
+        ("lenet5", 28, "use 32x32"),
+        ("vit_b_32", 192, "use 224x224"),
+        ("vit_b_16", 240, "use 224x224"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(name: str, side: int, words: str, rtx: Api) -> None:
+    model = get_model(name)
+    with pytest.raises(ZooError, match=words):
+        define(model, RandomWeights(0), rtx, (-1, model.input[0], side, side))
