@@ -91,7 +91,7 @@ def test_a_glob_gives_what_it_matches_and_sources_keep_their_order(folder: Path)
         ("missing.jpg", "does not exist"),
         ("", "does not exist"),
         ("*.nothing", "matches no file"),
-        ("empty.jpg", r"empty \(0 bytes\)"),
+        ("empty.jpg", "is empty (0 bytes)"),
         ("damaged.png", "not an image"),
         ("notes.txt", "not an image"),
         ("none", "not a folder with image"),
@@ -106,8 +106,7 @@ def test_a_source_without_a_picture_says_why(
     Path("damaged.mp4").write_bytes(b"no video" * 50)
     (bad,) = open_sources([source])
     assert isinstance(bad, BadSource)
-    assert bad.name == source and source in bad.message
-    pytest.raises(ZooError, lambda: (_ for _ in ()).throw(ZooError(bad.message))).match(why)
+    assert bad.name == source and source in bad.message and why in bad.message
 
 
 @pytest.mark.parametrize(
@@ -185,11 +184,11 @@ def test_another_crop_size_shows_the_same_share_of_the_picture() -> None:
 
 
 def test_gray_averages_when_it_shrinks_and_keeps_digits_as_they_are() -> None:
-    strips = np.zeros((64, 64, 3), np.uint8)
-    strips[:, ::2] = 255
+    strips = np.zeros((128, 128, 3), np.uint8)
+    strips[:, ::4] = 255  # narrower than the distance between output pixels
     pixels, _ = preprocess(strips, Gray(32))
     assert pixels.shape == (1, 32, 32) and pixels.dtype == np.float32
-    assert np.allclose(pixels, 0.5, atol=0.01)
+    assert np.allclose(pixels, 0.25, atol=0.01)
     digit = np.repeat(noise(8, 8)[..., :1], 3, axis=2)
     assert np.array_equal(preprocess(digit, Gray(8))[0][0], digit[..., 0].astype(np.float32) / 255)
 
@@ -235,6 +234,7 @@ def test_top_classes_equal_torch() -> None:
 def test_large_logits_and_few_classes_are_no_trouble() -> None:
     found = top_classes(np.float32([1e4, -1e4, 1e4]), ["a", "b", "c"], top=5)
     assert [(c.label, c.score) for c in found] == [("a", 0.5), ("c", 0.5), ("b", 0)]
+    assert [c.index for c in top_classes(np.float32([1, 2] * 500), labels_for(1000))] == [1, 3, 5, 7, 9]
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,10 @@ def test_logits_that_mean_nothing_are_refused(logits: list[float], why: str) -> 
 def crowd(anchors: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Boxes that overlap a lot, and scores whose best one per anchor is unique: references order ties as they like."""
     random = np.random.default_rng(seed)
-    boxes = np.concatenate([random.uniform(0, 640, (2, anchors)), random.uniform(5, 160, (2, anchors))])
+    boxes = np.concatenate([random.uniform(0, 200, (2, anchors)), random.uniform(3, 30, (2, anchors))])
     scores = random.uniform(0, 0.05, (classes, anchors))
-    scores[random.integers(0, classes, anchors), np.arange(anchors)] = (
-        random.permutation(anchors) / anchors * 0.9 + 0.06
-    )
+    best = random.integers(max(classes - 4, 0), classes, anchors)  # the last ones, whose class offset rounds the most
+    scores[best, np.arange(anchors)] = random.permutation(anchors) / anchors * 0.9 + 0.06
     return boxes.astype(np.float32), scores.astype(np.float32)
 
 
@@ -268,7 +267,7 @@ def as_rows(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
     ("anchors", "classes", "max_det", "conf", "iou"),
     [
         (20000, 1, 300, 0.25, 0.45),
-        (8400, 80, 300, 0.8, 0.7),
+        (8400, 80, 3000, 0.8, 0.45),
         (25200, 80, 100, 0.9, 0.6),
         (2000, 2, 2000, 0.25, 0.7),
         (1, 80, 300, 0.05, 0.7),
@@ -316,6 +315,10 @@ def test_suppression_is_by_class_strict_and_first_come() -> None:
     assert boxes.tolist() == [[5, 5, 15, 15], [5, 5, 25, 15], [10, 40, 10, 40]]
     boxes, _, _ = non_max_suppression(half, ties, iou=0.49)
     assert boxes.tolist() == [[5, 5, 15, 15], [10, 40, 10, 40]]
+
+    apart = np.stack([np.arange(200) * 3, np.full(200, 9), np.ones(200), np.ones(200)]).astype(np.float32)
+    boxes, _, _ = non_max_suppression(apart, np.float32([[0.5, 0.6] * 100]))
+    assert np.array_equal(boxes[:, 0] + 0.5, np.r_[apart[0, 1::2], apart[0, ::2]])  # equal scores in anchor order
 
 
 def test_only_the_best_30000_candidates_are_looked_at() -> None:
@@ -419,11 +422,13 @@ def test_a_tag_stays_in_the_picture(corner: tuple[int, int]) -> None:
 
 def test_tags_make_way_for_better_ones() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
-    better, worse = Detection("first", 0, 0.9, (100, 100, 300, 300)), Detection("second", 1, 0.8, (110, 104, 300, 300))
-    alone, both = draw_detections(image, [better]), draw_detections(image, [worse, better])
-    tag = np.s_[80:97, 102:160]
-    assert (alone[tag] == class_color(0)).all(axis=2).any()
-    assert np.array_equal(both[tag], alone[tag])
+    better, worse = Detection("first", 0, 0.9, (100, 100, 300, 300)), Detection("second", 1, 0.8, (110, 106, 290, 290))
+    drawn = draw_detections(image, [worse, better])
+    for detection in (better, worse):
+        alone = draw_detections(image, [detection])
+        color = class_color(detection.index)
+        shown, whole = ((picture == color).all(axis=2).sum() for picture in (drawn, alone))
+        assert shown > 0.85 * whole
 
 
 def test_longer_bars_mean_more() -> None:
