@@ -34,25 +34,30 @@ def verdict(report: Report) -> str:
 
 
 def to_terminal(report: Report, title: str = "", every: bool = False) -> RenderableType:
-    """What `rich` prints: outputs, layers (the failures and the tightest ones, or `every` one), coverage, verdict."""
+    """What `rich` prints: outputs, layers, coverage, verdict.
+
+    Of many layers it shows those around the first failure, or those nearest to their bound, unless `every` one is asked
+    for.
+    """
     parts: list[RenderableType] = [_table(report.outputs, f"{title} outputs".strip())]
     if report.taps:
         shown = report.taps if every else _trimmed(report.taps)
-        count = f"all {len(shown)} layers" if len(shown) == len(report.taps) else f"{len(shown)} of {len(report.taps)} layers"
-        parts.append(_table(shown, f"{count} in network order"))
+        parts.append(_table(shown, f"{len(shown)} of {len(report.taps)} layers in network order"))
     if report.missing:
         parts.append(Text(f"{len(report.missing)} modules without a counterpart: {_some(report.missing)}", "yellow"))
     parts.append(Text(f"Rule: {report.rule}.", "dim"))
-    parts.append(Text(("PASS  " if report.ok else "FAIL  ") + verdict(report), "bold green" if report.ok else "bold red"))
+    state, style = ("PASSED", "bold green") if report.ok else ("FAILED", "bold red")
+    parts.append(Text(f"{state}  {verdict(report)}", style))
     return Group(*parts)
 
 
 def _trimmed(rows: Sequence[Row]) -> list[Row]:
-    """The first failures, filled up with the rows nearest to their bound; in network order."""
-    failures = [row for row in rows if not row.ok][:TRIMMED]
-    tightest = sorted((row for row in rows if row.ok), key=lambda row: -row.ratio)
-    chosen = {row.name for row in (*failures, *tightest[: TRIMMED - len(failures)])}
-    return [row for row in rows if row.name in chosen]
+    """What leads up to the first failure and what follows it; the rows nearest to their bound when all agree."""
+    first = next((index for index, row in enumerate(rows) if not row.ok), None)
+    if first is not None:
+        return list(rows[max(first - 2, 0) :][:TRIMMED])
+    tightest = {row.name for row in sorted(rows, key=lambda row: -row.ratio)[:TRIMMED]}
+    return [row for row in rows if row.name in tightest]
 
 
 def _table(rows: Sequence[Row], title: str) -> Table:
@@ -64,10 +69,14 @@ def _table(rows: Sequence[Row], title: str) -> Table:
     table.add_column("")
     for row in rows:
         mark = Text("ok", "green") if row.ok else Text(row.problem or "differs", "red")
-        share = "" if row.problem else f"{row.ratio:.0%}" if row.ratio < 10 else f"{row.ratio:.0f}x"
+        share = "" if row.problem else _share(row)
         error = "-" if row.problem else f"{row.error:.1e}"
         table.add_row(row.name, _shape(row), error, f"{row.noise:.1e}", f"{row.bound:.1e}", share, mark)
     return table
+
+
+def _share(row: Row) -> str:
+    return f"{row.ratio:.0%}" if row.ratio < 10 else f"{row.ratio:,.0f} x"
 
 
 def _shape(row: Row) -> str:
@@ -192,12 +201,17 @@ def _chart(rows: Sequence[Row]) -> str:
         f'r="{3 if len(rows) < 300 else 2}"><title>{html.escape(_tooltip(row))}</title></circle>'
         for i, row in enumerate(rows)
     )
+    first = next((i for i, row in enumerate(rows) if not row.ok), None)
+    label = "" if first is None else (
+        f'<text class="bad" x="{x(first):.1f}" y="{max(y(rows[first].error) - 10, 12):.1f}" '
+        f'text-anchor="{"end" if first > len(rows) / 2 else "start"}">{html.escape(rows[first].name)}</text>'
+    )  # fmt: skip
     ends = (
         f'<text x="{left}" y="{height - 4}">{html.escape(rows[0].name)}</text>'
         f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{html.escape(rows[-1].name)}</text>'
     )
     lines = path("bound", [row.bound for row in rows]) + path("noise", [row.noise for row in rows])
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{grid}{ends}{lines}{dots}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" role="img">{grid}{ends}{lines}{dots}{label}</svg>'
 
 
 def _tooltip(row: Row) -> str:
@@ -208,8 +222,8 @@ def _html_table(rows: Sequence[Row]) -> str:
     body = "".join(
         f'<tr class="{"" if row.ok else "bad"}"><td class="name">{html.escape(row.name)}</td>'
         f"<td>{html.escape(row.kind)}</td><td>{_shape(row)}</td>"
-        f"<td class=number>{row.error:.1e}</td><td class=number>{row.noise:.1e}</td><td class=number>{row.bound:.1e}</td>"
-        f"<td>{_bar(row)}</td></tr>\n"
+        f"<td class=number>{row.error:.1e}</td><td class=number>{row.noise:.1e}</td>"
+        f"<td class=number>{row.bound:.1e}</td><td>{_bar(row)}</td></tr>\n"
         for row in rows
     )
     return (
@@ -223,8 +237,7 @@ def _bar(row: Row) -> str:
     """How much of the bound is used (full at 100 %), or why the tensors cannot be compared."""
     if row.problem:
         return html.escape(row.problem)
-    share = f"{row.ratio:.0%}" if row.ratio < 10 else f"{row.ratio:.3g} times"
-    return f'<span class="bar"><i style="width:{min(row.ratio, 1):.1%}"></i></span> {share}'
+    return f'<span class="bar"><i style="width:{min(row.ratio, 1):.1%}"></i></span> {_share(row)}'
 
 
 _STYLE = """
@@ -235,15 +248,16 @@ _STYLE = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif }
 main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px }
-header { margin-bottom: 20px } h1 { display: inline; font-size: 26px; margin: 0 } h2 { font-size: 16px; margin: 0 0 12px }
+header { margin-bottom: 20px } h1 { display: inline; font-size: 26px; margin: 0 }
+h2 { font-size: 16px; margin: 0 0 12px }
 header p { margin: 8px 0 0; color: var(--soft) }
-.badge { font-weight: 700; font-size: 13px; letter-spacing: .06em; padding: 3px 10px; border-radius: 99px; margin-right: 12px;
-  vertical-align: 4px; color: var(--card); background: var(--good) }
+.badge { font-weight: 700; font-size: 13px; letter-spacing: .06em; padding: 3px 10px; border-radius: 99px;
+  margin-right: 12px;   vertical-align: 4px; color: var(--card); background: var(--good) }
 .badge.fail { background: var(--bad) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0 0 24px }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-bottom: 18px;
-  overflow-x: auto }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
+  margin-bottom: 18px;   overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums }
 th { text-align: left; font-weight: 500; color: var(--soft); border-bottom: 1px solid var(--line) }
 th, td { padding: 4px 14px 4px 0; white-space: nowrap } .number { text-align: right }
@@ -252,11 +266,13 @@ th, td { padding: 4px 14px 4px 0; white-space: nowrap } .number { text-align: ri
   margin-right: 6px; vertical-align: 1px }
 .bar i { display: block; height: 100%; background: var(--ours) } tr.bad .bar i { background: var(--bad) }
 svg { width: 100%; min-width: 640px; display: block } svg text { font: 11px system-ui, sans-serif; fill: var(--soft) }
-svg line { stroke: var(--line) } polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
+svg line { stroke: var(--line) } svg text.bad { fill: var(--bad); font-weight: 600 }
+polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
 polyline.bound { stroke: var(--bound) } polyline.noise { stroke: var(--noise); stroke-dasharray: 3 3 }
 circle.ours { fill: var(--ours) } circle.bad { fill: var(--bad) }
 .legend { color: var(--soft); font-size: 13px; margin: 0 0 8px }
-.dot, .dash { display: inline-block; margin: 0 6px 2px 14px; vertical-align: middle } .dot { width: 8px; height: 8px; border-radius: 9px }
+.dot, .dash { display: inline-block; margin: 0 6px 2px 14px; vertical-align: middle }
+.dot { width: 8px; height: 8px; border-radius: 9px }
 .dash { width: 18px; height: 0; border-top: 2px solid } .dash.noise { border-top-style: dashed; color: var(--noise) }
 .dash.bound { color: var(--bound) } .dot.ours { background: var(--ours) } .dot.bad { background: var(--bad) }
 .legend > :first-child { margin-left: 0 } ul { columns: 2; font: 12px ui-monospace, monospace }
