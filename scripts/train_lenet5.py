@@ -73,7 +73,7 @@ def network_input(images: np.ndarray) -> torch.Tensor:
 
 
 def augmented(x: torch.Tensor) -> torch.Tensor:
-    """Each image turned, scaled, sheared and moved a little, its strokes thinner or thicker, its paper not quite black."""
+    """Each image turned, scaled, sheared and moved a little, with other contrast and a little noise."""
     count = len(x)
     angle, shear = (torch.rand(2, count) - 0.5) * 0.5  # radians, about 14 degrees each way
     scale = 0.85 + 0.45 * torch.rand(2, count)

@@ -16,8 +16,8 @@ import numpy as np
 FACTOR = 4.0
 HALF_FACTOR = 2.0
 
-# A layer may be exact in the reference by luck (a sum of few terms, a pooling), where noise 0 would allow nothing. Rounding
-# every element once costs at most the unit roundoff of the type, so no tensor of that type can ask for less.
+# A layer may be exact in the reference by luck (a pooling, a sum of few terms), and noise 0 would allow nothing.
+# Rounding every element once costs up to the unit roundoff of the type: no tensor of that type can be asked for less.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 # Modules that move data or, in eval mode, do nothing: they need no tensor of ours.
@@ -116,18 +116,18 @@ def compare_runs(
     `ours` holds outputs and taps by name, `order` names the taps in network order, `folded` the modules that exist in
     the reference alone because they were folded into the next (a convolution into its BatchNorm).
     """
-    bound = f"{FACTOR:g} x the reference's own fp32 error against its float64 run"
+    rule = FACTOR, ROUNDOFF["float32"]
     shared = [name for name in order if name in ref64.taps]
     return Report(
-        outputs=_rows(ref64.outputs, ours, ref64.outputs, ref32.outputs, ref64.outputs, FACTOR, ROUNDOFF["float32"]),
-        taps=_rows(shared, ours, ref64.taps, ref32.taps, ref64.taps, FACTOR, ROUNDOFF["float32"], ref64.leaves),
+        outputs=_rows(ref64.outputs, ours, ref64.outputs, ref32.outputs, ref64.outputs, *rule, {}),
+        taps=_rows(shared, ours, ref64.taps, ref32.taps, ref64.taps, *rule, ref64.leaves),
         missing=[
             name
             for name, kind in ref64.leaves.items()
             if name not in shared and name not in folded and kind not in NO_ARITHMETIC
         ],
         extra=[name for name in order if name not in ref64.taps],
-        rule=f"relative L2 against the float64 reference, at most {bound}",
+        rule=f"relative L2 against the float64 reference, at most {FACTOR:g} x what the reference itself loses in fp32",
     )
 
 
@@ -144,7 +144,7 @@ def compare_half(
     """
     names = list(ref32.outputs)
     return Report(
-        outputs=_rows(names, ours, ours32, ref_half.outputs, ref32.outputs, HALF_FACTOR, ROUNDOFF[dtype]),
+        outputs=_rows(names, ours, ours32, ref_half.outputs, ref32.outputs, HALF_FACTOR, ROUNDOFF[dtype], {}),
         rule=f"relative L2 against our own fp32, at most {HALF_FACTOR:g} x what the reference loses in {dtype}",
     )
 
@@ -157,7 +157,7 @@ def _rows(
     exact: Mapping[str, np.ndarray],
     factor: float,
     floor: float,
-    kinds: Mapping[str, str] = {},  # noqa: B006 (never written)
+    kinds: Mapping[str, str],
 ) -> list[Row]:
     """ours against expected, bounded by factor x the distance of rounded from exact."""
     rows = []

@@ -21,6 +21,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -52,12 +53,11 @@ def load_reference(source: str, classes: int | None = None) -> nn.Module:
     Raises ZooError for an unknown source and for a package that is not installed.
     """
     kind, _, name = source.rpartition(":")
+    load = partial(_from_file, kind) if kind.endswith(".py") else _LOADERS.get(kind)
+    if load is None:
+        raise ZooError(f"reference {source!r} is unknown, expected {', '.join(_LOADERS)} or FILE.py, then :NAME")
     try:
-        load = _LOADERS.get(kind) or (_from_file if kind.endswith(".py") else None)
-        if load is None:
-            raise ZooError(f"reference {source!r} is of no known kind, expected {', '.join(_LOADERS)} or FILE.py, then :NAME")
-        options = {} if classes is None else {"classes": classes}
-        return (load(kind, name, **options) if load is _from_file else load(name, **options)).eval()
+        return load(name, *() if classes is None else (classes,)).eval()
     except ImportError as error:
         hint = YOLOV5_HINT if kind == "yolov5" else "pip install 'zoo[reference]'"
         raise ZooError(f"{error}, expected {kind} for the reference {source!r}: {hint}") from error
@@ -100,7 +100,7 @@ def _yolov5(name: str, classes: int = 80) -> nn.Module:
     return yolo.DetectionModel(str(configs[name]), nc=classes)
 
 
-def _from_file(file: str, name: str, classes: int | None = None) -> nn.Module:
+def _from_file(file: str, name: str, *classes: int) -> nn.Module:
     path = Path(__file__).resolve().parents[2] / file
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
@@ -109,7 +109,7 @@ def _from_file(file: str, name: str, classes: int | None = None) -> nn.Module:
     spec.loader.exec_module(module)
     if not hasattr(module, name):
         raise ZooError(f"{file} defines no {name!r}{closest(name, vars(module))}")
-    return getattr(module, name)(*() if classes is None else (classes,))
+    return getattr(module, name)(*classes)
 
 
 _LOADERS = {"torchvision": _torchvision, "ultralytics": _ultralytics, "yolov5": _yolov5}
@@ -144,7 +144,7 @@ def calibrated(
     images = sample_images(2, size, seed + 1000)
     for name, value in dependence(module, images[:1], images[1:]).items():
         if not value > MIN_DEPENDENCE:
-            raise ZooError(f"{name} of {source} changes by {value:.1e} between two images, expected more than {MIN_DEPENDENCE}")
+            raise ZooError(f"{name} of {source} changes by {value:.1e} between two images, expected > {MIN_DEPENDENCE}")
     return module
 
 
@@ -224,7 +224,7 @@ def _measure_statistics(module: nn.Module, size: tuple[int, int, int], seed: int
 
 
 def state_arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    """The state_dict as float32 arrays under upstream's names, without `num_batches_tracked`."""
+    """The state_dict as float32 arrays under upstream's names, without `num_batches_tracked`; memory is shared."""
     state = module.state_dict()
     return {name: value.float().numpy() for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
@@ -274,7 +274,7 @@ def _outputs(module: nn.Module, result: Any) -> dict[str, torch.Tensor]:
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     """A copy, since an in-place operation may overwrite the tensor later."""
-    return np.array(tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float())
+    return (tensor if tensor.dtype == torch.float64 else tensor.float()).detach().cpu().numpy().copy()
 
 
 class _Taps:
