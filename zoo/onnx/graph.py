@@ -61,7 +61,7 @@ def numpy_type(code: int) -> np.dtype[Any]:
 def declared_code(tensor: Any) -> int:
     """The ONNX type that a TensorRT tensor declares."""
     if tensor.dtype.name not in _TYPES:
-        raise ZooError(f"tensor {tensor.name!r} has type {tensor.dtype.name}, which cannot be written as ONNX here")
+        raise ZooError(f"tensor {tensor.name!r} cannot be translated to ONNX: type {tensor.dtype.name}")
     return _TYPES[tensor.dtype.name][0]
 
 

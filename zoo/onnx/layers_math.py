@@ -38,7 +38,7 @@ def elementwise(g: Graph, layer: Layer, a: str, b: str) -> str:
     if operation == "FLOOR_DIV":
         return _floor_divide(g, layer, a, b)
     if operation not in _ELEMENTWISE:
-        layer.refuse(operation)
+        layer.refuse(f"operation {operation}")
     if g.known(a) is None:
         b = without_leading_ones(g, b)
     elif g.known(b) is None:
@@ -56,14 +56,14 @@ def _floor_divide(g: Graph, layer: Layer, a: str, b: str) -> str:
 @handles("UNARY")
 def unary(g: Graph, layer: Layer, x: str) -> str:
     operation = layer.raw.op.name
-    return g.op(_UNARY[operation], x) if operation in _UNARY else layer.refuse(operation)
+    return g.op(_UNARY[operation], x) if operation in _UNARY else layer.refuse(f"operation {operation}")
 
 
 @handles("REDUCE")
 def reduce(g: Graph, layer: Layer, x: str) -> str:
     operation = layer.raw.op.name
     if operation not in _REDUCE:
-        layer.refuse(operation)
+        layer.refuse(f"operation {operation}")
     return g.op(_REDUCE[operation], x, bits(layer.raw.axes), keepdims=int(layer.raw.keep_dims))
 
 
@@ -132,7 +132,7 @@ def select(g: Graph, layer: Layer, condition: str, a: str, b: str) -> str:
 def fill(g: Graph, layer: Layer, shape: str | None = None, alpha: str | None = None, beta: str | None = None) -> str:
     """LINSPACE: alpha + beta[0] * i + beta[1] * j + ..."""
     if layer.raw.operation.name != "LINSPACE":
-        layer.refuse(f"{layer.raw.operation.name}, whose numbers could not agree with TensorRT's,")
+        layer.refuse(f"operation {layer.raw.operation.name}")
     sizes: Operand = g.ints(shape) if shape else np.array(dims(layer.raw.shape), np.int64)
     code, rank = g.type_code(layer.outputs[0]), len(layer.out_shape())
     dtype = numpy_type(code)

@@ -91,22 +91,18 @@ def pooling(g: Graph, layer: Layer, x: str) -> str:
 @handles("SCALE")
 def scale(g: Graph, layer: Layer, x: str) -> str:
     """(x * scale + shift) ^ power."""
-    mode, axis, rank = layer.raw.mode.name, layer.raw.channel_axis, len(layer.shape())
-    dtype = numpy_type(g.type_code(layer.outputs[0]))
-    power = layer.weights("power")
+    mode, axis, sizes = layer.raw.mode.name, layer.raw.channel_axis, layer.shape()
+    if mode == "ELEMENTWISE" and min(sizes[axis:]) < 0:
+        layer.refuse("one number per element where the shape is known only at run time")
+    shape = {"UNIFORM": (), "CHANNEL": (-1, *[1] * (len(sizes) - axis - 1)), "ELEMENTWISE": sizes[axis:]}[mode]
     if mode == "CHANNEL" and axis == 1:
-        x = _batch_normalization(g, layer, x, layer.shape()[1])
+        x = _batch_normalization(g, layer, x, sizes[1])
     else:
-        shape = {"UNIFORM": (), "CHANNEL": (-1, *[1] * (rank - axis - 1)), "ELEMENTWISE": layer.shape()[axis:]}[mode]
         factor, shift = _weights(g, layer, "scale", shape), _weights(g, layer, "shift", shape)
         x = g.op("Mul", x, factor) if factor else x
         x = g.op("Add", x, shift) if shift else x
-    if power is None or (power == 1).all():
-        return x
-    shape = power.shape if power.size > 1 else ()
-    if shape and mode == "CHANNEL":
-        shape = (-1, *[1] * (rank - axis - 1))
-    return g.op("Pow", x, g.constant(power.astype(dtype).reshape(shape or ())))
+    power = _weights(g, layer, "power", shape)
+    return x if power is None or (g.known(power) == 1).all() else g.op("Pow", x, power)
 
 
 def _batch_normalization(g: Graph, layer: Layer, x: str, channels: int) -> str:
