@@ -1,5 +1,7 @@
 """The GPU runtime without a GPU: a CUDA provider on host memory, an engine in numpy, the kernels compiled as C++."""
 
+# ruff: noqa: ANN001, ANN003, ANN201, ANN202, ANN204  (the fakes stand for interfaces that are typed where they are real)
+
 from __future__ import annotations
 
 import ctypes
@@ -16,9 +18,11 @@ import numpy as np
 import pytest
 
 from zoo.errors import ZooError
-from zoo.runtime import gpu, kernels
+from zoo.runtime import arrays, gpu, kernels, nvrtc
+from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Cuda, Device, Stream
-from zoo.runtime.gpu import DeviceArray, GpuSession, why_not_loadable
+from zoo.runtime.gpu import GpuSession, why_not_loadable
+from zoo.runtime.pipeline import FramePipeline
 from zoo.tasks.spec import CenterCrop, Gray, Letterbox
 
 # ---- a CUDA provider on host memory ---------------------------------------------------------------------------------
@@ -132,8 +136,6 @@ class FakeCuda(Cuda):
 
     def load_module(self, image):
         return image
-
-    def unload_module(self, module) -> None: ...
 
     def function(self, module, name):
         return name
@@ -282,7 +284,9 @@ OUTPUTS = {"logits": lambda s: s["images"][:2], "features": lambda s: s["images"
 
 def make_api(modern=True):
     log = SimpleNamespace(drain=lambda: "magic tag does not match", logger=None)
-    return SimpleNamespace(trt=FakeTensorRT(modern), log=log, flavour="tensorrt", version="8.6.0", name="TensorRT 8.6.0")
+    return SimpleNamespace(
+        trt=FakeTensorRT(modern), log=log, flavour="tensorrt", version="8.6.0", name="TensorRT 8.6.0"
+    )
 
 
 @pytest.fixture
@@ -395,7 +399,10 @@ def test_growing_buffers_keeps_old_views_and_results_right(cuda):
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (np.zeros((9, 3, 4, 4), np.float32), r"\(9, 3, 4, 4\).*\(1, 3, 4, 4\) to \(8, 3, 4, 4\) \(fastest at \(2, 3, 4, 4\)\)"),
+        (
+            np.zeros((9, 3, 4, 4), np.float32),
+            r"\(9, 3, 4, 4\).*\(1, 3, 4, 4\) to \(8, 3, 4, 4\) \(fastest at \(2, 3, 4, 4\)\)",
+        ),
         (np.zeros((3, 4, 4), np.float32), r"shape \(3, 4, 4\)"),
         (np.zeros((1, 3, 4, 5), np.float32), r"shape \(1, 3, 4, 5\)"),
         (np.zeros((1, 3, 4, 4)), "float64, the engine takes float32"),
@@ -412,7 +419,9 @@ def test_bad_input_is_explained_and_harmless(cuda, bad, words):
 
 
 def test_inputs_in_two_places_or_with_gaps_are_refused(cuda):
-    ENGINES[b"plan"] = FakeEngine(cuda, {"a": PROFILE, "b": PROFILE}, {"c": lambda s: s["a"]}, lambda x: {"c": x["a"] + x["b"]})
+    ENGINES[b"plan"] = FakeEngine(
+        cuda, {"a": PROFILE, "b": PROFILE}, {"c": lambda s: s["a"]}, lambda x: {"c": x["a"] + x["b"]}
+    )
     x = images(2)
     with open_session() as session:
         np.testing.assert_array_equal(session({"b": x, "a": x})["c"], 2 * x)
@@ -422,7 +431,7 @@ def test_inputs_in_two_places_or_with_gaps_are_refused(cuda):
             session(x)
     gaps = {"shape": x.shape, "typestr": "<f4", "data": (1, False), "strides": (192, 1, 16, 4), "version": 3}
     with pytest.raises(ZooError, match="not contiguous"):
-        gpu.read_source(SimpleNamespace(__cuda_array_interface__=gaps), Stream(0, 0))
+        arrays.read_source(SimpleNamespace(__cuda_array_interface__=gaps), Stream(0, 0))
 
 
 def test_producers_stream_is_waited_for_and_waits(cuda):
@@ -443,9 +452,13 @@ def on_device_stream(cuda, x, handle):
 
 def test_torch_tensors(cuda, monkeypatch):
     stream = SimpleNamespace(cuda_stream=9)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda device: stream)))
+    monkeypatch.setitem(
+        sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda device: stream))
+    )
     buffer = cuda.upload(x := images(2))
-    tensor = type("Tensor", (), {"__module__": "torch", "is_cuda": True, "device": "cuda:0", "dtype": "torch.float32"})()
+    tensor = type(
+        "Tensor", (), {"__module__": "torch", "is_cuda": True, "device": "cuda:0", "dtype": "torch.float32"}
+    )()
     tensor.shape, tensor.data_ptr, tensor.is_contiguous = x.shape, lambda: buffer.ptr, lambda: True
     with open_session() as session:
         check(session(tensor), x)
@@ -459,33 +472,36 @@ def test_dlpack_round_trip(cuda):
     x = images(3)
     array = on_device(cuda, x)
     capsule = array.__dlpack__(stream=5)
-    assert (0, 5) in cuda.waits and len(gpu._exported) == 1
+    assert (0, 5) in cuda.waits and len(arrays._exported) == 1
 
     class Producer:
+        def __init__(self, capsule) -> None:
+            self.capsule = capsule
+
         def __dlpack__(self, stream):
-            return capsule
+            return self.capsule
 
         def __dlpack_device__(self):
             return 2, 0
 
-    source = gpu.read_source(Producer(), Stream(0, 0))
+    source = arrays.read_source(Producer(capsule), Stream(0, 0))
     assert (source.ptr, source.shape, source.dtype) == (array.ptr, x.shape, x.dtype)
     with open_session() as session:
-        check(session(Producer()), x)
+        check(session(Producer(capsule)), x)
     del source, capsule, session
     gc.collect()
-    assert not gpu._exported  # an unconsumed capsule lets go of the memory
+    assert not arrays._exported  # an unconsumed capsule lets go of the memory
 
 
 def test_a_consumed_capsule_is_released_by_its_deleter(cuda):
     capsule = on_device(cuda, images(1)).__dlpack__(stream=-1)
-    address = gpu._capsule_pointer(id(capsule), b"dltensor")
+    address = arrays._capsule_pointer(id(capsule), b"dltensor")
     ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), used := b"used_dltensor")
     del capsule
-    assert address in gpu._exported and used
-    deleter = gpu._DLManagedTensor.from_address(address).deleter
+    assert address in arrays._exported and used
+    deleter = arrays._DLManagedTensor.from_address(address).deleter
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(deleter)(address)
-    assert address not in gpu._exported and not cuda.memory
+    assert address not in arrays._exported and not cuda.memory
 
 
 def test_the_callers_stream(cuda):
@@ -534,7 +550,12 @@ def test_close_frees_everything_and_ends_the_session(cuda):
     session.close()
     session.close()
     assert not cuda.events and not cuda.graphs_alive
-    for use in (lambda: session(x), lambda: session.submit(x), lambda: session.input("images", x.shape), lambda: session.inputs):
+    for use in (
+        lambda: session(x),
+        lambda: session.submit(x),
+        lambda: session.input("images", x.shape),
+        lambda: session.inputs,
+    ):
         with pytest.raises(ZooError, match="the session is closed"):
             use()
     check(kept, x)  # arrays outlive their session
@@ -643,7 +664,8 @@ static unsigned __float_as_uint(float x) { return bits_of<unsigned>(x); }
 static int min(int a, int b) { return a < b ? a : b; }
 #define asm(...) (bits = 0)  /* float16 stores are checked on the GPU */
 SOURCES
-template <class... A, size_t... I> static void call(void (*f)(A...), void **a, std::index_sequence<I...>) { f(*(A *)a[I]...); }
+template <class... A, size_t... I>
+static void call(void (*f)(A...), void **a, std::index_sequence<I...>) { f(*(A *)a[I]...); }
 template <class... A> static void call(void (*f)(A...), void **a) { call(f, a, std::index_sequence_for<A...>{}); }
 static std::string kernel;
 static void **arguments;
@@ -751,7 +773,11 @@ def test_letterbox_kernel_equals_the_cpu(device, shape):
         want, placement = pre.preprocess(picture(*shape), Letterbox(64), size)
         got, geometry = run_preprocessor(device, Letterbox(64), picture(*shape), size, pad=13)
         np.testing.assert_array_equal(got, want)
-        assert (geometry.offset, geometry.scale, geometry.picture) == (placement.offset, placement.scale, placement.size)
+        assert (geometry.offset, geometry.scale, geometry.picture) == (
+            placement.offset,
+            placement.scale,
+            placement.size,
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -762,7 +788,11 @@ def test_center_crop_kernel_equals_the_cpu(device, shape):
         want, placement = pre.preprocess(picture(*shape), spec, size)
         got, geometry = run_preprocessor(device, spec, picture(*shape), size)
         np.testing.assert_array_equal(got, want)
-        assert (geometry.offset, geometry.scale, geometry.picture) == (placement.offset, placement.scale, placement.size)
+        assert (geometry.offset, geometry.scale, geometry.picture) == (
+            placement.offset,
+            placement.scale,
+            placement.size,
+        )
 
 
 def test_rgb_frames_and_wrong_specs(device):
@@ -852,7 +882,7 @@ def test_frames_to_detections(device, graphs):
     detect, pre = pytest.importorskip("zoo.tasks.detect"), pytest.importorskip("zoo.tasks.preprocess")
     shape = (1, 3, 64, 64)
     ENGINES[b"plan"] = FakeEngine(device, {"images": (shape,) * 3}, DETECTOR, detector_network)
-    with open_session(graphs=graphs) as session, kernels.FramePipeline(session, Letterbox(64)) as pipeline:
+    with open_session(graphs=graphs) as session, FramePipeline(session, Letterbox(64)) as pipeline:
         for turn in range(4):
             for shape in ((40, 70), (90, 33)):
                 frame = picture(*shape, turn)
@@ -885,8 +915,14 @@ def test_frames_to_logits_and_pitched_frames(device):
     ENGINES[b"plan"] = FakeEngine(device, {"images": (shape,) * 3}, {"logits": lambda s: (1, 3)}, function)
     frame = picture(50, 60)
     buffer = device.upload(np.pad(frame.reshape(50, 180), ((0, 0), (0, 20))))
-    interface = {"shape": frame.shape, "typestr": "|u1", "data": (buffer.ptr, False), "strides": (200, 3, 1), "version": 3}
-    with open_session() as session, kernels.FramePipeline(session, spec) as pipeline:
+    interface = {
+        "shape": frame.shape,
+        "typestr": "|u1",
+        "data": (buffer.ptr, False),
+        "strides": (200, 3, 1),
+        "version": 3,
+    }
+    with open_session() as session, FramePipeline(session, spec) as pipeline:
         want = function({"images": pre.preprocess(frame, spec)[0][None]})["logits"]
         for given in (frame, SimpleNamespace(__cuda_array_interface__=interface)):
             np.testing.assert_array_equal(pipeline(given)["logits"], want)
@@ -903,7 +939,7 @@ def test_frames_to_logits_and_pitched_frames(device):
 def compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:
-        kernels.nvrtc()
+        nvrtc.library()
     except ZooError as error:
         pytest.skip(str(error))
     return tmp_path
@@ -913,22 +949,22 @@ def compiler(monkeypatch, tmp_path):
 @pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.9", "9.0"])
 def test_kernels_compile(compiler, file, capability, monkeypatch):
     source = (kernels._SOURCES / file).read_text()
-    image = kernels.compile_source(source, file, capability)
+    image = nvrtc.compile_source(source, file, capability)
     assert image[:4] == b"\x7fELF"
-    monkeypatch.setattr(kernels, "_compile", lambda *_: pytest.fail("not taken from the cache"))
-    assert kernels.compile_source(source, file, capability) == image
+    monkeypatch.setattr(nvrtc, "_compile", lambda *_: pytest.fail("not taken from the cache"))
+    assert nvrtc.compile_source(source, file, capability) == image
 
 
 def test_a_newer_gpu_gets_ptx_and_an_error_gets_the_log(compiler):
     source = 'extern "C" __global__ void f(int *x) { *x = 1; }'
-    assert b".target" in kernels.compile_source(source, "f.cu", "99.0")
+    assert b".target" in nvrtc.compile_source(source, "f.cu", "99.0")
     with pytest.raises(ZooError, match="f.cu does not compile for sm_90.*undefined_name"):
-        kernels.compile_source(source.replace("= 1", "= undefined_name"), "f.cu", "9.0")
+        nvrtc.compile_source(source.replace("= 1", "= undefined_name"), "f.cu", "9.0")
 
 
 def test_missing_nvrtc_names_the_package(monkeypatch):
-    monkeypatch.setattr(kernels, "_nvrtc_paths", lambda: ["libnvrtc-that-is-not-there.so"])
-    kernels.nvrtc.cache_clear()
-    with pytest.raises(ZooError, match="pip install .nvidia-cuda-nvrtc"):
-        kernels.nvrtc()
-    kernels.nvrtc.cache_clear()
+    monkeypatch.setattr(nvrtc, "_paths", lambda: ["libnvrtc-that-is-not-there.so"])
+    nvrtc.library.cache_clear()
+    with pytest.raises(ZooError, match="pip install nvidia-cuda-nvrtc"):
+        nvrtc.library()
+    nvrtc.library.cache_clear()

@@ -22,7 +22,6 @@ PROVIDERS = ("cuda-python", "pycuda")
 LEGACY_STREAM = 1  # CU_STREAM_LEGACY, the handle that names the default stream
 
 _MIB = 1 << 20
-_OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,6 @@ class Cuda(ABC):
     def destroy_event(self, event: Any) -> None: ...
     @abstractmethod
     def load_module(self, image: bytes) -> Any: ...
-    @abstractmethod
-    def unload_module(self, module: Any) -> None: ...
     @abstractmethod
     def function(self, module: Any, name: str) -> Any: ...
     @abstractmethod
@@ -383,9 +380,6 @@ class CudaPython(Cuda):
     def load_module(self, image: bytes) -> Any:
         return self._call(self._driver.cuModuleLoadData(image))
 
-    def unload_module(self, module: Any) -> None:
-        self._call(self._driver.cuModuleUnload(module))
-
     def function(self, module: Any, name: str) -> Any:
         return self._call(self._driver.cuModuleGetFunction(module, name.encode()))
 
@@ -394,9 +388,7 @@ class CudaPython(Cuda):
     ) -> None:
         values = [np.array(arg) for arg in args]
         pointers = np.array([value.ctypes.data for value in values], np.uint64)
-        self._call(
-            self._driver.cuLaunchKernel(function, *grid, *block, 0, stream.raw, pointers.ctypes.data, 0)
-        )
+        self._call(self._driver.cuLaunchKernel(function, *grid, *block, 0, stream.raw, pointers.ctypes.data, 0))
 
 
 class PyCuda(Cuda):
@@ -503,9 +495,6 @@ class PyCuda(Cuda):
     def load_module(self, image: bytes) -> Any:
         return self._call(self._driver.module_from_buffer, image)
 
-    def unload_module(self, module: Any) -> None:
-        """PyCUDA unloads a module with its last reference."""
-
     def function(self, module: Any, name: str) -> Any:
         return self._call(module.get_function, name)
 
@@ -530,4 +519,6 @@ def _stream_handle(stream: Any) -> int:
     try:
         return int(stream)
     except (TypeError, ValueError) as error:
-        raise ZooError(f"a CUDA stream is needed (its address, or a stream object), not {type(stream).__name__}") from error
+        raise ZooError(
+            f"a CUDA stream is needed (its address, or a stream object), not {type(stream).__name__}"
+        ) from error

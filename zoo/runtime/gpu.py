@@ -10,26 +10,23 @@ Uses only calls that TensorRT 8.6, 10, 11 and TensorRT-RTX share.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.errors import ZooError, closest
-from zoo.runtime.cuda import LEGACY_STREAM, Buffer, Cuda, Device, Stream, driver_problem, provider
+from zoo.runtime.arrays import DeviceArray, Shape, Source, byte_count, read_source
+from zoo.runtime.cuda import Buffer, Cuda, Device, Stream, driver_problem, provider
 
 if TYPE_CHECKING:
     from zoo.trt import Api
-
-Shape = tuple[int, ...]
 
 _MAX_PLANS = 32  # shapes and addresses that one context remembers, each with its graph
 _MIB = 1 << 20
@@ -45,249 +42,6 @@ _DTYPES = {
 }
 
 
-# ---- arrays on the device -------------------------------------------------------------------------------------------
-
-
-class DeviceArray:
-    """A contiguous array in GPU memory, for PyTorch, CuPy, Numba, cuda.core … through DLPack or __cuda_array_interface__.
-
-    Work on it is ordered on `stream`. `owner` keeps the memory alive.
-    """
-
-    __slots__ = ("_cuda", "key", "ptr", "shape", "dtype", "stream", "owner")
-
-    def __init__(self, cuda: Cuda, ptr: int, shape: Shape, dtype: np.dtype, stream: Stream, owner: object) -> None:
-        self._cuda, self.ptr, self.shape, self.dtype = cuda, ptr, shape, dtype
-        self.stream, self.owner = stream, owner
-        self.key = (ptr, shape, dtype)
-
-    def __repr__(self) -> str:
-        return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, ptr={self.ptr:#x})"
-
-    @property
-    def nbytes(self) -> int:
-        return _nbytes(self.shape, self.dtype)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "version": 3,
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self.ptr, False),
-            "strides": None,
-            "stream": self.stream.handle or LEGACY_STREAM,
-        }
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return _DL_CUDA, 0
-
-    def __dlpack__(
-        self,
-        *,
-        stream: int | None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """A DLPack capsule; the consumer's `stream` (-1: none) waits for this array's."""
-        if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
-            raise BufferError("a DeviceArray is exported without a copy, on its own device")
-        if stream != -1:
-            with self._cuda.active():
-                order_streams(self._cuda, self.stream, self._cuda.wrap_stream(stream or LEGACY_STREAM))
-        return _to_capsule(self)
-
-    def numpy(self) -> np.ndarray:
-        """A host copy, complete on return."""
-        with self._cuda.active():
-            return self._cuda.download(self.ptr, self.shape, self.dtype, self.stream)
-
-    def copy(self) -> DeviceArray:
-        """A copy in memory of its own."""
-        with self._cuda.active():
-            buffer = self._cuda.alloc(self.nbytes)
-            self._cuda.d2d(buffer.ptr, self.ptr, self.nbytes, self.stream)
-        return DeviceArray(self._cuda, buffer.ptr, self.shape, self.dtype, self.stream, buffer)
-
-    def write(self, array: np.ndarray) -> None:
-        """Fills this array from a host array of the same shape and dtype; complete on return."""
-        if array.shape != self.shape or array.dtype != self.dtype:
-            raise ZooError(f"cannot write {array.dtype} {array.shape} to a device array of {self.dtype} {self.shape}")
-        with self._cuda.active():
-            staging = self._cuda.pinned(self.nbytes)
-            np.copyto(staging.view(self.dtype).reshape(self.shape), array)
-            self._cuda.h2d(self.ptr, staging, self.stream)
-            self._cuda.synchronize(self.stream)
-
-
-def _nbytes(shape: Shape, dtype: np.dtype) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-
-
-def order_streams(cuda: Cuda, first: Stream, then: Stream) -> None:
-    """Later work on `then` waits for the work on `first` so far."""
-    if first.handle == then.handle:
-        return
-    event = cuda.event()
-    cuda.record(event, first)
-    cuda.wait(then, event)
-    cuda.destroy_event(event)
-
-
-# DLPack: https://dmlc.github.io/dlpack/latest/c_api.html (unversioned DLManagedTensor, which every consumer takes)
-
-_DL_CPU, _DL_CUDA, _DL_CUDA_MANAGED = 1, 2, 13
-_DL_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
-
-
-class _DLTensor(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    ]
-
-
-class _DLManagedTensor(ctypes.Structure):
-    _fields_ = [("tensor", _DLTensor), ("manager_ctx", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
-
-
-_exported: dict[int, tuple[Any, ...]] = {}  # address of a DLManagedTensor -> what must live as long as it
-
-_api = ctypes.pythonapi
-_capsule_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-    ("PyCapsule_New", _api)
-)
-# The destructor sees a capsule without references, which ctypes must not wrap: it goes by address.
-_capsule_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
-_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
-
-
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-def _release_exported(address: int) -> None:
-    _exported.pop(address, None)
-
-
-@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
-def _destroy_capsule(capsule: int) -> None:
-    if _capsule_is_valid(capsule, b"dltensor"):  # a consumer renames the capsules it takes over
-        _exported.pop(_capsule_pointer(capsule, b"dltensor"), None)
-
-
-def _to_capsule(array: DeviceArray) -> Any:
-    shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
-    managed = _DLManagedTensor()
-    tensor = managed.tensor
-    tensor.data, tensor.device_type, tensor.device_id = array.ptr, _DL_CUDA, 0
-    tensor.ndim, tensor.shape, tensor.strides = len(array.shape), shape, None
-    tensor.code, tensor.bits, tensor.lanes = _DL_CODES[array.dtype.kind], array.dtype.itemsize * 8, 1
-    managed.deleter = ctypes.cast(_release_exported, ctypes.c_void_p)
-    address = ctypes.addressof(managed)
-    _exported[address] = (managed, shape, array)
-    return _capsule_new(address, b"dltensor", ctypes.cast(_destroy_capsule, ctypes.c_void_p))
-
-
-class Source(NamedTuple):
-    """An input on the device: where it lies, on which stream it is made (None: ready), and what keeps it alive."""
-
-    ptr: int
-    shape: Shape
-    dtype: np.dtype
-    stream: int | None
-    keep: object
-
-
-def read_source(array: Any, stream: Stream) -> Source | np.ndarray:
-    """What `array` is: device memory, or a host array. Raises ZooError for what is neither, or not contiguous."""
-    if isinstance(array, np.ndarray):
-        return array
-    if isinstance(array, DeviceArray):
-        return Source(array.ptr, array.shape, array.dtype, array.stream.handle, array)
-    if _package(array) == "torch":
-        return _torch_source(array)
-    if hasattr(array, "__cuda_array_interface__"):
-        return _interface_source(array)
-    if hasattr(array, "__dlpack__"):
-        return _dlpack_source(array, stream)
-    raise ZooError(
-        f"the input is a {type(array).__name__}; give a numpy array or a CUDA array (DLPack or __cuda_array_interface__)"
-    )
-
-
-def _package(array: Any) -> str:
-    return type(array).__module__.partition(".")[0]
-
-
-def producer_stream(array: Any) -> int | None:
-    """The stream on which the owner of a device array works, or None when the array needs no waiting for."""
-    package = _package(array)
-    if package == "torch":
-        return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream) or LEGACY_STREAM
-    if package == "pycuda":  # says None, yet computes on the default stream
-        return LEGACY_STREAM
-    return array.__cuda_array_interface__.get("stream")
-
-
-def _torch_source(tensor: Any) -> Source | np.ndarray:
-    if not tensor.is_cuda:
-        return tensor.detach().numpy()
-    if not tensor.is_contiguous():
-        raise ZooError("the input tensor is not contiguous; call .contiguous() on it")
-    dtype = _dtype(str(tensor.dtype).removeprefix("torch."))
-    return Source(tensor.data_ptr(), tuple(tensor.shape), dtype, producer_stream(tensor), tensor)
-
-
-def _interface_source(array: Any) -> Source:
-    interface = array.__cuda_array_interface__
-    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
-    _check_strides(shape, interface.get("strides"), dtype.itemsize)
-    return Source(interface["data"][0], shape, dtype, producer_stream(array), array)
-
-
-def _dlpack_source(array: Any, stream: Stream) -> Source | np.ndarray:
-    kind = int(array.__dlpack_device__()[0])
-    if kind == _DL_CPU:
-        return np.from_dlpack(array)
-    if kind not in (_DL_CUDA, _DL_CUDA_MANAGED):
-        raise ZooError(f"the input lies on a device of DLPack type {kind}; CUDA or host memory is needed")
-    capsule = array.__dlpack__(stream=stream.handle or LEGACY_STREAM)  # the producer orders itself before our stream
-    address = _capsule_pointer(id(capsule), b"dltensor")
-    tensor = _DLManagedTensor.from_address(address).tensor
-    code = {number: letter for letter, number in _DL_CODES.items()}.get(tensor.code)
-    if code is None or tensor.lanes != 1:
-        raise ZooError(f"the input has DLPack type code {tensor.code}, which the engine cannot take")
-    dtype = np.dtype("?" if code == "b" else f"{code}{tensor.bits // 8}")
-    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
-    if tensor.strides:
-        strides = tuple(tensor.strides[i] * dtype.itemsize for i in range(tensor.ndim))
-        _check_strides(shape, strides, dtype.itemsize)
-    return Source((tensor.data or 0) + tensor.byte_offset, shape, dtype, None, capsule)
-
-
-def _check_strides(shape: Shape, strides: tuple[int, ...] | None, itemsize: int) -> None:
-    """Raise ZooError unless the array is C-contiguous."""
-    expected = itemsize
-    for size, stride in zip(reversed(shape), reversed(strides or ())):
-        if size != 1 and stride != expected:
-            raise ZooError(f"the input of shape {shape} is not contiguous (strides {strides}); make a contiguous copy")
-        expected *= size
-
-
-def _dtype(name: str) -> np.dtype:
-    try:
-        return np.dtype(name)
-    except TypeError as error:
-        raise ZooError(f"the input has dtype {name}, which the engine cannot take") from error
-
-
 # ---- will it load? --------------------------------------------------------------------------------------------------
 
 
@@ -301,7 +55,7 @@ def device_properties(cuda: str = "cuda-python") -> Device:
 def why_not_loadable(
     description: Mapping[str, Any], api: Api | None, device: Device | None, rebuild: str = ""
 ) -> str | None:
-    """The sentence that says why an engine cannot run here and how to rebuild it, or None when nothing speaks against it.
+    """Why an engine cannot run here and how to rebuild it, in one sentence, or None when nothing speaks against it.
 
     `description` is what was written down when the engine was built: `flavour` («tensorrt» or «rtx»), `version`,
     `compute_capability` («9.0»; none: any), `size` (bytes, which the GPU must hold) and `rebuild`, the command, unless
@@ -369,7 +123,9 @@ class _Engine:
         trt, engine = self.api.trt, self.engine
         dtype = _DTYPES.get(engine.get_tensor_dtype(name).name)
         if dtype is None:
-            raise ZooError(f"'{name}' is {engine.get_tensor_dtype(name).name}, which numpy lacks; build it with fp32 I/O")
+            raise ZooError(
+                f"'{name}' is {engine.get_tensor_dtype(name).name}, which numpy lacks; build it with fp32 I/O"
+            )
         if engine.get_tensor_format(name) != trt.TensorFormat.LINEAR:
             raise ZooError(f"'{name}' is not in linear format; build the engine with linear I/O")
         if engine.is_shape_inference_io(name):
@@ -446,7 +202,9 @@ class _Engine:
         shapes = {name: tuple(context.get_tensor_shape(name)) for name in self.outputs}
         for name, shape in shapes.items():
             if any(size < 0 for size in shape):
-                raise ZooError(f"output '{name}' has shape {shape}, known only after the run; sessions need fixed shapes")
+                raise ZooError(
+                    f"output '{name}' has shape {shape}, known only after the run; sessions need fixed shapes"
+                )
         return shapes
 
     def error(self, what: str) -> ZooError:
@@ -501,7 +259,7 @@ class Bound:
         engine.bind(self._context, {}, {name: array.ptr for name, array in arrays.items()})
 
     def _array(self, tensor: Tensor, shape: Shape, stream: Stream) -> DeviceArray:
-        buffer = self._engine.cuda.alloc(_nbytes(shape, tensor.dtype))
+        buffer = self._engine.cuda.alloc(byte_count(shape, tensor.dtype))
         return DeviceArray(self._engine.cuda, buffer.ptr, shape, tensor.dtype, stream, buffer)
 
     def enqueue(self, stream: Stream) -> None:
@@ -514,7 +272,18 @@ class Bound:
 class _Plan:
     """How to run one combination of shapes and addresses: everything that a call would else work out again."""
 
-    __slots__ = ("profile", "shapes", "addresses", "outputs", "results", "uploads", "downloads", "context", "graph", "uses")
+    __slots__ = (
+        "profile",
+        "shapes",
+        "addresses",
+        "outputs",
+        "results",
+        "uploads",
+        "downloads",
+        "context",
+        "graph",
+        "uses",
+    )
 
     def __init__(self, profile: int, shapes: dict[str, Shape], addresses: dict[str, int]) -> None:
         self.profile, self.shapes, self.addresses = profile, shapes, addresses
@@ -554,49 +323,40 @@ class _Slot:
             raise ZooError(_CLOSED)
         if self.pending is not None:
             self.pending._detach()
-        if type(images) is DeviceArray:  # the shortest way: 1 input, known address
-            plan = self._plans.get(images.key)
-            if plan is not None and images.stream.handle == self.stream.handle:
-                self._plans.move_to_end(images.key)
-                self._keep = images
-                self._run(plan)
-                return plan
-        return self._enqueue_any(self._named(images))
+        sources = self._sources(images)
+        key = sources[0][:3] if len(sources) == 1 else tuple(source[:3] for source in sources)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._remember(key, sources)
+        else:
+            self._plans.move_to_end(key)
+        self._keep = sources
+        for (_, pinned, _), source in zip(plan.uploads.values(), sources):
+            np.copyto(pinned, source.keep)
+        foreign = [s.stream for s in sources if s.stream is not None and s.stream != self.stream.handle]
+        for handle in foreign:
+            self._order(self._foreign_stream(handle), self.stream)
+        self._run(plan)
+        for handle in foreign:  # their owner may reuse the memory as soon as its own stream gets there
+            self._order(self.stream, self._foreign_stream(handle))
+        return plan
 
-    def _named(self, images: Any) -> dict[str, Any]:
-        """The inputs by name, in the engine's order."""
+    def _sources(self, images: Any) -> list[Source]:
+        """The inputs in the engine's order."""
         inputs = self.engine.inputs
         if not isinstance(images, Mapping):
             if len(inputs) != 1:
-                raise ZooError(f"the engine has {len(inputs)} inputs ({', '.join(inputs)}); give a dict of arrays by name")
-            return {name: images for name in inputs}
+                raise ZooError(
+                    f"the engine has {len(inputs)} inputs ({', '.join(inputs)}); give a dict of arrays by name"
+                )
+            return [read_source(images, self.stream)]
         for name in images:
             if name not in inputs:
                 raise ZooError(f"the engine has no input '{name}'; it has {', '.join(inputs)}{closest(name, inputs)}")
         for name in inputs:
             if name not in images:
                 raise ZooError(f"the input '{name}' is missing; the engine has {', '.join(inputs)}")
-        return {name: images[name] for name in inputs}
-
-    def _enqueue_any(self, images: dict[str, Any]) -> _Plan:
-        sources = {name: read_source(array, self.stream) for name, array in images.items()}
-        on_host = [isinstance(source, np.ndarray) for source in sources.values()]
-        if any(on_host) and not all(on_host):
-            raise ZooError("some inputs are on the host and some on the GPU; give all of them in one place")
-        plan = self._find(sources)
-        self._keep = sources
-        if plan.uploads:
-            for name, array in sources.items():
-                np.copyto(plan.uploads[name][1], array)
-            self._run(plan)
-            return plan
-        streams = {source.stream for source in sources.values()} - {None, self.stream.handle}
-        for handle in streams:
-            self._order(self._foreign_stream(handle), self.stream)
-        self._run(plan)
-        for handle in streams:  # their owner may reuse the memory as soon as its own stream gets there
-            self._order(self.stream, self._foreign_stream(handle))
-        return plan
+        return [read_source(images[name], self.stream) for name in inputs]
 
     def _order(self, first: Stream, then: Stream) -> None:
         self.cuda.record(self._event, first)
@@ -607,25 +367,18 @@ class _Slot:
             self._foreign[handle] = self.cuda.wrap_stream(handle)
         return self._foreign[handle]
 
-    def _find(self, sources: Mapping[str, Any]) -> _Plan:
-        """The plan for these inputs, made when they are new."""
-        key: Any = tuple(
-            (None if isinstance(source, np.ndarray) else source.ptr, tuple(source.shape), source.dtype)
-            for source in sources.values()
-        )
-        key = key[0] if len(key) == 1 else key
-        plan = self._plans.get(key)
-        if plan is not None:
-            self._plans.move_to_end(key)
-            return plan
-        plan = self._make_plan(sources)
-        self._plans[key] = plan
+    def _remember(self, key: Any, sources: Sequence[Source]) -> _Plan:
+        """A plan for inputs seen for the first time; the one unused for longest goes when there are too many."""
+        plan = self._plans[key] = self._make_plan(dict(zip(self.engine.inputs, sources)))
         while len(self._plans) > _MAX_PLANS:
             self._drop(self._plans.popitem(last=False)[1])
         return plan
 
-    def _make_plan(self, sources: Mapping[str, Any]) -> _Plan:
+    def _make_plan(self, sources: Mapping[str, Source]) -> _Plan:
         engine = self.engine
+        on_host = all(source.ptr is None for source in sources.values())
+        if not on_host and any(source.ptr is None for source in sources.values()):
+            raise ZooError("some inputs are on the host and some on the GPU; give all of them in one place")
         for name, source in sources.items():
             if source.dtype != engine.inputs[name].dtype:
                 raise ZooError(
@@ -636,10 +389,8 @@ class _Slot:
         self._prepare_context(profile)
         engine.bind(self._context, shapes, {})
         out_shapes = engine.output_shapes(self._context)
-
-        on_host = isinstance(next(iter(sources.values())), np.ndarray)
         tensors = {**(engine.inputs if on_host else {}), **engine.outputs}
-        sizes = {name: _nbytes((shapes | out_shapes)[name], tensor.dtype) for name, tensor in tensors.items()}
+        sizes = {name: byte_count((shapes | out_shapes)[name], tensor.dtype) for name, tensor in tensors.items()}
         self._grow(sizes, pinned=on_host)
         addresses = {name: self._device[name].ptr for name in sizes}
         if not on_host:
@@ -679,7 +430,7 @@ class _Slot:
         if name not in self.engine.inputs:
             return max(size, 2 * old)
         tensor = self.engine.inputs[name]
-        largest = max(_nbytes(high, tensor.dtype) for _, _, high in tensor.profiles)
+        largest = max(byte_count(high, tensor.dtype) for _, _, high in tensor.profiles)
         return max(size, min(2 * old, largest))
 
     def _array(self, name: str, shape: Shape, dtype: np.dtype) -> DeviceArray:
@@ -687,7 +438,7 @@ class _Slot:
         return DeviceArray(self.cuda, buffer.ptr, shape, dtype, self.stream, buffer)
 
     def _staging(self, name: str, shape: Shape, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
-        pinned = self._pinned[name][: _nbytes(shape, dtype)]
+        pinned = self._pinned[name][: byte_count(shape, dtype)]
         return pinned, pinned.view(dtype).reshape(shape), self._device[name].ptr
 
     def _export(self, array: DeviceArray) -> Any:
@@ -706,7 +457,7 @@ class _Slot:
             raise ZooError(f"the engine has no input '{name}'; it has {', '.join(known)}{closest(name, known)}")
         if not any(_fits(shape, tensor, profile) for profile in range(len(tensor.profiles))):
             self.engine.profile({n: t.profiles[0][1] for n, t in self.engine.inputs.items()} | {name: shape})
-        self._grow({name: _nbytes(shape, tensor.dtype)}, pinned=False)
+        self._grow({name: byte_count(shape, tensor.dtype)}, pinned=False)
         return self._export(self._array(name, shape, tensor.dtype))
 
     def _run(self, plan: _Plan) -> None:
@@ -890,7 +641,7 @@ class GpuSession:
         return self._home().stream.handle
 
     def __call__(self, images: Any) -> dict[str, Any]:
-        """Runs the network on `images`. Raises ZooError for a wrong name, dtype, rank or shape, naming what is right."""
+        """Runs the network on `images`. Raises ZooError for a wrong name, dtype or shape, naming what is right."""
         self._open()
         slot = self._home()
         with self._cuda.active(), slot.lock:

@@ -1,0 +1,272 @@
+"""Arrays in GPU memory, ours and those of other packages, through DLPack and __cuda_array_interface__."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.runtime.cuda import LEGACY_STREAM, Cuda, Stream
+
+Shape = tuple[int, ...]
+
+
+class DeviceArray:
+    """A contiguous array in GPU memory, for PyTorch, CuPy, Numba … through DLPack or __cuda_array_interface__.
+
+    Work on it is ordered on `stream`. `owner` keeps the memory alive.
+    """
+
+    __slots__ = ("_cuda", "ptr", "shape", "dtype", "stream", "owner")
+
+    def __init__(self, cuda: Cuda, ptr: int, shape: Shape, dtype: np.dtype, stream: Stream, owner: object) -> None:
+        self._cuda, self.ptr, self.shape, self.dtype = cuda, ptr, shape, dtype
+        self.stream, self.owner = stream, owner
+
+    def __repr__(self) -> str:
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, ptr={self.ptr:#x})"
+
+    @property
+    def nbytes(self) -> int:
+        return byte_count(self.shape, self.dtype)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.ptr, False),
+            "strides": None,
+            "stream": self.stream.handle or LEGACY_STREAM,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _DL_CUDA, 0
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule; the consumer's `stream` (-1: none) waits for this array's."""
+        if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
+            raise BufferError("a DeviceArray is exported without a copy, on its own device")
+        if stream != -1:
+            with self._cuda.active():
+                order_streams(self._cuda, self.stream, self._cuda.wrap_stream(stream or LEGACY_STREAM))
+        return _to_capsule(self)
+
+    def numpy(self) -> np.ndarray:
+        """A host copy, complete on return."""
+        with self._cuda.active():
+            return self._cuda.download(self.ptr, self.shape, self.dtype, self.stream)
+
+    def copy(self) -> DeviceArray:
+        """A copy in memory of its own."""
+        with self._cuda.active():
+            buffer = self._cuda.alloc(self.nbytes)
+            self._cuda.d2d(buffer.ptr, self.ptr, self.nbytes, self.stream)
+        return DeviceArray(self._cuda, buffer.ptr, self.shape, self.dtype, self.stream, buffer)
+
+    def write(self, array: np.ndarray) -> None:
+        """Fills this array from a host array of the same shape and dtype; complete on return."""
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise ZooError(f"cannot write {array.dtype} {array.shape} to a device array of {self.dtype} {self.shape}")
+        with self._cuda.active():
+            staging = self._cuda.pinned(self.nbytes)
+            np.copyto(staging.view(self.dtype).reshape(self.shape), array)
+            self._cuda.h2d(self.ptr, staging, self.stream)
+            self._cuda.synchronize(self.stream)
+
+
+def byte_count(shape: Shape, dtype: np.dtype) -> int:
+    """The bytes of a contiguous array."""
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def order_streams(cuda: Cuda, first: Stream, then: Stream) -> None:
+    """Later work on `then` waits for the work on `first` so far."""
+    if first.handle == then.handle:
+        return
+    event = cuda.event()
+    cuda.record(event, first)
+    cuda.wait(then, event)
+    cuda.destroy_event(event)
+
+
+# DLPack: https://dmlc.github.io/dlpack/latest/c_api.html (unversioned DLManagedTensor, which every consumer takes)
+
+_DL_CPU, _DL_CUDA, _DL_CUDA_MANAGED = 1, 2, 13
+_DL_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class _DLManagedTensor(ctypes.Structure):
+    _fields_ = [("tensor", _DLTensor), ("manager_ctx", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
+
+
+_exported: dict[int, tuple[Any, ...]] = {}  # address of a DLManagedTensor -> what must live as long as it
+
+_api = ctypes.pythonapi
+_capsule_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", _api)
+)
+# The destructor sees a capsule without references, which ctypes must not wrap: it goes by address.
+_capsule_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+def _release_exported(address: int) -> None:
+    _exported.pop(address, None)
+
+
+@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+def _destroy_capsule(capsule: int) -> None:
+    if _capsule_is_valid(capsule, b"dltensor"):  # a consumer renames the capsules it takes over
+        _exported.pop(_capsule_pointer(capsule, b"dltensor"), None)
+
+
+def _to_capsule(array: DeviceArray) -> Any:
+    shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
+    managed = _DLManagedTensor()
+    tensor = managed.tensor
+    tensor.data, tensor.device_type, tensor.device_id = array.ptr, _DL_CUDA, 0
+    tensor.ndim, tensor.shape, tensor.strides = len(array.shape), shape, None
+    tensor.code, tensor.bits, tensor.lanes = _DL_CODES[array.dtype.kind], array.dtype.itemsize * 8, 1
+    managed.deleter = ctypes.cast(_release_exported, ctypes.c_void_p)
+    address = ctypes.addressof(managed)
+    _exported[address] = (managed, shape, array)
+    return _capsule_new(address, b"dltensor", ctypes.cast(_destroy_capsule, ctypes.c_void_p))
+
+
+class Source(NamedTuple):
+    """An input: its address on the device (None: `keep` is a host array), the stream it is made on (None: it is ready),
+    and what keeps it alive."""
+
+    ptr: int | None
+    shape: Shape
+    dtype: np.dtype
+    stream: int | None
+    keep: Any
+
+
+def read_source(array: Any, stream: Stream) -> Source:
+    """Where `array` lies, for use on `stream`. Raises ZooError for what is no array, or not contiguous."""
+    return _reader(type(array))(array, stream)
+
+
+@functools.lru_cache(maxsize=64)
+def _reader(kind: type) -> Callable[[Any, Stream], Source]:
+    """How to read arrays of a type: looked up once, since calls count in microseconds."""
+    if issubclass(kind, np.ndarray):
+        return lambda array, stream: Source(None, array.shape, array.dtype, None, array)
+    if kind is DeviceArray:
+        return lambda array, stream: Source(array.ptr, array.shape, array.dtype, array.stream.handle, array)
+    if _package(kind) == "torch":
+        return _torch_source
+    if _package(kind) == "pycuda":  # says that its stream is None, yet computes on the default stream
+        return lambda array, stream: _interface_source(array, LEGACY_STREAM)
+    return _protocol_source
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _torch_source(tensor: Any, stream: Stream) -> Source:
+    if not tensor.is_cuda:
+        array = tensor.detach().numpy()
+        return Source(None, array.shape, array.dtype, None, array)
+    if not tensor.is_contiguous():
+        raise ZooError("the input tensor is not contiguous; call .contiguous() on it")
+    dtype = _dtype(str(tensor.dtype).removeprefix("torch."))
+    return Source(tensor.data_ptr(), tuple(tensor.shape), dtype, producer_stream(tensor), tensor)
+
+
+def producer_stream(array: Any) -> int | None:
+    """The stream on which the owner of a device array works, or None when the array needs no waiting for."""
+    package = _package(type(array))
+    if package == "torch":
+        return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream) or LEGACY_STREAM
+    return LEGACY_STREAM if package == "pycuda" else array.__cuda_array_interface__.get("stream")
+
+
+def _protocol_source(array: Any, stream: Stream) -> Source:
+    if hasattr(array, "__cuda_array_interface__"):
+        return _interface_source(array)
+    if hasattr(array, "__dlpack__"):
+        return _dlpack_source(array, stream)
+    raise ZooError(
+        f"the input is a {type(array).__name__}; give a numpy array, or a CUDA array with DLPack or "
+        "__cuda_array_interface__"
+    )
+
+
+def _interface_source(array: Any, default_stream: int | None = None) -> Source:
+    interface = array.__cuda_array_interface__
+    shape, dtype, strides = interface["shape"], _dtype(interface["typestr"]), interface.get("strides")
+    if strides is not None:
+        _check_strides(shape, strides, dtype.itemsize)
+    return Source(interface["data"][0], shape, dtype, interface.get("stream") or default_stream, array)
+
+
+def _dlpack_source(array: Any, stream: Stream) -> Source:
+    kind = int(array.__dlpack_device__()[0])
+    if kind == _DL_CPU:
+        return read_source(np.from_dlpack(array), stream)
+    if kind not in (_DL_CUDA, _DL_CUDA_MANAGED):
+        raise ZooError(f"the input lies on a device of DLPack type {kind}; CUDA or host memory is needed")
+    capsule = array.__dlpack__(stream=stream.handle or LEGACY_STREAM)  # the producer orders itself before our stream
+    address = _capsule_pointer(id(capsule), b"dltensor")
+    tensor = _DLManagedTensor.from_address(address).tensor
+    code = {number: letter for letter, number in _DL_CODES.items()}.get(tensor.code)
+    if code is None or tensor.lanes != 1:
+        raise ZooError(f"the input has DLPack type code {tensor.code}, which the engine cannot take")
+    dtype = _dtype("?" if code == "b" else f"{code}{tensor.bits // 8}")
+    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
+    if tensor.strides:
+        strides = tuple(tensor.strides[i] * dtype.itemsize for i in range(tensor.ndim))
+        _check_strides(shape, strides, dtype.itemsize)
+    return Source((tensor.data or 0) + tensor.byte_offset, shape, dtype, None, (capsule, array))
+
+
+@functools.lru_cache(maxsize=256)
+def _check_strides(shape: Shape, strides: tuple[int, ...], itemsize: int) -> None:
+    """Raise ZooError unless the array is C-contiguous."""
+    expected = itemsize
+    for size, stride in zip(reversed(shape), reversed(strides)):
+        if size != 1 and stride != expected:
+            raise ZooError(f"the input of shape {shape} is not contiguous (strides {strides}); make a contiguous copy")
+        expected *= size
+
+
+@functools.lru_cache(maxsize=64)
+def _dtype(name: str) -> np.dtype:
+    try:
+        return np.dtype(name)
+    except TypeError as error:
+        raise ZooError(f"the input has dtype {name}, which the engine cannot take") from error

@@ -1,0 +1,198 @@
+"""Frame to result on the GPU: preprocessing kernel, engine and decoding on one stream, as one CUDA graph."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.runtime.arrays import Source, order_streams, producer_stream, read_source
+from zoo.runtime.cuda import Buffer, Stream
+from zoo.runtime.gpu import GpuSession, record
+from zoo.runtime.kernels import Detections, Detector, Preprocessor
+from zoo.tasks.spec import Preprocess
+
+_MAX_GRAPHS = 32  # frame sizes and addresses that a pipeline remembers
+
+
+class _Frames:
+    """What a pipeline keeps for one frame size: tables, staging memory, where the picture lies."""
+
+    def __init__(self, preprocessor: Preprocessor, placements: Buffer | None) -> None:
+        self.preprocessor, self.placements = preprocessor, placements
+        self.staging: np.ndarray | None = None  # pinned, (H, W, 3), for frames from the host
+        self.buffer: Buffer | None = None
+
+
+class FramePipeline:
+    """Frame to result on one stream: preprocessing kernel, engine, decoding, replayed as one CUDA graph.
+
+    A frame is uint8 (H, W, 3), BGR unless `rgb`, on the host or on the GPU (its rows may be pitched). A detector
+    (outputs `boxes` and `scores`) gives `Detections` in pixels of the frame; other networks give their outputs as
+    numpy arrays. Frames written to `buffer(height, width)` need no staging copy. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        session: GpuSession,
+        spec: Preprocess,
+        *,
+        size: tuple[int, int] | None = None,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        rgb: bool = False,
+    ) -> None:
+        """`size` is the (height, width) of the network input, without it the square of `spec.size`."""
+        self._cuda, self._spec, self._rgb = session.cuda, spec, rgb
+        self._size = size or (spec.size, spec.size)
+        self._graphs = session.graphs
+        if len(session.inputs) != 1:
+            raise ZooError(f"a frame pipeline needs an engine with 1 input, this one has {len(session.inputs)}")
+        name = next(iter(session.inputs))
+        with self._cuda.active():
+            self._stream = self._cuda.stream()
+            self._bound = session.bind({name: (1, 3, *self._size)}, self._stream)
+            self._input, outputs = self._bound.inputs[name], self._bound.outputs
+            self._detector = None
+            if {"boxes", "scores"} <= set(outputs):
+                self._detector = Detector(
+                    self._cuda, outputs["boxes"], outputs["scores"], self._stream, conf, iou, max_det
+                )
+            arrays = outputs if self._detector is None else {"detections": self._detector.output}
+            self._results = {n: (array, self._cuda.pinned(array.nbytes)) for n, array in arrays.items()}
+        self._frames: dict[tuple[int, int], _Frames] = {}
+        self._graph_of: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # None until a key is seen again
+
+    def buffer(self, height: int, width: int) -> np.ndarray:
+        """The pinned (H, W, 3) uint8 array that frames of this size are sent from; fill it and pass it."""
+        self._open()
+        with self._cuda.active():
+            return self._host_frames(height, width).staging
+
+    def __call__(self, frame: Any) -> Detections | dict[str, np.ndarray]:
+        """The result for one frame, complete on return. Raises ZooError for another shape or dtype."""
+        self._open()
+        with self._cuda.active():
+            source, pitch = _read_frame(frame, self._stream)
+            height, width = source.shape[:2]
+            if source.ptr is None:
+                frames = self._host_frames(height, width)
+                if source.keep is not frames.staging:
+                    np.copyto(frames.staging, source.keep)
+                self._run((height, width), frames, frames.buffer.ptr, 3 * width)
+            else:
+                frames = self._prepare(height, width)
+                if source.stream not in (None, self._stream.handle):
+                    order_streams(self._cuda, self._cuda.wrap_stream(source.stream), self._stream)
+                self._run((height, width, source.ptr, pitch), frames, source.ptr, pitch)
+            self._cuda.synchronize(self._stream)
+            return self._read()
+
+    def _open(self) -> None:
+        if self._bound is None:
+            raise ZooError("the pipeline is closed; make a new one")
+
+    def _prepare(self, height: int, width: int) -> _Frames:
+        frames = self._frames.get((height, width))
+        if frames is None:
+            preprocessor = Preprocessor(self._cuda, self._spec, (height, width), self._size, self._rgb)
+            placements = self._detector.placements([preprocessor.geometry]) if self._detector else None
+            frames = self._frames[height, width] = _Frames(preprocessor, placements)
+        return frames
+
+    def _host_frames(self, height: int, width: int) -> _Frames:
+        frames = self._prepare(height, width)
+        if frames.staging is None:
+            frames.buffer = self._cuda.alloc(3 * height * width)
+            frames.staging = self._cuda.pinned(3 * height * width).reshape(height, width, 3)
+        return frames
+
+    def _run(self, key: tuple[int, ...], frames: _Frames, address: int, pitch: int) -> None:
+        """The first frame of a kind runs directly, the second is captured, the others are replayed."""
+        graph = self._graph_of.get(key)
+        if graph is not None:
+            self._graph_of.move_to_end(key)
+            self._cuda.launch_graph(graph, self._stream)
+            return
+        seen = key in self._graph_of
+        self._remember(key)
+        if seen and self._graphs:
+            graph = record(self._cuda, self._stream, lambda: self._work(frames, address, pitch))
+            self._graph_of[key] = graph
+            self._graphs = graph is not None
+        if graph is None:
+            self._work(frames, address, pitch)
+
+    def _work(self, frames: _Frames, address: int, pitch: int) -> None:
+        if frames.buffer is not None and address == frames.buffer.ptr:
+            self._cuda.h2d(address, frames.staging.reshape(-1), self._stream)
+        frames.preprocessor.enqueue(address, pitch, self._input, self._stream)
+        self._bound.enqueue(self._stream)
+        if self._detector is not None:
+            self._detector.enqueue(frames.placements, self._stream)
+        for array, pinned in self._results.values():
+            self._cuda.d2h(pinned, array.ptr, self._stream)
+
+    def _remember(self, key: tuple[int, ...]) -> None:
+        self._graph_of[key] = None
+        while len(self._graph_of) > _MAX_GRAPHS:
+            self._drop(self._graph_of.popitem(last=False)[1])
+
+    def _drop(self, graph: Any) -> None:
+        if graph is not None:
+            self._cuda.synchronize(self._stream)
+            self._cuda.destroy_graph(graph)
+
+    def _read(self) -> Detections | dict[str, np.ndarray]:
+        arrays = {n: pinned.view(array.dtype).reshape(array.shape) for n, (array, pinned) in self._results.items()}
+        if self._detector is not None:
+            return self._detector.parse(arrays["detections"])[0]
+        return {name: array.copy() for name, array in arrays.items()}
+
+    def close(self) -> None:
+        """Frees the graphs, the context and the buffers. The session stays open."""
+        if self._bound is None:
+            return
+        with self._cuda.active():
+            self._cuda.synchronize(self._stream)
+            for graph in self._graph_of.values():
+                self._drop(graph)
+        self._graph_of.clear()
+        self._frames.clear()
+        self._results.clear()
+        self._bound = self._detector = None
+
+    def __enter__(self) -> FramePipeline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Packed:
+    """A pitched frame as if its rows were packed: who reads it must know the pitch."""
+
+    def __init__(self, interface: dict[str, Any], stream: int | None, owner: object) -> None:
+        self.__cuda_array_interface__ = {**interface, "strides": None, "stream": stream}
+        self.owner = owner
+
+
+def _read_frame(frame: Any, stream: Stream) -> tuple[Source, int]:
+    """Where the frame lies, and the bytes from row to row. Raises ZooError unless it is uint8 (H, W, 3)."""
+    pitch = 0
+    interface = getattr(frame, "__cuda_array_interface__", None)
+    if interface is not None and interface.get("strides") and len(interface["shape"]) == 3:
+        pitch, *inner = interface["strides"]
+        if tuple(inner) != (3, 1):
+            raise ZooError(
+                f"the frame's pixels are not packed (strides {interface['strides']}); make a contiguous copy"
+            )
+        frame = _Packed(interface, producer_stream(frame), frame)
+    source = read_source(frame, stream)
+    shape, dtype = tuple(source.shape), np.dtype(source.dtype)
+    if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
+        raise ZooError(f"Expected a frame (H, W, 3) of uint8, got {shape} of {dtype}.")
+    return source, pitch or 3 * shape[1]
