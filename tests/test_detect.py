@@ -124,7 +124,7 @@ def test_the_class_count_is_that_of_the_weights(name: str, folder: Path, rtx: Ap
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_of_another_size_are_named(name: str, folder: Path, rtx: Api) -> None:
     weights = load_weights(dump_of_three_classes(name, folder))
-    with pytest.raises(ZooError, match=f"16 channels in model.0 .* 48 .*; these are the weights of {name}"):
+    with pytest.raises(ZooError, match=f"16 channels wide .* 48 .*; these are the weights of {name}"):
         define(get_model(f"{name[:-1]}m"), weights, rtx, (1, *SMALL))
 
 

@@ -133,7 +133,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     depth = sum(f"model.2.m.{i}.cv1.bn.weight" in weights for i in range(99))
     if (width, depth) != (cfg.channels(64), cfg.repeats(3)):
         raise ZooError(
-            f"{weights.name} has {width} channels in model.0 and {depth} blocks in model.2, "
+            f"{weights.name} is {width} channels wide in model.0 and {depth} deep in model.2, "
             f"the definition {cfg.channels(64)} and {cfg.repeats(3)}"
         )
     found = {"num_classes": "model.22.cv3.0.2.bias", "reg_max": "model.22.dfl.conv.weight"}
