@@ -414,7 +414,7 @@ def test_the_names_are_found() -> None:
     assert {
         "trt.ActivationType", "trt.bfloat16", "ActivationType.GELU_ERF", "ActivationType.RELU", "BuilderFlag.FP16",
         "Builder.build_serialized_network", "IBuilderConfig.set_flag", "IBuilderConfig.builder_optimization_level",
-        "ICudaEngine.get_tensor_name", "IExecutionContext.execute_async_v3", "ILayer.precision", "ILayer.set_output_type",
+        "ICudaEngine.get_tensor_name", "IExecutionContext.execute_async_v3", "ILayer.precision", "ILayer.type",
         "INetworkDefinition.add_normalization_v2", "INetworkDefinition.add_slice", "INormalizationLayer.epsilon",
         "IOptimizationProfile.set_shape", "IResizeLayer.nearest_rounding", "ISliceLayer.axes", "ITimingCache.serialize",
         "NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "Runtime.deserialize_cuda_engine",
