@@ -151,10 +151,15 @@ def test_every_wts_dialect_reads_the_same(dialect: Callable[[Arrays], bytes], ar
     assert read_all(weights) == values(arrays)
 
 
+def test_a_short_line_does_not_swallow_the_next() -> None:
+    content = b"2\na 2 0x0 0x0\nb 1 0x123\n"  # with 8 digits a value, the line of a would end where that of b does
+    assert load(content).names() == ["a", "b"]
+
+
 @pytest.mark.parametrize("dialect", [one_space, prefixed, tabs])
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
 def test_long_lines(dialect: Callable[[Arrays], bytes], size: int) -> None:
-    arrays = {"a": np.arange(size, dtype=np.uint32).view(np.float32), "b": np.ones(3, np.float32)}
+    arrays = {"a": np.arange(7, size + 7, dtype=np.uint32).view(np.float32), "b": np.ones(3, np.float32)}
     assert read_all(load(dialect(arrays))) == values(arrays)
 
 
@@ -256,6 +261,9 @@ def test_a_garbled_wts_file_is_an_error_or_means_what_it_says(
         (b"1\na 2 00000000 0000000g\n", r"line 2, 'a': value 2 of 2 is b'0000000g', not 8 hex digits$"),
         (b"1\na 2 00000000 :000000/\n", r"line 2, 'a': value 2 of 2 is b':000000/'"),
         (b"1\na 2 00 00000000 0000\n", r"line 2, 'a': value 1 of 2 is b'00'"),
+        (b"1\na 2 3f8000 0040000000\n", r"line 2, 'a': value 1 of 2 is b'3f8000'"),
+        (b"1\na 2 3f800000         \n", r"line 2, 'a': 2 values expected, 1 found$"),
+        (b"1\na 2 3f8000   40000000\n", r"line 2, 'a': value 1 of 2 is b'3f8000'"),
         (b"1\na 1 0000000\n", r"line 2, 'a': value 1 of 1 is b'0000000'"),
         (b"1\na 1 000000000\n", r"line 2, 'a': value 1 of 1 is b'000000000'"),
         (b"1\na 1 0x\n", r"line 2, 'a': value 1 of 1 is b'0x'"),
@@ -333,8 +341,9 @@ def test_safetensors_agree_with_the_library(arrays: Arrays, metadata: dict[str, 
     assert read_all(load(library.save(arrays, metadata), "weights")) == values(arrays)
 
 
-def test_safetensors_are_not_copied() -> None:
-    weights = load(saved(save_safetensors, SAMPLE))
+@pytest.mark.parametrize("length", range(8))
+def test_safetensors_are_not_copied(length: int) -> None:
+    weights = load(saved(save_safetensors, SAMPLE, {"note": "x" * length}))
     first, second = (weights.read("conv.weight", (3, 2, 2, 1)) for _ in range(2))
     assert np.shares_memory(first, second)
 

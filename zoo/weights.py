@@ -87,7 +87,7 @@ class Weights:
         if entry.size != math.prod(shape):
             wanted = f"{shape}, which takes {math.prod(shape)}"
             raise ZooError(f"'{name}' has {entry.size} values in {self.name}, the definition says {wanted}")
-        array = np.require(_float32(entry.load()), requirements="CA").reshape(shape).view()
+        array = np.require(_float32(entry.load()), requirements="CA").reshape(shape)
         array.flags.writeable = False
         self._used.add(name)
         return array
