@@ -232,7 +232,7 @@ class FakeContext:
     device_memory = property(lambda self: self.memory, lambda self, ptr: setattr(self, "memory", ptr))
 
     def set_optimization_profile_async(self, profile, stream):
-        return False
+        raise RuntimeError("Error in set optimization profile async.")
 
     def set_input_shape(self, name, shape):
         assert not self.graphed, "the context of a graph was changed"

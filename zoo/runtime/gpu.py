@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.errors import ZooError, closest
+from zoo.errors import Refused, ZooError, closest
 from zoo.runtime.arrays import DeviceArray, Shape, Source, byte_count, read_source
 from zoo.runtime.cuda import Buffer, Cuda, Device, Stream, driver_problem, provider
 
@@ -115,9 +115,10 @@ class _Engine:
         if self.engine is None:
             hint = f"; to rebuild it: {rebuild}" if rebuild else ""
             words = api.log.drain() or "it gave no reason"
-            raise ZooError(f"{api.name} cannot load the engine ({len(plan)} bytes): {words}{hint}")
+            raise Refused(f"{api.name} cannot load the engine ({len(plan)} bytes): {words}{hint}")
         for index in range(self.engine.num_io_tensors):
             self._describe(self.engine.get_tensor_name(index))
+        self.dynamic = any(-1 in tensor.shape for tensor in self.inputs.values())
 
     def _describe(self, name: str) -> None:
         trt, engine = self.api.trt, self.engine
@@ -178,12 +179,16 @@ class _Engine:
         return context
 
     def select(self, context: Any, profile: int, stream: Stream) -> None:
-        if context.active_optimization_profile != profile:
-            if not context.set_optimization_profile_async(profile, stream.handle):
-                raise self.error(
-                    "the optimisation profile is taken by another context; with TensorRT 8.6 build the engine with "
-                    "PreviewFeature.PROFILE_SHARING_0806, or use one context and graphs=False"
-                )
+        """Makes `profile` the one of `context`. Engines of fixed shape have none to choose."""
+        if not self.dynamic or context.active_optimization_profile == profile:
+            return
+        try:
+            context.set_optimization_profile_async(profile, stream.handle)
+        except RuntimeError:
+            raise self.error(
+                "the optimisation profile is taken by another context; with TensorRT 8.6 build the engine with "
+                "PreviewFeature.PROFILE_SHARING_0806, or use one context and graphs=False"
+            ) from None
 
     def bind(self, context: Any, shapes: Mapping[str, Shape], addresses: Mapping[str, int]) -> None:
         for name, shape in shapes.items():
@@ -207,9 +212,9 @@ class _Engine:
                 )
         return shapes
 
-    def error(self, what: str) -> ZooError:
+    def error(self, what: str) -> Refused:
         words = self.api.log.drain()
-        return ZooError(f"{self.api.name}: {what}" + (f": {words}" if words else ""))
+        return Refused(f"{self.api.name}: {what}" + (f": {words}" if words else ""))
 
     def close(self) -> None:
         self.engine = self.runtime = None
