@@ -31,13 +31,13 @@ _GRID_BORDERS = {"FILL": "zeros", "CLAMP": "border", "REFLECT": "reflection"}
 @handles("CONVOLUTION")
 def convolution(g: Graph, layer: Layer, x: str, kernel: str | None = None, bias: str | None = None) -> str:
     shape = (layer.raw.num_output_maps, layer.shape()[1] // layer.raw.num_groups)
-    return g.op("Conv", x, *_kernel(g, layer, shape, kernel, bias), **_window(layer, dims(layer.raw.kernel_size_nd)))
+    return g.op("Conv", x, *_kernel(g, layer, shape, kernel, bias), **_window(layer, tuple(layer.raw.kernel_size_nd)))
 
 
 @handles("DECONVOLUTION")
 def deconvolution(g: Graph, layer: Layer, x: str, kernel: str | None = None, bias: str | None = None) -> str:
     shape = (layer.shape()[1], layer.raw.num_output_maps // layer.raw.num_groups)
-    window = _window(layer, dims(layer.raw.kernel_size_nd))
+    window = _window(layer, tuple(layer.raw.kernel_size_nd))
     return g.op("ConvTranspose", x, *_kernel(g, layer, shape, kernel, bias), **window)
 
 
@@ -46,7 +46,7 @@ def _kernel(
 ) -> tuple[str, str | None]:
     """Kernel and bias, as weights of the layer or as its inputs."""
     if not kernel:
-        kernel = _weights(g, layer, "kernel", (*channels, *dims(layer.raw.kernel_size_nd)))
+        kernel = _weights(g, layer, "kernel", (*channels, *tuple(layer.raw.kernel_size_nd)))
     return kernel or layer.refuse("no kernel"), bias or _weights(g, layer, "bias", (-1,))
 
 
@@ -60,9 +60,9 @@ def _window(layer: Layer, size: tuple[int, ...]) -> dict[str, Any]:
     """Attributes that convolution, deconvolution and pooling share."""
     raw = layer.raw
     mode = raw.padding_mode.name
-    window: dict[str, Any] = {"kernel_shape": size, "strides": dims(raw.stride_nd)}
+    window: dict[str, Any] = {"kernel_shape": size, "strides": tuple(raw.stride_nd)}
     if layer.kind != "POOLING":
-        window |= {"dilations": dims(raw.dilation_nd), "group": raw.num_groups}
+        window |= {"dilations": tuple(raw.dilation_nd), "group": raw.num_groups}
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         return window | {"auto_pad": mode}
     if mode not in ("EXPLICIT_ROUND_DOWN", "EXPLICIT_ROUND_UP"):
@@ -71,12 +71,12 @@ def _window(layer: Layer, size: tuple[int, ...]) -> dict[str, Any]:
         window["ceil_mode"] = 1
     elif mode == "EXPLICIT_ROUND_UP":
         layer.refuse("an output size that is rounded up")
-    return window | {"pads": (*dims(raw.pre_padding), *dims(raw.post_padding))}
+    return window | {"pads": (*tuple(raw.pre_padding), *tuple(raw.post_padding))}
 
 
 @handles("POOLING")
 def pooling(g: Graph, layer: Layer, x: str) -> str:
-    window = _window(layer, dims(layer.raw.window_size_nd))
+    window = _window(layer, tuple(layer.raw.window_size_nd))
     kind = layer.raw.type.name
     count = int(not layer.raw.average_count_excludes_padding)
     largest = g.op("MaxPool", x, **window) if kind != "AVERAGE" else ""
@@ -282,12 +282,12 @@ def attention_output(g: Graph, layer: Layer, _: None) -> str:
     if attention.normalization_quantize_scale is not None:
         layer.refuse("quantized attention")
     tensors = [attention.get_input(i) for i in range(3)]
-    (q, k, v), (q_shape, k_shape, _) = [g.values[t.name] for t in tensors], [dims(t.shape) for t in tensors]
+    (q, k, v), (q_shape, k_shape, *_) = [g.values[t.name] for t in tensors], [tuple(t.shape) for t in tensors]
     heads, kept = q_shape[1], k_shape[1]
     if heads < 0 or kept < 0 or (heads != kept and k_shape[3] < 0):
         layer.refuse("a number or a size of heads that is known only at run time")
     if heads != kept:
-        k, v = (_repeated(g, value, heads, heads // kept, dims(t.shape)) for value, t in zip((k, v), tensors[1:]))
+        k, v = (_repeated(g, value, heads, heads // kept, tuple(t.shape)) for value, t in zip((k, v), tensors[1:]))
     logits = g.op("MatMul", q, g.transpose(k, (0, 1, 3, 2)))
     lowest = np.array(-np.inf, numpy_type(g.type_code(tensors[0])))
     causal = (

@@ -91,7 +91,7 @@ def reverse_sequence(g: Graph, layer: Layer, x: str, lengths: str) -> str:
 
 @handles("PADDING")
 def padding(g: Graph, layer: Layer, x: str) -> str:
-    pre, post = dims(layer.raw.pre_padding_nd), dims(layer.raw.post_padding_nd)
+    pre, post = tuple(layer.raw.pre_padding_nd), tuple(layer.raw.post_padding_nd)
     rest = (0,) * (len(layer.shape()) - len(pre))
     return g.op("Pad", x, [*rest, *pre, *rest, *post])
 
