@@ -17,7 +17,7 @@ def fixed_size(net: Net, x: Tensor, multiple: int) -> tuple[int, int]:
     """
     height, width = x.shape[2:]
     if -1 in (height, width):
-        raise ZooError("this network's height and width are fixed when it is built; give both, only the batch may vary")
+        raise ZooError("only the batch may vary here: the height and width are fixed; build one network for each size")
     if height % multiple or width % multiple:
         below, above = (f"{_fit(height, multiple, up)}x{_fit(width, multiple, up)}" for up in (False, True))
         nearest = below if below == above else f"{below} or {above}"
