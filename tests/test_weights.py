@@ -8,6 +8,8 @@ import json
 import math
 import pickle
 import struct
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -32,6 +34,8 @@ from zoo.weights import (
 )
 
 Arrays = dict[str, np.ndarray]
+
+ROOT = Path(__file__).resolve().parents[1]
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 FLOATS = hnp.arrays(np.uint32, SHAPES).map(lambda bits: np.asarray(bits).view(np.float32))  # every payload of every NaN
@@ -100,6 +104,10 @@ def prefixed(arrays: Arrays) -> bytes:
     return _text(arrays, lambda name, words: " ".join([name, str(len(words)), *words]), word="{:#x}")
 
 
+def prefixed_upper_case(arrays: Arrays) -> bytes:
+    return _text(arrays, lambda name, words: " ".join([name, str(len(words)), *words]), word="{:#X}")
+
+
 def windows(arrays: Arrays) -> bytes:
     return _text(arrays, lambda name, words: " ".join([name, str(len(words)), *words]), end="\r\n")
 
@@ -132,6 +140,7 @@ DIALECTS = [
     one_space,
     two_spaces,
     prefixed,
+    prefixed_upper_case,
     windows,
     trailing_blanks,
     tabs,
@@ -174,13 +183,38 @@ def test_wts_round_trip_is_exact(arrays: Arrays) -> None:
 
 def test_wts_is_the_form_of_tensorrtx_byte_for_byte() -> None:
     arrays = {
-        "conv1.weight": np.array([[1, -2], [0.5, -0.0]], np.float64),
+        "conv1.weight": np.array([[1, 0.5], [-2, -0.0]], np.float64).T,
         "bn1.num_batches_tracked": np.array(3),
         "empty": np.zeros(0),
     }
     assert saved(save_wts, arrays) == (
         b"3\nconv1.weight 4 3f800000 c0000000 3f000000 80000000\nbn1.num_batches_tracked 1 40400000\nempty 0\n"
     )
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from zoo.weights import load_weights
+
+def resident(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
+
+before = resident("VmRSS")
+weights = load_weights(sys.argv[1])
+arrays = [weights.read(name, (weights.size(name),)) for name in weights.names()]
+print((resident("VmHWM") - before) / sum(array.nbytes for array in arrays))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's memory figures")
+def test_reading_a_wts_file_takes_little_more_memory_than_its_values(tmp_path: Path) -> None:
+    save_wts(tmp_path / "a.wts", {str(i): np.ones(1_000_000, np.float32) for i in range(8)})
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "a.wts"], check=True, capture_output=True, cwd=ROOT
+    )
+    assert float(measured.stdout) < 1.6  # with the whole text in memory it would be 3.25
 
 
 def test_wts_long_arrays_are_written_on_one_line() -> None:
