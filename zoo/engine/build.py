@@ -75,6 +75,8 @@ def builder_config(api: Api, builder: Any, shapes: Shapes, *, level: int | None 
     if level is not None:
         config.builder_optimization_level = level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in profiles and in the inspector
+    if api.major == 8 and not api.rtx:  # several contexts may use one profile: the only mode of later versions
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     if shapes.dynamic:
         profile = builder.create_optimization_profile()
         profile.set_shape(INPUT, shapes.min, shapes.opt, shapes.max)
