@@ -51,6 +51,7 @@ class Model:
 
 
 _models: dict[str, Model] = {}
+_owners: dict[str, str] = {}  # every name and alias -> the module that registered it
 
 
 def register(
@@ -69,13 +70,16 @@ def register(
     """Registers `build` under each keyword in `variants`, whose value is the variant's config.
 
     `reference` may hold `{name}`. `aliases` maps other names to variants. The other fields are those of `Model`. A name
-    that is taken already is an error.
+    that is taken already is an error, and so is an alias of no variant.
     """
+    aliases = aliases or {}
 
     def decorator(build: Build) -> Build:
+        for alias, target in aliases.items():
+            if target not in variants:
+                raise ValueError(f"'{alias}' is an alias of '{target}', which is not among {', '.join(variants)}")
+        _claim([*variants, *aliases], build.__module__)
         for name, config in variants.items():
-            if name in _models:
-                raise ValueError(f"two models are named '{name}': {_models[name].build.__module__} and {build.__module__}")
             _models[name] = Model(
                 name=name,
                 task=task,
@@ -85,7 +89,7 @@ def register(
                 preprocess=preprocess,
                 input=(channels, preprocess.size, preprocess.size),
                 paper=paper,
-                aliases=tuple(alias for alias, target in (aliases or {}).items() if target == name),
+                aliases=tuple(alias for alias, target in aliases.items() if target == name),
                 configure=configure,
                 ignored=ignored,
                 iou=iou,
@@ -93,6 +97,14 @@ def register(
         return build
 
     return decorator
+
+
+def _claim(names: list[str], module: str) -> None:
+    """Takes `names` for a module, all or none."""
+    for name in names:
+        if name in _owners:
+            raise ValueError(f"two models are named '{name}': in {_owners[name]} and in {module}")
+    _owners.update(dict.fromkeys(names, module))
 
 
 def classes_from(bias: str) -> Configure:
@@ -115,7 +127,7 @@ def _scan() -> dict[str, Model]:
 
 
 def list_models(pattern: str = "", task: str | None = None) -> list[str]:
-    """The names that contain `pattern` (or match it, when it has * or ?), in natural order; only of `task` if given."""
+    """The names that contain `pattern` (or match it, when it has * or ?), file by file; only of `task` if given."""
     import fnmatch
 
     wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"

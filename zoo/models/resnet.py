@@ -44,6 +44,14 @@ def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
+    preprocess=CenterCrop(resize=232),
+    paper="arXiv:1611.05431",
+    configure=classes_from("fc.bias"),
+    resnext101_64x4d=Config((3, 4, 23, 3), groups=64, base_width=4),
+)
+@register(
+    task="classify",
+    reference="torchvision:{name}",
     preprocess=CenterCrop(),
     paper="arXiv:1512.03385",
     configure=classes_from("fc.bias"),
@@ -54,7 +62,6 @@ def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
     resnet152=Config((3, 8, 36, 3)),
     resnext50_32x4d=Config(groups=32, base_width=4),
     resnext101_32x8d=Config((3, 4, 23, 3), groups=32, base_width=8),
-    resnext101_64x4d=Config((3, 4, 23, 3), groups=64, base_width=4),
     wide_resnet50_2=Config(base_width=128),
     wide_resnet101_2=Config((3, 4, 23, 3), base_width=128),
 )

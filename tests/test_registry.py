@@ -1,0 +1,136 @@
+"""The models by name: what is listed, what is found, and that each one is described."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from zoo.errors import ZooError
+from zoo.network import Net, Tensor
+from zoo.registry import classes_from, get_model, list_models, register, siblings
+from zoo.tasks.spec import CenterCrop, Gray, Letterbox
+from zoo.weights import RandomWeights, from_arrays
+
+
+@pytest.fixture(autouse=True)
+def registry_unchanged() -> Iterator[None]:
+    before = list_models()
+    yield
+    assert list_models() == before
+
+
+def build(net: Net, x: Tensor, cfg: object) -> Tensor:
+    return x
+
+
+def variants(**options: object) -> None:
+    register(task="classify", reference="none:{name}", preprocess=CenterCrop(), paper="none", **options)(build)
+
+
+# Registering
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match=f"'resnet18': in zoo.models.resnet and in {__name__}"):
+        variants(new=None, resnet18=None)
+
+
+def test_an_alias_is_a_name_too() -> None:
+    with pytest.raises(ValueError, match="two models are named 'resnet18'"):
+        variants(new=None, aliases={"resnet18": "new"})
+    with pytest.raises(ValueError, match="two models are named 'yolov8'"):
+        variants(yolov8=None)
+
+
+def test_an_alias_needs_its_variant() -> None:
+    with pytest.raises(ValueError, match="'old' is an alias of 'nwe', which is not among new, newer"):
+        variants(new=None, newer=None, aliases={"old": "nwe"})
+
+
+# Finding
+
+
+def test_a_model_is_found_by_name_and_by_alias() -> None:
+    assert get_model("resnet50").name == "resnet50"
+    assert get_model("yolov8") is get_model("yolov8n")
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [("resnet5O", "resnet50"), ("yolo8n", "yolov8n"), ("mobilenetv2", "mobilenet_v2"), ("VGG16", "vgg16")],
+)
+def test_an_unknown_name_gives_the_closest(name: str, closest: str) -> None:
+    with pytest.raises(ZooError, match=f"^no model is named '{name}'; closest: .*{closest}"):
+        get_model(name)
+
+
+def test_a_name_like_no_other_gives_the_command_that_lists_them() -> None:
+    with pytest.raises(ZooError, match="^no model is named '#'; `python -m zoo.list` shows them all$"):
+        get_model("#")
+
+
+# Listing
+
+
+def test_a_pattern_is_a_part_of_the_name_or_has_wildcards() -> None:
+    assert {"resnet18", "wide_resnet50_2"} <= set(list_models("resnet"))
+    assert "wide_resnet50_2" not in list_models("resnet*")
+    assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50"]
+    assert list_models("resnet[13]*") == ["resnet18", "resnet34", "resnet101", "resnet152"]
+    assert list_models("no such model") == []
+
+
+def test_a_task_filters() -> None:
+    assert set(list_models(task="classify")) | set(list_models(task="detect")) == set(list_models())
+    assert not set(list_models(task="classify")) & set(list_models(task="detect"))
+    assert list_models("yolov8*", task="classify") == []
+
+
+def test_siblings_are_the_other_variants_of_the_file() -> None:
+    names = {model.name for model in siblings(get_model("resnet18"))}
+    assert {"resnet34", "wide_resnet101_2"} <= names
+    assert not names & {"resnet18", "vgg16", "yolov8n"}
+
+
+# Configuration from weights
+
+
+def test_the_class_count_is_read_from_the_last_bias() -> None:
+    model = get_model("resnet18")
+    weights = from_arrays({"fc.bias": [0.0] * 7})
+    assert model.configured(weights).config.num_classes == 7
+    assert classes_from("head.bias")(weights, model.config) == model.config
+    assert model.configured(RandomWeights()) is model
+
+
+# Every model
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_model_is_described(name: str) -> None:
+    model = get_model(name)
+    assert model.name == name and re.fullmatch(r"[a-z0-9_]+", name)
+    assert model.task in ("classify", "detect")
+    assert isinstance(model.preprocess, {"classify": (CenterCrop, Gray), "detect": Letterbox}[model.task])
+    channels = 1 if isinstance(model.preprocess, Gray) else 3
+    assert model.input == (channels, model.preprocess.size, model.preprocess.size)
+    assert re.fullmatch(r"(torchvision|timm|ultralytics|yolov5|scripts/\w+\.py):\w+", model.reference)
+    assert re.fullmatch(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|https://\S+", model.paper)
+    assert model.build.__module__.startswith("zoo.models.")
+    assert 0 < model.iou < 1
+
+
+def test_models_of_torchvision_are_fed_as_its_weights_ask() -> None:
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    published = import_torchvision().models.get_model_weights
+    for model in (get_model(name) for name in list_models(task="classify")):
+        kind, _, name = model.reference.partition(":")
+        if kind != "torchvision":
+            continue
+        wanted = published(name)["IMAGENET1K_V1"].transforms()
+        preprocess = CenterCrop(wanted.resize_size[0], wanted.crop_size[0], tuple(wanted.mean), tuple(wanted.std))
+        assert (model.name, model.preprocess) == (model.name, preprocess)
+        assert (wanted.interpolation.value, wanted.antialias) == ("bilinear", True)
