@@ -166,7 +166,7 @@ def test_a_short_line_does_not_swallow_the_next() -> None:
 
 
 @pytest.mark.parametrize("dialect", [one_space, prefixed, tabs])
-@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("size", [16_383, 16_384, 16_385, 100_000])
 def test_long_lines(dialect: Callable[[Arrays], bytes], size: int) -> None:
     arrays = {"a": np.arange(7, size + 7, dtype=np.uint32).view(np.float32), "b": np.ones(3, np.float32)}
     assert read_all(load(dialect(arrays))) == values(arrays)
@@ -218,7 +218,7 @@ def test_reading_a_wts_file_takes_little_more_memory_than_its_values(tmp_path: P
 
 
 def test_wts_long_arrays_are_written_on_one_line() -> None:
-    arrays = {"a": np.arange(150_000, dtype=np.uint32).view(np.float32)}
+    arrays = {"a": np.arange(40_000, dtype=np.uint32).view(np.float32)}
     assert saved(save_wts, arrays) == one_space(arrays)
 
 

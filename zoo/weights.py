@@ -359,7 +359,7 @@ _END = re.compile(rb"[ \t\r]*(?:\n|\Z)")
 _BLANK = np.isin(np.arange(256), list(b" \t\n\v\f\r"))
 _NIBBLE = np.full(256, 255, np.uint8)
 _NIBBLE[list(b"0123456789abcdef")] = _NIBBLE[list(b"0123456789ABCDEF")] = range(16)
-_BLOCK = 1 << 16  # values at a time: their text stays in the processor's cache
+_BLOCK = 1 << 14  # values at a time: their text stays in the processor's cache
 
 
 class _Line(NamedTuple):
