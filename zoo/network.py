@@ -1,7 +1,7 @@
 """`Net`: the scope cursor that a definition is written with.
 
-`net / "layer1" / 0` descends like a path in the PyTorch module tree; an op reads its weights under that path, and what it
-adds to the `INetworkDefinition` is named by it. This is the only module that knows both weights and the network.
+`net / "layer1" / 0` descends like a path in the PyTorch module tree; an op reads its weights under that path, and what
+it adds to the `INetworkDefinition` is named by it. This is the only module that knows both weights and the network.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def configured(layer: Layer, **attributes: Any) -> Layer:
 
 @dataclass(frozen=True)
 class Precision:
-    """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares itself."""
+    """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares so."""
 
     name: PrecisionName = "fp32"
     islands: tuple[str, ...] = ()
@@ -41,9 +41,9 @@ class Precision:
 class Definition:
     """A network under construction, and what is known of it by name.
 
-    `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own because
-    the host folded them into the next. `parameters` and `buffers`: every weight read, with the shape the definition stated.
-    `arrays`: weights that the network holds but cannot give back (bf16), by (layer name, attribute).
+    `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own
+    because the host folded them into the next. `parameters` and `buffers`: every weight read, with the shape that the
+    definition stated. `arrays`: weights that the network holds but cannot give back (bf16), by (layer name, attribute).
     """
 
     api: Api
@@ -77,7 +77,7 @@ class Net:
 
     @property
     def fp32(self) -> Net:
-        """The same scope, computed in fp32 whatever the policy says (for ops whose values half precision cannot hold)."""
+        """The same scope, computed in fp32 whatever the policy says (for values that half precision cannot hold)."""
         return Net(self.definition, self.scope, fp32=True)
 
     # What ops build with
@@ -178,8 +178,8 @@ class Net:
     def done(self, layer: Layer, op: str, *inputs: Tensor, folded: Net | None = None) -> Tensor:
         """Finishes a module's own op: named by the scope, recorded as the scope's tap, validated by TensorRT now.
 
-        `folded` is the module before it, when the host folded the two into one layer (a convolution into its BatchNorm):
-        the layer bears the name of that one, its tensor and tap the name of this one.
+        `folded` is the module before it, when the host folded the two into one layer (a convolution into its
+        BatchNorm): the layer bears the name of that one, its tensor and tap the name of this one.
         """
         name = self.unique(self.scope or op)
         tensor = (folded or self)._checked(layer, name, op, inputs)
@@ -205,7 +205,7 @@ class Net:
         return f"{self.scope}:{count}" if count else self.scope
 
     def unique(self, name: str) -> str:
-        """`name`, or `name:1`, `name:2` … for the second and later use of it, as the reference counts calls of a module."""
+        """`name`, or `name:1`, `name:2` … for the second and later use, as the reference counts calls of a module."""
         count = self.definition.names.get(name, 0)
         self.definition.names[name] = count + 1
         return f"{name}:{count}" if count else name
@@ -242,6 +242,5 @@ class Net:
 
     def _refused(self, op: str, inputs: tuple[Tensor, ...], words: str) -> Refused:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs) or "none"
-        return Refused(
-            f"{self.definition.api.name} refused {op} at '{self.scope or '(top)'}' (input shapes: {shapes}): {words or 'no reason given'}"
-        )
+        where = f"{op} at '{self.scope or '(top)'}' (input shapes: {shapes})"
+        return Refused(f"{self.definition.api.name} refused {where}: {words or 'no reason given'}")

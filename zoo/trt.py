@@ -37,7 +37,7 @@ class Api:
     trt: ModuleType
     flavour: Flavour
     version: str
-    log: "Log"
+    log: Log
 
     @property
     def major(self) -> int:
@@ -134,7 +134,9 @@ def _load(flavour: Flavour) -> Api:
     try:
         trt = importlib.import_module(_MODULES[flavour])
     except (ImportError, OSError) as error:
-        raise ZooError(f"{_MODULES[flavour]} is installed but cannot be loaded ({error}); reinstall it: {_INSTALL[flavour]}") from error
+        raise ZooError(
+            f"{_MODULES[flavour]} is installed but cannot be loaded ({error}); reinstall it: {_INSTALL[flavour]}"
+        ) from error
     if flavour == "tensorrt" and not has_driver():
         raise ZooError(
             f"TensorRT {trt.__version__} needs an NVIDIA GPU with its driver and none was found; "

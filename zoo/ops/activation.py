@@ -64,7 +64,9 @@ def gelu(net: Net, x: Tensor) -> Tensor:
     x = net.enter(x)
     ones = (1,) * len(x.shape)
     ops, network = trt.ElementWiseOperation, net.network
-    scaled = net.step(network.add_elementwise(x, net.constant(np.full(ones, 0.5**0.5), "rsqrt2"), ops.PROD), "scaled", x)
+    scaled = net.step(
+        network.add_elementwise(x, net.constant(np.full(ones, 0.5**0.5), "rsqrt2"), ops.PROD), "scaled", x
+    )
     erf = net.step(network.add_unary(scaled, trt.UnaryOperation.ERF), "erf", scaled)
     cdf2 = net.step(network.add_elementwise(erf, net.constant(np.ones(ones), "one"), ops.SUM), "cdf2", erf)
     half = net.step(network.add_elementwise(x, net.constant(np.full(ones, 0.5), "half"), ops.PROD), "halved", x)

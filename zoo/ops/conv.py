@@ -7,9 +7,20 @@ from zoo.ops.norm import batch_norm_affine
 
 
 def conv2d(
-    net: Net, x: Tensor, out: int, k: int, stride: int = 1, pad: int | None = None, groups: int = 1, *, bias: bool = True
+    net: Net,
+    x: Tensor,
+    out: int,
+    k: int,
+    stride: int = 1,
+    pad: int | None = None,
+    groups: int = 1,
+    *,
+    bias: bool = True,
 ) -> Tensor:
-    """Conv2d with a square kernel: (N, C, H, W) -> (N, out, H', W'). `pad` defaults to k // 2, which keeps the size at stride 1."""
+    """Conv2d with a square kernel: (N, C, H, W) -> (N, out, H', W').
+
+    `pad` defaults to k // 2, which keeps the size at stride 1.
+    """
     x = net.enter(x)
     kernel = net.weight("weight", out, x.shape[1] // groups, k, k)
     shift = net.weight("bias", out) if bias else None
@@ -32,8 +43,8 @@ def conv_bn(
 ) -> Tensor:
     """A Conv2d and the BatchNorm2d after it, folded on the host into one convolution.
 
-    Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not hold
-    never exists. `conv` and `bn` name the two modules below `net`.
+    Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not
+    hold never exists. `conv` and `bn` name the two modules below `net`; the precision is that of `conv`.
     """
     at, norm = net / conv, net / bn
     x = at.enter(x)
@@ -41,7 +52,9 @@ def conv_bn(
     kernel = at.weight("weight", out, x.shape[1] // groups, k, k) * scale[:, None, None, None]
     if bias:
         shift = shift + at.weight("bias", out) * scale
-    return norm.done(_convolution(at, x, kernel, shift, stride, k // 2 if pad is None else pad, groups), "conv2d", x, folded=at)
+    return norm.done(
+        _convolution(at, x, kernel, shift, stride, k // 2 if pad is None else pad, groups), "conv2d", x, folded=at
+    )
 
 
 def _convolution(net: Net, x: Tensor, kernel, shift, stride: int, pad: int, groups: int):  # noqa: ANN001, ANN202

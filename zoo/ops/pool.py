@@ -11,12 +11,16 @@ from zoo.network import Net, Tensor, configured
 from zoo.ops.shape import fixed_size
 
 
-def max_pool(net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False) -> Tensor:
+def max_pool(
+    net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False
+) -> Tensor:
     """MaxPool2d: (N, C, H, W) -> (N, C, H', W'); `stride` defaults to `k`."""
     return net.done(_pooling(net, x, net.trt.PoolingType.MAX, k, stride, pad, ceil_mode), "max_pool", x)
 
 
-def avg_pool(net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False) -> Tensor:
+def avg_pool(
+    net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False
+) -> Tensor:
     """AvgPool2d with count_include_pad=True, PyTorch's default and the opposite of TensorRT's."""
     layer = _pooling(net, x, net.trt.PoolingType.AVERAGE, k, stride, pad, ceil_mode)
     return net.done(configured(layer, average_count_excludes_padding=False), "avg_pool", x)
