@@ -25,9 +25,10 @@ class Model:
     """One variant of an architecture.
 
     `build(net, x, config)` returns the output tensor ("logits"), or several by name. `reference` says where the
-    published PyTorch model is ("torchvision:resnet50"). `configure(weights, config)` returns the config that the weights
-    call for (class count, width …). `input` is (C, H, W), the published size. `ignored` are patterns of tensors that a
-    checkpoint holds and inference does not need. `iou` is the reference's own threshold of non-maximum suppression.
+    published PyTorch model is ("torchvision:resnet50"). `configure(weights, config)` returns the config that the
+    weights call for (class count, width …). `input` is (C, H, W), the published size. `ignored` are patterns of
+    tensors that a checkpoint holds and inference does not need. `iou` is the reference's own threshold of non-maximum
+    suppression.
     """
 
     name: str
