@@ -1,9 +1,9 @@
-"""Dumps the weights of a PyTorch model for `zoo`: .safetensors (default) or tensorrtx's .wts, with golden outputs if asked.
+"""Dumps the weights of a PyTorch model: .safetensors (default) or tensorrtx's .wts, with golden outputs if asked.
 
-    python scripts/gen_wts.py resnet50                                  # published pretrained weights (needs internet)
-    python scripts/gen_wts.py resnet50 --checkpoint my_state_dict.pth   # your own
-    python scripts/gen_wts.py yolov8n --checkpoint best.pt --unpickle   # an ultralytics or yolov5 checkpoint
-    python scripts/gen_wts.py resnet50 --random 0 --golden              # calibrated random weights, golden inputs and outputs
+    python scripts/gen_wts.py resnet50                                  # published pretrained weights (needs
+    internet) python scripts/gen_wts.py resnet50 --checkpoint my_state_dict.pth   # your own python scripts/gen_wts.py
+    yolov8n --checkpoint best.pt --unpickle   # an ultralytics or yolov5 checkpoint python scripts/gen_wts.py resnet50
+    --random 0 --golden              # calibrated random weights, golden inputs and outputs
 
 Checkpoints are opened as plain tensors. One that holds a pickled model (ultralytics, yolov5) can run code when it is
 opened, and is refused without --unpickle: give that for files that you trust.
@@ -31,12 +31,21 @@ from zoo.weights import from_arrays, load_weights, save_safetensors, save_wts
 
 def run(
     model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", "-c", help="A .pt, .pth or .safetensors file instead of the published weights.")] = None,
-    random: Annotated[int | None, typer.Option("--random", help="Calibrated random weights with this seed instead.")] = None,
-    unpickle: Annotated[bool, typer.Option("--unpickle", help="Open a checkpoint that may run code. Only for files that you trust.")] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", "-c", help="A .pt, .pth or .safetensors file instead of the published weights."),
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option("--random", help="Calibrated random weights with this seed instead.")
+    ] = None,
+    unpickle: Annotated[
+        bool, typer.Option("--unpickle", help="Open a checkpoint that may run code. Only for files that you trust.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: weights/MODEL.safetensors.")] = None,
     wts: Annotated[bool, typer.Option("--wts", help="Write tensorrtx's text format instead of safetensors.")] = False,
-    golden: Annotated[bool, typer.Option("--golden", help="Also write inputs with the reference's fp32 and fp64 outputs.")] = False,
+    golden: Annotated[
+        bool, typer.Option("--golden", help="Also write inputs with the reference's fp32 and fp64 outputs.")
+    ] = False,
 ) -> None:
     """Writes the weights of MODEL where `zoo` looks for them, after checking that its definition takes every one."""
     entry = get_model(model)
@@ -61,12 +70,16 @@ def run(
 
 def metadata(model: Model, source: str, classes: list[str] | None) -> dict[str, str]:
     """What a .safetensors dump says about itself; `classes` are the names, where the source has them."""
-    data = {"model": model.name, "source": source, "input": json.dumps({"shape": model.input, **to_dict(model.preprocess)})}
+    data = {
+        "model": model.name,
+        "source": source,
+        "input": json.dumps({"shape": model.input, **to_dict(model.preprocess)}),
+    }
     return data | ({"classes": json.dumps(classes)} if classes else {})
 
 
 def check(model: Model, arrays: dict[str, np.ndarray], source: str) -> int:
-    """Defines the network with the weights, so that a dump that does not fit is never written; returns the parameter count."""
+    """The parameter count; defines the network, so that a dump that does not fit it is never written."""
     from zoo.engine.definition import define
     from zoo.trt import load
 
@@ -99,7 +112,9 @@ def from_checkpoint(path: Path, unpickle: bool) -> tuple[dict[str, np.ndarray], 
         raise ZooError(f"no checkpoint {path}; give the path of a .pt, .pth or .safetensors file")
     if path.suffix == ".safetensors":
         weights = load_weights(path)
-        return {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()}, _classes(weights.metadata)
+        return {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()}, _classes(
+            weights.metadata
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=not unpickle)
     except pickle.UnpicklingError:
@@ -112,7 +127,7 @@ def from_checkpoint(path: Path, unpickle: bool) -> tuple[dict[str, np.ndarray], 
 
 
 def _tensors(content: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """The state_dict inside whatever a checkpoint holds: itself, under a usual key, or a model (the averaged one first)."""
+    """The state_dict in what a checkpoint holds: itself, under a usual key, or a model (the averaged one first)."""
     import torch
 
     for key in ("ema", "model_ema", "model", "state_dict", "model_state_dict"):
@@ -128,7 +143,9 @@ def _tensors(content: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str]
     if not tensors:
         raise ZooError(f"{path} holds no state_dict and no model; found {type(content).__name__}")
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return {k: v.detach().cpu().float().numpy() for k, v in tensors.items() if not k.endswith("num_batches_tracked")}, classes
+    return {
+        k: v.detach().cpu().float().numpy() for k, v in tensors.items() if not k.endswith("num_batches_tracked")
+    }, classes
 
 
 def _classes(metadata: dict[str, str]) -> list[str] | None:

@@ -13,11 +13,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch reads it when it is imported: the
 import numpy as np
 import pytest
 
+from zoo.driver import has_driver
 from zoo.engine.definition import define
 from zoo.network import Definition, Net, Precision, PrecisionName, Tensor
 from zoo.registry import Model
 from zoo.tasks.spec import CenterCrop
-from zoo.trt import Api, has_driver, installed, load
+from zoo.trt import Api, installed, load
 from zoo.weights import from_arrays
 
 Build = Callable[[Net, Tensor], "Tensor | dict[str, Tensor]"]

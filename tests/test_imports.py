@@ -20,7 +20,8 @@ MODELS = sorted(path for path in (ROOT / "zoo" / "models").glob("*.py") if path.
 CORE = {
     "errors": set(),
     "files": {"errors"},
-    "trt": {"errors"},
+    "driver": set(),
+    "trt": {"errors", "driver"},
     "weights": {"errors", "files"},
     "network": {"errors", "trt", "weights"},
     "ops": {"errors", "network"},

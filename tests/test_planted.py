@@ -1,7 +1,7 @@
 """The verifier on bugs that are planted on purpose: each is caught, and named by the layer where it starts.
 
-A bug is planted in the definition (an op called with a wrong argument, another op, swapped tensors) or in the weights that
-it reads; the reference stays as it is.
+A bug is planted in the definition (an op called with a wrong argument, another op, swapped tensors) or in the weights
+that it reads; the reference stays as it is.
 """
 
 from __future__ import annotations
@@ -226,6 +226,8 @@ def test_yolov8n(bug: Bug, rtx: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     check(case("yolov8n", (3, 96, 160)), bug, rtx, monkeypatch)
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet50", (3, 64, 64)), ("vit_b_16", (3, 224, 224)), ("yolov8n", (3, 96, 160))])
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet50", (3, 64, 64)), ("vit_b_16", (3, 224, 224)), ("yolov8n", (3, 96, 160))]
+)
 def test_nothing_is_found_where_nothing_is_planted(name: str, size: tuple[int, int, int], rtx: Api) -> None:
     assert verdict(case(name, size), rtx, case(name, size).arrays).ok

@@ -32,8 +32,8 @@ class Executor(Protocol):
 class Session:
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
 
-    `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they have
-    any. `size` is the network's input size (H, W), and `weights` says where the weights came from.
+    `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they
+    have any. `size` is the network's input size (H, W), and `weights` says where the weights came from.
     """
 
     model: Model
@@ -99,8 +99,9 @@ def build_engine(
 ) -> Engine:
     """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
 
-    `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead. `target`
-    is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time without a GPU.
+    `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead.
+    `target` is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time
+    without a GPU.
     """
     from zoo.engine.build import build
     from zoo.trt import load as load_api
@@ -130,9 +131,9 @@ def load(
 ) -> Session:
     """A session for a model name or an engine file.
 
-    On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a model name
-    is compiled first (once: the engine is kept in a cache) and an engine file is loaded; `options` are those of
-    `zoo.runtime.engines.load_engine_session`, and for a model name also `batch`, as in `build_engine`.
+    On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a
+    model name is compiled first (once: the engine is kept in a cache) and an engine file is loaded; `options` are
+    those of `zoo.runtime.engines.load_engine_session`, and for a model name also `batch`, as in `build_engine`.
     """
     if _is_engine(source):
         if device == "cpu":
@@ -164,8 +165,7 @@ def _is_engine(source: str | os.PathLike[str]) -> bool:
 
 
 def _gpu_usable() -> bool:
-    from zoo.trt import has_driver, installed
+    from zoo.driver import has_driver
+    from zoo.trt import installed
 
     return installed("tensorrt") and has_driver()
-
-

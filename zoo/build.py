@@ -18,29 +18,61 @@ def run(
     bf16: Bf16 = False,
     weights: WeightsOption = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Fixed batch size.")] = 1,
-    min_shapes: Annotated[str | None, typer.Option("--min-shapes", "--minShapes", help="Smallest input NxCxHxW.", show_default=False)] = None,
-    opt_shapes: Annotated[str | None, typer.Option("--opt-shapes", "--optShapes", help="Input to tune for.", show_default=False)] = None,
-    max_shapes: Annotated[str | None, typer.Option("--max-shapes", "--maxShapes", help="Largest input.", show_default=False)] = None,
+    min_shapes: Annotated[
+        str | None, typer.Option("--min-shapes", "--minShapes", help="Smallest input NxCxHxW.", show_default=False)
+    ] = None,
+    opt_shapes: Annotated[
+        str | None, typer.Option("--opt-shapes", "--optShapes", help="Input to tune for.", show_default=False)
+    ] = None,
+    max_shapes: Annotated[
+        str | None, typer.Option("--max-shapes", "--maxShapes", help="Largest input.", show_default=False)
+    ] = None,
     size: Size = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="tensorrt or rtx. Default: tensorrt where a GPU and the package are, else rtx.", show_default=False)
+        str | None,
+        typer.Option(
+            "--target",
+            help="tensorrt or rtx. Default: tensorrt where a GPU and the package are, else rtx.",
+            show_default=False,
+        ),
     ] = None,
     save_engine: Annotated[
-        Path | None, typer.Option("--save-engine", "--saveEngine", "-o", help="Where the engine goes. Default: MODEL-PRECISION.engine.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--save-engine",
+            "--saveEngine",
+            "-o",
+            help="Where the engine goes. Default: MODEL-PRECISION.engine.",
+            show_default=False,
+        ),
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", "--timingCacheFile", help="Kernel timings: read if there, then written.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--timing-cache",
+            "--timingCacheFile",
+            help="Kernel timings: read if there, then written.",
+            show_default=False,
+        ),
     ] = None,
     level: Annotated[
-        int | None, typer.Option("--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False)
+        int | None,
+        typer.Option(
+            "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
+        ),
     ] = None,
-    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "--dryRun", help="Define the network, account for the weights, do not compile.")] = False,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "--dryRun", help="Define the network, account for the weights, do not compile.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Defines MODEL on the TensorRT that is here, compiles it, and writes the engine with its description beside it.
 
-    Without a GPU the engine is compiled ahead of time by TensorRT-RTX; kernels are then finished on the GPU that loads it.
+    Without a GPU the engine is compiled ahead of time by TensorRT-RTX; kernels are then finished on the GPU that
+    loads it.
     """
     from zoo import api
     from zoo.engine.definition import define
@@ -55,7 +87,16 @@ def run(
     source = api.find_weights(entry, weights)
     if dry_run:
         definition = define(entry, source, tensorrt, shapes.network, Precision(precision))
-        _report({"model": entry.name, "layers": definition.network.num_layers, "input": str(shapes), "weights": source.name}, as_json, "defined")
+        _report(
+            {
+                "model": entry.name,
+                "layers": definition.network.num_layers,
+                "input": str(shapes),
+                "weights": source.name,
+            },
+            as_json,
+            "defined",
+        )
         return
     with progress() as say:
         engine = api.build_engine(
@@ -69,12 +110,15 @@ def run(
         return
     if tensorrt.rtx:
         note("compiled ahead of time by TensorRT-RTX for GPUs from Ampere on; no GPU was used")
-    print(f"{path}: {len(engine.data) / 1e6:.1f} MB, {entry.name} {precision}, input {shapes}, {tensorrt.name}, {result['seconds']} s")
+    print(
+        f"{path}: {len(engine.data) / 1e6:.1f} MB, {entry.name} {precision}, input {shapes}, "
+        f"{tensorrt.name}, {result['seconds']} s"
+    )
     print(f"{path}.json: its description")
 
 
 def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:
-    """The shapes that the options ask for: a fixed batch and size, or a profile (what is not given equals its neighbour)."""
+    """The shapes that the options ask for: a fixed batch and size, or a profile (what is missing equals its neighbour)."""
     from zoo.api import input_shapes
     from zoo.engine.shapes import Shapes, parse_shape, parse_size
 

@@ -1,4 +1,4 @@
-"""What all commands share: errors as one sentence, progress on stderr, results on stdout, and the options they repeat."""
+"""What all commands share: errors as one sentence, progress on stderr, results on stdout, and common options."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        "--weights", "-w", "--wts", help="A .safetensors or .wts file, or random[:SEED]. Default: weights/MODEL.safetensors.", show_default=False
+        "--weights",
+        "-w",
+        "--wts",
+        help="A .safetensors or .wts file, or random[:SEED]. Default: weights/MODEL.safetensors.",
+        show_default=False,
     ),
 ]
 Fp16 = Annotated[bool, typer.Option("--fp16", "--half", help="Half precision; the input and the outputs stay float32.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16 (TensorRT 10 or later, TensorRT-RTX).")]
 Size = Annotated[
-    str | None, typer.Option("--size", "--imgsz", help="Input size: 224, or height x width such as 480x640.", show_default=False)
+    str | None,
+    typer.Option("--size", "--imgsz", help="Input size: 224, or height x width such as 480x640.", show_default=False),
 ]
 
 
@@ -99,7 +104,12 @@ def progress() -> Iterator[Callable[[str], None]]:
     def tick() -> None:
         while not stop.wait(0.2):
             if step["text"]:
-                print(f"\r\033[K{step['text']} … {time.perf_counter() - step['since']:.0f} s", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r\033[K{step['text']} … {time.perf_counter() - step['since']:.0f} s",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     ticker = threading.Thread(target=tick, daemon=True)
     if terminal:

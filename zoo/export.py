@@ -19,7 +19,9 @@ def run(
     bf16: Bf16 = False,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Fixed batch size; -1 leaves it open.")] = -1,
     size: Size = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: MODEL.onnx.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: MODEL.onnx.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Writes MODEL's network definition as an ONNX file that onnxruntime runs and Netron draws."""

@@ -14,26 +14,41 @@ from zoo.errors import ZooError
 
 def run(
     model: Annotated[str, typer.Argument(help="A name from python -m zoo.list, or an engine file.")],
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders, globs, video files, webcam index.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders, globs, video files, webcam index.")
+    ],
     weights: WeightsOption = None,
     size: Size = None,
     conf: Annotated[float, typer.Option("--conf", "--conf-thres", help="Detections must score more than this.")] = 0.25,
     iou: Annotated[
-        float | None, typer.Option("--iou", "--iou-thres", help="Overlap at which the weaker of two boxes goes. Default: the reference's.", show_default=False)
+        float | None,
+        typer.Option(
+            "--iou",
+            "--iou-thres",
+            help="Overlap at which the weaker of two boxes goes. Default: the reference's.",
+            show_default=False,
+        ),
     ] = None,
     max_det: Annotated[int, typer.Option("--max-det", help="Detections kept per picture.")] = 300,
     top: Annotated[int, typer.Option("--top", "-k", help="Classes reported per picture.")] = 5,
-    save: Annotated[Path, typer.Option("--save", "--save-dir", help="Folder for drawn pictures and results.json.")] = Path("runs"),
+    save: Annotated[
+        Path, typer.Option("--save", "--save-dir", help="Folder for drawn pictures and results.json.")
+    ] = Path("runs"),
     as_json: Json = False,
     device: Annotated[str, typer.Option("--device", help="cpu, gpu or auto.")] = "auto",
     fp16: Fp16 = False,
     cuda: Annotated[str, typer.Option("--cuda", help="How to reach the GPU: cuda-python or pycuda.")] = "cuda-python",
-    cuda_graph: Annotated[bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay the network as a CUDA graph.")] = True,
-    auto_rebuild: Annotated[bool, typer.Option("--auto-rebuild", help="Rebuild an engine that this machine cannot load.")] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay the network as a CUDA graph.")
+    ] = True,
+    auto_rebuild: Annotated[
+        bool, typer.Option("--auto-rebuild", help="Rebuild an engine that this machine cannot load.")
+    ] = False,
 ) -> None:
     """Runs MODEL on every SOURCE: prints the top classes or the boxes, and saves drawn pictures (or a video) and JSON.
 
-    Every run says which executor answered. Exit status 1 when some of several sources could not be read, 2 when none could.
+    Every run says which executor answered. Exit status 1 when some of several sources could not be read, 2 when none
+    could.
     """
     from zoo.api import load
     from zoo.engine.shapes import parse_size
@@ -45,12 +60,20 @@ def run(
     options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
     wanted = parse_size(size) if size else None
     gpu = {"cuda": cuda, "graphs": cuda_graph, "auto_rebuild": auto_rebuild}
-    with load(model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False), **gpu) as session:  # type: ignore[arg-type]
+    with load(
+        model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False), **gpu
+    ) as session:  # type: ignore[arg-type]
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note("the weights are random: so are the answers")
         items, bad = _predict_all(Predictor(session, options), sources, save, quiet=as_json)
-        results = {"model": session.model.name, "weights": session.weights, "executor": session.runs_on, "results": items, "errors": bad}
+        results = {
+            "model": session.model.name,
+            "weights": session.weights,
+            "executor": session.runs_on,
+            "results": items,
+            "errors": bad,
+        }
     if not items:
         sys.exit(2)
     path = _save_json(save, results)
@@ -61,7 +84,9 @@ def run(
     sys.exit(1 if bad else 0)
 
 
-def _predict_all(predictor: Any, sources: list[str], save: Path, quiet: bool) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+def _predict_all(
+    predictor: Any, sources: list[str], save: Path, quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`."""
     from zoo.tasks.gallery import Gallery
     from zoo.tasks.images import BadSource, open_sources
@@ -85,7 +110,14 @@ def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any
     position = {"frame": frame.index} if frame.is_video else {}
     steps = {key: round(getattr(prediction, f"{key}_ms"), 3) for key in ("preprocess", "inference", "postprocess")}
     size = {"width": frame.image.shape[1], "height": frame.image.shape[0]}
-    return {"source": frame.name, **position, **size, **task.to_json(prediction.result), "picture": str(path), "ms": steps}
+    return {
+        "source": frame.name,
+        **position,
+        **size,
+        **task.to_json(prediction.result),
+        "picture": str(path),
+        "ms": steps,
+    }
 
 
 def _print(frame: Any, prediction: Any, task: Any, path: Path) -> None:

@@ -6,7 +6,6 @@ Two flavours share the network API: `tensorrt` (8.6 to 11, needs a GPU even to d
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
 import importlib.util
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
+from zoo.driver import has_driver
 from zoo.errors import ZooError
 
 Flavour = Literal["tensorrt", "rtx"]
@@ -75,41 +75,6 @@ class Log:
         """The errors since the last call, as one line; empty when nothing was refused."""
         errors, self._errors = self._errors, []
         return " | ".join(" ".join(line.split()) for line in errors)
-
-
-def has_driver() -> bool:
-    """True when the CUDA driver is loaded and sees a GPU. Never raises: some TensorRT calls crash without a driver."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-
-
-@functools.cache
-def _device() -> tuple[str, str] | None:
-    """Name and compute capability of GPU 0, asked from the driver; None without one."""
-    if not has_driver():
-        return None
-    cuda = ctypes.CDLL("libcuda.so.1")
-    name, major, minor = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
-    cuda.cuDeviceGetName(name, len(name), 0)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)  # … _MINOR
-    return name.value.decode(), f"{major.value}.{minor.value}"
-
-
-def device_name() -> str | None:
-    """The GPU's name, such as "NVIDIA H200"; None without a driver."""
-    device = _device()
-    return device[0] if device else None
-
-
-def compute_capability() -> str | None:
-    """The GPU's compute capability, such as "9.0"; None without a driver."""
-    device = _device()
-    return device[1] if device else None
 
 
 def installed(flavour: Flavour) -> bool:

@@ -448,7 +448,7 @@ def _decode_block(text: bytes) -> np.ndarray | None:
 def _release(data: mmap.mmap, begin: int, end: int) -> None:
     """Gives back pages of the file that would count as memory of this process."""
     if hasattr(mmap, "MADV_DONTNEED"):
-        begin -= begin % mmap.PAGESIZE
+        begin -= begin % (1 << 16)  # Linux maps the 64 KiB around the page that is asked for
         data.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.runtime.cuda import Cuda, driver_problem, provider
+from zoo.driver import driver_problem
+from zoo.runtime.cuda import Cuda, provider
 from zoo.trt import Api, installed, load
 
 ANCHORS, CLASSES, SIDE = 64, 6, 64  # of the small detector

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from zoo.driver import device_name
 from zoo.engine.definition import INPUT, define
 from zoo.engine.passport import Engine, describe
 from zoo.engine.shapes import Shapes
@@ -14,7 +15,7 @@ from zoo.errors import Refused, ZooError
 from zoo.files import replacing
 from zoo.network import Definition, Precision
 from zoo.registry import Model
-from zoo.trt import Api, device_name
+from zoo.trt import Api
 from zoo.weights import Weights
 
 Progress = Callable[[str], None]
@@ -34,8 +35,9 @@ def build(
 ) -> Engine:
     """Defines and compiles `model`; the engine comes with its description.
 
-    `level` is TensorRT's builder optimisation level (0 … 5). `tf32` lets fp32 convolutions round to TF32. `timing_cache` is
-    read if it exists and written afterwards. Raises ZooError when the definition or the compilation is refused.
+    `level` is TensorRT's builder optimisation level (0 … 5). `tf32` lets fp32 convolutions round to TF32.
+    `timing_cache` is read if it exists and written afterwards. Raises ZooError when the definition or the compilation
+    is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
     definition = define(model, weights, api, shapes.network, precision)
@@ -104,10 +106,14 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> Any:
         header, _, blob = path.read_bytes().partition(b"\n")
         if header != _cache_key(api):
             found = header.decode("utf-8", "replace")[:200]
-            raise ZooError(f"the timing cache {path} is of {found}, this is {_cache_key(api).decode()}; name another file")
+            raise ZooError(
+                f"the timing cache {path} is of {found}, this is {_cache_key(api).decode()}; name another file"
+            )
     cache = config.create_timing_cache(blob)
     if cache is None or not config.set_timing_cache(cache, False):
-        raise ZooError(f"{api.name} does not accept the timing cache {path}: {api.log.drain()}; delete it or name another")
+        raise ZooError(
+            f"{api.name} does not accept the timing cache {path}: {api.log.drain()}; delete it or name another"
+        )
     return cache
 
 

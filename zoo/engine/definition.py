@@ -31,7 +31,9 @@ def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Pr
         definition = _define(model.configured(weights), weights, api, shape, precision)
         unused = _unused(definition, model)
         if unused:
-            raise ZooError(f"{weights.name} holds {len(unused)} tensors that {model.name} has no use for: {_some(unused)}")
+            raise ZooError(
+                f"{weights.name} holds {len(unused)} tensors that {model.name} has no use for: {_some(unused)}"
+            )
     except Refused:
         raise
     except ZooError as error:
@@ -90,7 +92,7 @@ def _other_variant(model: Model, weights: Weights, api: Api) -> str:
         except ZooError:
             continue
         if not _unused(definition, other):
-            return f"; these are the weights of {other.name}: use that name"
+            return f"; these are the weights of {other.name}, not of {model.name}: use that name"
     return ""
 
 

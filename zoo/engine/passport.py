@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.driver import compute_capability, device_name
 from zoo.engine.definition import INPUT
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
@@ -16,7 +17,6 @@ from zoo.files import replacing
 from zoo.network import Definition
 from zoo.registry import Model
 from zoo.tasks.spec import to_dict
-from zoo.trt import compute_capability, device_name
 
 FORMAT = "zoo engine 1"
 REQUIRED = {"format", "model", "task", "flavour", "version", "precision", "input", "preprocess", "sha256", "rebuild"}
@@ -74,7 +74,9 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
 
 def rebuild_command(name: str, definition: Definition, shapes: Shapes) -> str:
     """The command line that builds this engine again on the machine that runs it."""
-    text = {key: "x".join(map(str, shape)) for key, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max))}
+    text = {
+        key: "x".join(map(str, shape)) for key, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max))
+    }
     size = f"--min-shapes {text['min']} --opt-shapes {text['opt']} --max-shapes {text['max']}"
     if not shapes.dynamic:
         size = f"--batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
@@ -88,11 +90,17 @@ def load_description(engine: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ZooError(f"{engine} has no description {path.name} beside it; rebuild it with python -m zoo.build") from None
+        raise ZooError(
+            f"{engine} has no description {path.name} beside it; rebuild it with python -m zoo.build"
+        ) from None
     except (OSError, ValueError) as error:
-        raise ZooError(f"the description {path} cannot be read ({error}); rebuild the engine with python -m zoo.build") from None
+        raise ZooError(
+            f"the description {path} cannot be read ({error}); rebuild the engine with python -m zoo.build"
+        ) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT or REQUIRED - description.keys():
-        raise ZooError(f"{path} is not the description of an engine ({FORMAT}); rebuild the engine with python -m zoo.build")
+        raise ZooError(
+            f"{path} is not the description of an engine ({FORMAT}); rebuild the engine with python -m zoo.build"
+        )
     return description
 
 
@@ -102,15 +110,17 @@ def load_engine(path: str | Path) -> Engine:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ZooError(f"cannot read the engine {path}: {error.strerror}; to build it: {description['rebuild']}") from None
+        raise ZooError(
+            f"cannot read the engine {path}: {error.strerror}; to build it: {description['rebuild']}"
+        ) from None
     if hashlib.sha256(data).hexdigest() != description["sha256"]:
         raise ZooError(
             f"{path} is not the engine that its description was written for ({len(data)} bytes, "
-            f"{description.get('size', '?')} expected): it is damaged or replaced; to rebuild it: {description['rebuild']}"
+            f"{description.get('size', '?')} expected): it is damaged or replaced; "
+            f"to rebuild it: {description['rebuild']}"
         )
     return Engine(data, description)
 
 
 def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=1) + "\n").encode()
-

@@ -18,11 +18,13 @@ Half = Literal["declared", "float", "round"]
 class CpuSession:
     """Runs a definition on the CPU: `session(images)` takes float32 (N, C, H, W) and returns the outputs by name.
 
-    `taps` names tensors of the definition to return besides the outputs. Half precision is emulated: `half="round"` computes
-    in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU.
+    `taps` names tensors of the definition to return besides the outputs. Half precision is emulated: `half="round"`
+    computes in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU.
     """
 
-    def __init__(self, definition: Definition, taps: Iterable[str] = (), half: Half = "round", threads: int = 0) -> None:
+    def __init__(
+        self, definition: Definition, taps: Iterable[str] = (), half: Half = "round", threads: int = 0
+    ) -> None:
         import onnxruntime
 
         names = [definition.taps[tap].name for tap in taps]

@@ -6,7 +6,6 @@ context, the one that TensorRT and PyTorch use too, current in the calling threa
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.driver import driver_problem
 from zoo.errors import ZooError
 
 PROVIDERS = ("cuda-python", "pycuda")
@@ -181,23 +181,6 @@ class _Active:
     def __exit__(self, *error: object) -> None:
         if self._previous is not None:
             self._cuda._leave(self._previous)
-
-
-@functools.cache
-def driver_problem() -> str | None:
-    """Why no GPU can be used on this machine, in a few words, or None. Never raises, never crashes."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver was found (libcuda.so.1)"
-    code, count = driver.cuInit(0), ctypes.c_int(0)
-    if code == 0:
-        code = driver.cuDeviceGetCount(ctypes.byref(count))
-    if code != 0:
-        name = ctypes.c_char_p()
-        driver.cuGetErrorName(code, ctypes.byref(name))
-        return f"the NVIDIA driver does not start ({(name.value or b'').decode() or code})"
-    return None if count.value else "the NVIDIA driver sees no GPU"
 
 
 _providers_lock = threading.Lock()

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from zoo.api import Session, input_shapes
+from zoo.driver import device_name, driver_problem
 from zoo.engine.build import build, compile_network
 from zoo.engine.passport import Engine, load_description, load_engine
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.network import Definition, Precision, PrecisionName
 from zoo.registry import Model, get_model
-from zoo.runtime.cuda import driver_problem
 from zoo.runtime.gpu import GpuSession, device_properties, why_not_loadable
 from zoo.tasks.spec import from_dict
-from zoo.trt import Api, device_name, installed, load
+from zoo.trt import Api, installed, load
 from zoo.weights import Weights, parse_weights
 
 Progress = Callable[[str], None]
@@ -39,8 +39,8 @@ def load_engine_session(
 ) -> Session:  # fmt: skip
     """A session for the engine file `path`, which its description must fit.
 
-    Raises ZooError, with the command that rebuilds it, when this machine cannot run the engine; `auto_rebuild` runs that
-    command instead.
+    Raises ZooError, with the command that rebuilds it, when this machine cannot run the engine; `auto_rebuild` runs
+    that command instead.
     """
     description = load_description(path)
     problem = _why_not(description, cuda)
@@ -64,10 +64,14 @@ def load_model_session(
     shapes = input_shapes(model, batch, size)
     api = load("tensorrt")
     key = json.dumps([model.name, weights.digest(), precision, str(shapes), api.name, device_name(), level])
-    path = cache_folder() / "engines" / f"{model.name}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.engine"
+    path = (
+        cache_folder() / "engines" / f"{model.name}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.engine"
+    )
     if not path.exists():
         cache = timing_cache_path(api)
-        engine = build(model, weights, api, shapes, Precision(precision), level=level, timing_cache=cache, progress=progress)
+        engine = build(
+            model, weights, api, shapes, Precision(precision), level=level, timing_cache=cache, progress=progress
+        )
         engine.save(path)
     return _session(load_engine(path), cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
 
@@ -131,7 +135,7 @@ def _session(engine: Engine, **options: Any) -> Session:
 
 
 def _why_not(description: dict[str, Any], cuda: str) -> str | None:
-    """The sentence that says why this machine cannot run an engine, or None. Nothing of TensorRT runs without a driver."""
+    """Why this machine cannot run an engine, in a sentence, or None. Nothing of TensorRT runs without a driver."""
     flavour = description["flavour"]
     if driver_problem():
         return why_not_loadable(description, None, None, description["rebuild"])

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.driver import driver_problem
 from zoo.errors import Refused, ZooError, closest
 from zoo.runtime.arrays import DeviceArray, Shape, Source, byte_count, read_source
-from zoo.runtime.cuda import Buffer, Cuda, Device, Stream, driver_problem, provider
+from zoo.runtime.cuda import Buffer, Cuda, Device, Stream, provider
 
 if TYPE_CHECKING:
     from zoo.trt import Api

@@ -14,20 +14,31 @@ from zoo.errors import ZooError
 
 def run(
     model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
-    layers: Annotated[bool, typer.Option("--layers", help="Compare every layer too, and name the first that differs.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare every layer too, and name the first that differs.")
+    ] = False,
     fp16: Fp16 = False,
     bf16: Bf16 = False,
     weights: WeightsOption = None,
-    golden: Annotated[Path | None, typer.Option("--golden", help="Compare with this golden file instead of the reference: needs no PyTorch.", show_default=False)] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            "--golden",
+            help="Compare with this golden file instead of the reference: needs no PyTorch.",
+            show_default=False,
+        ),
+    ] = None,
     size: Size = None,
     device: Annotated[str, typer.Option("--device", help="cpu or gpu.")] = "cpu",
-    html: Annotated[Path | None, typer.Option("--html", help="Also write the report as a web page.", show_default=False)] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write the report as a web page.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Proves MODEL: every output (with --layers every layer) within 4 x what the reference itself loses in fp32.
 
-    --fp16 and --bf16 are compared with our own fp32: at most 2 x what the reference loses. Without --weights both sides get
-    calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
+    --fp16 and --bf16 are compared with our own fp32: at most 2 x what the reference loses. Without --weights both
+    sides get calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
     """
     from zoo.verify import report as reports
 
@@ -64,7 +75,9 @@ def _prove(
     api = load("tensorrt" if device == "gpu" else "rtx")
     if golden is not None:
         if precision != "fp32" or size:
-            raise ZooError("a golden file holds the reference's fp32 at its own size: leave --fp16, --bf16 and --size away")
+            raise ZooError(
+                "a golden file holds the reference's fp32 at its own size: leave --fp16, --bf16 and --size away"
+            )
         return proof.prove_golden(entry, api, find_weights(entry, weights), *load_golden(golden, entry.name), **how)
     proof.require_reference()
     source = find_weights(entry, weights) if weights is not None else None
@@ -75,8 +88,8 @@ def _prove(
 
 def _on_gpu() -> dict[str, Any]:
     """How to execute on the GPU: TensorRT's own kernels, TF32 off."""
+    from zoo.driver import device_name
     from zoo.runtime.engines import execute_on_gpu
-    from zoo.trt import device_name
 
     return {"execute": execute_on_gpu, "executor": f"TensorRT on {device_name()}"}
 

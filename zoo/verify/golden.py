@@ -1,7 +1,7 @@
 """Golden files: inputs with what the reference made of them, so that a machine without PyTorch can prove itself.
 
-A golden file is a safetensors file that holds "images" and, for every output, "float32/NAME" and "float64/NAME" from the
-reference's runs in those precisions: enough for the same rule as with the reference at hand.
+A golden file is a safetensors file that holds "images" and, for every output, "float32/NAME" and "float64/NAME" from
+the reference's runs in those precisions: enough for the same rule as with the reference at hand.
 """
 
 from __future__ import annotations

@@ -78,10 +78,14 @@ def prove(
     ref32 = run_reference(module, images, "float32", taps=bool(taps))
     if precision == "fp32":
         ref64 = run_reference(module, images, "float64", taps=bool(taps))
-        return Proof(model.name, precision, weights.name, executor, compare_runs(ours, ref32, ref64, taps, definition.folded))
+        return Proof(
+            model.name, precision, weights.name, executor, compare_runs(ours, ref32, ref64, taps, definition.folded)
+        )
     half = execute(define(model, weights, api, shape, Precision(precision)), [], images)
     ref16 = run_reference(module, images, HALVES[precision])
-    return Proof(model.name, precision, weights.name, executor, compare_half(half, ours, ref16, ref32, HALVES[precision]))
+    return Proof(
+        model.name, precision, weights.name, executor, compare_half(half, ours, ref16, ref32, HALVES[precision])
+    )
 
 
 def prove_golden(

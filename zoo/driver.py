@@ -1,0 +1,56 @@
+"""The CUDA driver, asked through ctypes: whether it is there and what GPU it sees. Never raises, never crashes.
+
+TensorRT and CUDA packages may crash or hang on a machine without a driver, so this is asked before any of them is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+
+@functools.cache
+def driver_problem() -> str | None:
+    """Why no GPU can be used on this machine, in a few words, or None. Never raises, never crashes."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver was found (libcuda.so.1)"
+    code, count = driver.cuInit(0), ctypes.c_int(0)
+    if code == 0:
+        code = driver.cuDeviceGetCount(ctypes.byref(count))
+    if code != 0:
+        name = ctypes.c_char_p()
+        driver.cuGetErrorName(code, ctypes.byref(name))
+        return f"the NVIDIA driver does not start ({(name.value or b'').decode() or code})"
+    return None if count.value else "the NVIDIA driver sees no GPU"
+
+
+def has_driver() -> bool:
+    """True when the CUDA driver works and sees a GPU."""
+    return driver_problem() is None
+
+
+@functools.cache
+def _device() -> tuple[str, str] | None:
+    """Name and compute capability of GPU 0, asked from the driver; None without one."""
+    if not has_driver():
+        return None
+    cuda = ctypes.CDLL("libcuda.so.1")
+    name, major, minor = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
+    cuda.cuDeviceGetName(name, len(name), 0)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)  # … _MINOR
+    return name.value.decode(), f"{major.value}.{minor.value}"
+
+
+def device_name() -> str | None:
+    """The GPU's name, such as "NVIDIA H200"; None without a driver."""
+    device = _device()
+    return device[0] if device else None
+
+
+def compute_capability() -> str | None:
+    """The GPU's compute capability, such as "9.0"; None without a driver."""
+    device = _device()
+    return device[1] if device else None
