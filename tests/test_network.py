@@ -333,7 +333,7 @@ def resnet_weights(name: str, rtx: Api, **replaced: np.ndarray) -> Weights:
 @pytest.mark.parametrize("name", ["resnet34", "resnet50"])
 def test_weights_of_another_variant_are_recognised(name: str, rtx: Api) -> None:
     model = get_model(name)
-    with pytest.raises(ZooError, match="; these are the weights of resnet18, not of resnet34: use that name$"):
+    with pytest.raises(ZooError, match=f"; these are the weights of resnet18, not of {name}: use that name$"):
         define(model, resnet_weights("resnet18", rtx), rtx, (1, *model.input))
 
 

@@ -118,7 +118,7 @@ def run(
 
 
 def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:
-    """The shapes that the options ask for: a fixed batch and size, or a profile (what is missing equals its neighbour)."""
+    """The shapes that the options ask for: a fixed batch and size, or a profile (what lacks equals its neighbour)."""
     from zoo.api import input_shapes
     from zoo.engine.shapes import Shapes, parse_shape, parse_size
 
