@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 
 from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json
 from zoo.errors import ZooError
+
+AHEAD = 8  # drawn frames that may wait to be written
 
 
 def run(
@@ -52,7 +55,7 @@ def run(
     """
     from zoo.api import load
     from zoo.engine.shapes import parse_size
-    from zoo.runtime.predict import Predictor
+    from zoo.runtime.predict import make_predictor
     from zoo.tasks import Options
 
     if device not in ("auto", "cpu", "gpu"):
@@ -66,7 +69,8 @@ def run(
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note("the weights are random: so are the answers")
-        items, bad = _predict_all(Predictor(session, options), sources, save, quiet=as_json)
+        with make_predictor(session, options) as predictor:
+            items, bad = _predict_all(predictor, sources, save, quiet=as_json)
         results = {
             "model": session.model.name,
             "weights": session.weights,
@@ -87,28 +91,42 @@ def run(
 def _predict_all(
     predictor: Any, sources: list[str], save: Path, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`."""
+    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`.
+
+    Three threads overlap: one decodes ahead, this one predicts, one draws and writes.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from zoo.runtime.predict import ahead
     from zoo.tasks.gallery import Gallery
     from zoo.tasks.images import BadSource, open_sources
 
-    items, bad = [], []
-    with Gallery(save) as gallery:
-        for frame in open_sources(sources):
+    bad: list[dict[str, str]] = []
+    pending: deque[Any] = deque()
+    items: list[dict[str, Any]] = []
+
+    def finish(frame: Any, prediction: Any) -> dict[str, Any]:
+        path = gallery.add(frame, predictor.task.draw(frame.image, prediction.result))
+        if not quiet:
+            _print(frame, prediction, predictor.task, path)
+        return _record(frame, prediction, predictor.task, path)
+
+    with Gallery(save) as gallery, ThreadPoolExecutor(1) as drawing:  # one thread: frames stay in order
+        for frame in ahead(open_sources(sources)):
             if isinstance(frame, BadSource):
                 bad.append({"source": frame.name, "error": frame.message})
                 note(f"error: {frame.message}")
                 continue
-            prediction = predictor(frame.image)
-            path = gallery.add(frame, predictor.task.draw(frame.image, prediction.result))
-            items.append(_record(frame, prediction, predictor.task, path))
-            if not quiet:
-                _print(frame, prediction, predictor.task, path)
+            pending.append(drawing.submit(finish, frame, predictor(frame.image)))
+            while len(pending) > AHEAD:  # a slow disk must not fill the memory with frames
+                items.append(pending.popleft().result())
+        items += [future.result() for future in pending]
     return items, bad
 
 
 def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any]:
     position = {"frame": frame.index} if frame.is_video else {}
-    steps = {key: round(getattr(prediction, f"{key}_ms"), 3) for key in ("preprocess", "inference", "postprocess")}
+    steps = {name: round(value, 3) for name, value in prediction.ms.items()}
     size = {"width": frame.image.shape[1], "height": frame.image.shape[0]}
     return {
         "source": frame.name,
@@ -122,13 +140,12 @@ def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any
 
 def _print(frame: Any, prediction: Any, task: Any, path: Path) -> None:
     where = f"{frame.name} frame {frame.index}" if frame.is_video else frame.name
-    steps = f"{prediction.preprocess_ms:.1f} + {prediction.inference_ms:.1f} + {prediction.postprocess_ms:.1f} ms"
-    lines = task.describe(prediction.result)
+    steps = " + ".join(f"{value:.1f}" for value in prediction.ms.values()) + " ms"
     if frame.is_video:
         print(f"{where}: {len(prediction.result)} results ({steps})")
         return
     print(f"{where} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {path}")
-    for line in lines:
+    for line in task.describe(prediction.result):
         print(f"  {line}")
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from zoo.api import Session
 from zoo.tasks import Options, Task, get_task
 from zoo.tasks.labels import labels_for
-from zoo.tasks.preprocess import preprocess
+from zoo.tasks.preprocess import Placement, preprocess
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture gave: results (see the task), and the milliseconds of each step."""
+    """What one picture gave: results (see the task), and the milliseconds of each step.
+
+    On the GPU all steps are one CUDA graph, so that `ms` has a single entry.
+    """
 
     result: list[Any]
-    preprocess_ms: float
-    inference_ms: float
-    postprocess_ms: float
+    ms: dict[str, float]
 
 
 class Predictor:
@@ -34,18 +39,109 @@ class Predictor:
         self.task: Task = get_task(session.model.task, session.model.iou)
 
     def __call__(self, image: np.ndarray) -> Prediction:
+        """The results for one picture."""
         start = time.perf_counter()
         pixels, placement = preprocess(image, self.session.preprocess, self.session.size)
         prepared = time.perf_counter()
-        outputs = self.session(pixels[None])
+        outputs = {name: np.asarray(value)[0] for name, value in self.session(pixels[None]).items()}
         inferred = time.perf_counter()
-        one = {name: np.asarray(value)[0] for name, value in outputs.items()}
-        result = self.task.decode(one, placement, self._labels(one), self.options)
-        done = time.perf_counter()
-        steps = [(b - a) * 1e3 for a, b in ((start, prepared), (prepared, inferred), (inferred, done))]
-        return Prediction(result, *steps)
+        labels = labels_for(_class_count(outputs), self.session.labels)
+        result = self.task.decode(outputs, placement, labels, self.options)
+        steps = (start, prepared, inferred, time.perf_counter())
+        names = ("preprocess", "inference", "postprocess")
+        return Prediction(result, {name: (b - a) * 1e3 for name, a, b in zip(names, steps, steps[1:])})
 
-    def _labels(self, outputs: dict[str, np.ndarray]) -> Sequence[str]:
-        """One name per class: the weights' own, else the well-known ones for that many classes."""
-        classes = outputs["scores" if "scores" in outputs else "logits"].shape[0]
-        return labels_for(classes, self.session.labels)
+    def close(self) -> None:
+        """Frees what the predictor made; the session stays open."""
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class GpuPredictor(Predictor):
+    """The same with preprocessing and decoding in CUDA kernels around the engine, frame to result on one stream."""
+
+    def __init__(self, session: Session, options: Options = Options()) -> None:
+        from zoo.runtime.pipeline import FramePipeline
+
+        super().__init__(session, options)
+        iou = session.model.iou if options.iou is None else options.iou
+        self._pipeline = FramePipeline(
+            session.executor,  # type: ignore[arg-type]
+            session.preprocess,
+            size=session.size,
+            conf=options.conf,
+            iou=iou,
+            max_det=options.max_det,
+        )
+
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """The results for one picture."""
+        start = time.perf_counter()
+        found = self._pipeline(image)
+        milliseconds = {"total": (time.perf_counter() - start) * 1e3}
+        if isinstance(found, dict):
+            logits = found["logits"][0]
+            labels = labels_for(len(logits), self.session.labels)
+            nowhere = Placement((1.0, 1.0), (0, 0), (image.shape[1], image.shape[0]))  # a class has no place
+            return Prediction(self.task.decode({"logits": logits}, nowhere, labels, self.options), milliseconds)
+        from zoo.tasks.detect import Detection
+
+        labels = labels_for(self._classes(), self.session.labels)
+        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist())
+        result = [Detection(labels[index], index, score, tuple(box)) for box, score, index in rows]
+        return Prediction(result, milliseconds)
+
+    def _classes(self) -> int:
+        return self.session.executor.outputs["scores"].shape[1]  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._pipeline.close()
+
+
+def make_predictor(session: Session, options: Options = Options()) -> Predictor:
+    """The predictor for where the session runs and what its network takes."""
+    on_gpu = hasattr(session.executor, "cuda") and session.model.input[0] == 3
+    return (GpuPredictor if on_gpu else Predictor)(session, options)
+
+
+def _class_count(outputs: dict[str, np.ndarray]) -> int:
+    return outputs["scores" if "scores" in outputs else "logits"].shape[0]
+
+
+def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
+    """`items`, fetched by a thread of its own up to `depth` ahead: decoding then overlaps what the caller does."""
+    done = object()
+    waiting: queue.Queue[Any] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stop.is_set():
+            try:
+                return waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def fetch() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stop.is_set():
+                    return
+            put(done)
+        except BaseException as error:  # raised again where the items are used
+            put(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    try:
+        while (item := waiting.get()) is not done:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
