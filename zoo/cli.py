@@ -41,7 +41,7 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
         app.command(context_settings={"help_option_names": ["-h", "--help"]})(function)
         try:
-            app(prog_name=f"python -m {_module_name(function)}")
+            app(prog_name=_program(function))
         except ZooError as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -53,11 +53,13 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
     return main
 
 
-def _module_name(function: Callable[..., None]) -> str:
-    """The command's module as typed: `zoo.list`, also when it runs as __main__."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    name = spec.name if spec else function.__module__
-    return name.removesuffix(".__main__")
+def _program(function: Callable[..., None]) -> str:
+    """The command as typed: `python -m zoo.list`, or `python scripts/gen_wts.py` for a script."""
+    main = sys.modules["__main__"]
+    if function.__module__ == "__main__" and main.__spec__ is None:
+        return f"python {sys.argv[0]}"
+    name = main.__spec__.name if main.__spec__ else function.__module__
+    return f"python -m {name.removesuffix('.__main__')}"
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
