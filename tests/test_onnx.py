@@ -386,6 +386,29 @@ def test_more_than_an_onnx_file_holds_is_refused(walk: Any, monkeypatch: pytest.
         walk(lay)
 
 
+def test_large_weights_can_be_kept_apart_without_a_copy(walk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "LARGEST", 1000)
+    table, row = normal(40, 251), normal(1, 10)
+
+    def lay(network: Any, trt: Any) -> Any:
+        x = network.add_input("x", trt.float32, (2, 40))
+        product = network.add_matrix_multiply(
+            x, trt.MatrixOperation.NONE, constant(network, table), trt.MatrixOperation.NONE
+        ).get_output(0)
+        first = network.add_slice(product, (0, 0), (2, 10), (1, 1)).get_output(0)
+        return network.add_elementwise(first, constant(network, row), trt.ElementWiseOperation.SUM).get_output(0)
+
+    weights: dict[str, np.ndarray] = {}
+    model = walk(lay, weights=weights)
+    (name,) = weights
+    assert np.shares_memory(weights[name], table) and model.ByteSize() < 2000
+    options = onnxruntime.SessionOptions()
+    options.add_external_initializers([name], [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name])])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    x = normal(2, 40)
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], (x @ table)[:, :10] + row, rtol=1e-4, atol=1e-4)
+
+
 def test_files_are_written_whole_or_not_at_all(walk: Any, tmp_path: Path) -> None:
     def lay(network: Any, trt: Any) -> Any:
         return network.add_unary(network.add_input("x", trt.float32, (2,)), trt.UnaryOperation.ABS).get_output(0)

@@ -14,6 +14,7 @@ from zoo.errors import ZooError
 
 OPSET, IR_VERSION = 20, 9  # 20 is the first with Gelu and with GridSample in three dimensions
 LARGEST = 2**31 - 2**20  # protobuf ends at 2 GB; the rest is left for the nodes
+SMALL = 1024  # bytes up to which a constant may be a shape, that must be in the model itself
 
 Half = Literal["declared", "float", "round"]
 # What an operand can be: the name of a value, integers, an array, or None for an optional input that is not given.
@@ -175,16 +176,28 @@ class Graph:
         sizes = self.op("Shape", value, dtype=INT64)
         return sizes if list(axes) == list(range(len(shape))) else self.op("Gather", sizes, list(axes), dtype=INT64)
 
-    def finish(self) -> onnx.ModelProto:
-        """Write the nodes and the constants that they use."""
+    def finish(self, weights: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
+        """Write the nodes and the constants that they use; the large ones go into `weights` instead, if given."""
         graph = self.model.graph
         graph.node.extend(self.nodes)
         wanted = [name for node in self.nodes for name in node.input] + [output.name for output in graph.output]
-        used = dict.fromkeys(name for name in wanted if name in self.constants)
-        size = sum(self.constants[name].nbytes for name in used)
+        used = {name: self.constants[name] for name in wanted if name in self.constants}
+        apart = {name: array for name, array in used.items() if weights is not None and _can_be_apart(array)}
+        size = sum(array.nbytes for name, array in used.items() if name not in apart)
         if size > LARGEST:
             raise ZooError(f"the network holds {size / 2**30:.1f} GiB of weights; an ONNX file ends at 2 GiB")
-        for name in used:
-            array = self.constants[name]
-            graph.initializer.add(name=name, data_type=_CODES[array.dtype], dims=array.shape, raw_data=array.tobytes())
+        for name, array in used.items():
+            tensor = graph.initializer.add(name=name, data_type=_CODES[array.dtype], dims=array.shape)
+            if name in apart:
+                tensor.data_location = TensorProto.EXTERNAL
+                tensor.external_data.add(key="location", value="memory")
+            else:
+                tensor.raw_data = array.tobytes()
+        if weights is not None:
+            weights.update(apart)
         return self.model
+
+
+def _can_be_apart(array: np.ndarray) -> bool:
+    """Large, and of a type that numpy itself has (bfloat16 is not)."""
+    return array.nbytes > SMALL and array.dtype.kind in "fiu"

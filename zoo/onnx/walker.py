@@ -24,6 +24,7 @@ def to_onnx(
     arrays: Mapping[tuple[str, str], np.ndarray] = {},
     taps: Iterable[str] = (),
     half: Half = "declared",
+    weights: dict[str, np.ndarray] | None = None,
 ) -> onnx.ModelProto:
     """Translate a network that `trt` (the module tensorrt or tensorrt_rtx) holds; the network is only read.
 
@@ -38,6 +39,8 @@ def to_onnx(
         silently computes in fp32 where it has none. "float" computes in fp32, with the weights rounded as they are.
         "round" computes in fp32 and rounds after every layer, so that an overflow gives inf. In the last two, 16-bit
         inputs and outputs of the network are fp32.
+    weights: a dictionary that takes the large constants, by name, instead of the model, which then refers to them as
+        external data. Nothing is copied (they stay views of what the network points to) and no limit of 2 GiB applies.
 
     Raises ZooError for a layer or an option that has no translation, and for more than 2 GiB of weights.
     """
@@ -62,7 +65,7 @@ def to_onnx(
             raise ZooError(f"the network has no tensor named {name!r} to tap{closest(name, walk.graph.values)}")
     for tensor in (*outputs, *(tensors[name] for name in taps)):
         walk.output(tensor)
-    return walk.graph.finish()
+    return walk.graph.finish(weights)
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:

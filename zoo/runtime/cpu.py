@@ -27,16 +27,22 @@ class CpuSession:
     ) -> None:
         import onnxruntime
 
+        taps = list(taps)
         names = [definition.taps[tap].name for tap in taps]
-        model = to_onnx(definition.network, definition.api.trt, arrays=definition.arrays, taps=names, half=half)
+        network, api, arrays = definition.network, definition.api, definition.arrays
+        weights: dict[str, np.ndarray] = {}
+        model = to_onnx(network, api.trt, arrays=arrays, taps=names, half=half, weights=weights)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # its warnings are about optimisations that it skips
         options.intra_op_num_threads = threads
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
+        self._alive = definition, values  # the session computes with their memory
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         outputs = [output.name for output in self._session.get_outputs()]
-        self._names = outputs[: len(outputs) - len(names)] + list(taps)
+        self._names = outputs[: len(outputs) - len(names)] + taps
         self.shape = tuple(self._session.get_inputs()[0].shape)
-        self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {definition.api.name} network"
+        self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {api.name} network"
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs (and taps) by name for float32 images (N, C, H, W)."""
