@@ -39,9 +39,8 @@ MIN_DEPENDENCE = 1e-2
 def row_of(name: str) -> dict[str, Any]:
     """The model's row; without one the test fails with the row to add."""
     if name not in ROWS:
-        size = list(get_model(name).input)
-        pytest.fail(f"tests/models.toml lacks {name}; add, with the count that upstream publishes and a small input:\n\n"
-                    f"[{name}]\ninput = {size}\nparams = 0\n", pytrace=False)  # fmt: skip
+        row = f"[{name}]\ninput = {list(get_model(name).input)}\nparams = 0\n"
+        pytest.fail(f"tests/models.toml lacks {name}; add its row, with upstream's count:\n\n{row}", pytrace=False)
     return ROWS[name]
 
 
