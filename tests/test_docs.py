@@ -1,8 +1,9 @@
 """The documents hold: their commands run and print what they show, their Python runs, their links and tables are right.
 
 Blocks marked `console` are run in a copy of the project, one copy for each section that has any: lines that begin with
-"$ " are commands, the others must appear in the command's output in this order. Numbers that depend on the machine (with
-a decimal point, a percentage, "N x") match any other. A command that shows FAILED must exit with 1, others with 0.
+"$ " are commands, the others must appear in the command's output in this order. Numbers that depend on the machine
+(with a decimal point, a percentage, "N x") match any other. A command that shows FAILED must exit with 1, any other
+with 0.
 """
 
 from __future__ import annotations
