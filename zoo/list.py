@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli import Json, command, print_json
+from zoo.errors import ZooError
 from zoo.registry import Model, get_model, list_models
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -20,6 +21,9 @@ def run(
     """Lists the models: name, task, parameters, input, reference, precisions, aliases."""
     from zoo.trt import load
 
+    tasks = sorted({get_model(name).task for name in list_models()})
+    if task not in (None, *tasks):
+        raise ZooError(f"no model has the task '{task}'; the tasks are {', '.join(tasks)}")
     api = load("rtx")
     rows = [_row(get_model(name), api) for name in list_models(pattern, task)]
     if as_json:

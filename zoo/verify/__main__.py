@@ -71,6 +71,8 @@ def _prove(
     entry = get_model(name)
     if device not in ("cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
+    if layers and precision != "fp32":
+        raise ZooError("layers are compared in fp32, where every error has a bound: leave --layers or --fp16/--bf16 away")
     how = _on_gpu() if device == "gpu" else {}
     api = load("tensorrt" if device == "gpu" else "rtx")
     if golden is not None:
