@@ -226,6 +226,8 @@ class Net:
         errors = log.drain()
         if errors or any(n < -1 for n in shape):
             raise self._refused(op, inputs, errors)
+        if 0 in shape:  # TensorRT takes it and fails far from here, if at all
+            raise self._refused(op, inputs, f"the result would be empty, {shape}")
         return tensor
 
     def _constrain(self, layer: Layer) -> None:

@@ -200,7 +200,7 @@ def _draw_parameters(module: nn.Module, generator: torch.Generator) -> None:
             scale = torch.empty(len(parameter)).uniform_(-3, 1, generator=generator).exp2() / 0.85  # rms 1
             parameter.mul_(scale.view(-1, *[1] * (parameter.ndim - 1)))
         else:  # embeddings, tokens, layer scales
-            parameter.normal_(0, 0.5, generator=generator)
+            parameter.normal_(0, 0.02, generator=generator)
 
 
 @torch.no_grad()
