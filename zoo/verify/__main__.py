@@ -72,7 +72,7 @@ def _prove(
     if device not in ("cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
     if layers and precision != "fp32":
-        raise ZooError("layers are compared in fp32, where every error has a bound: leave --layers or --fp16/--bf16 away")
+        raise ZooError("layers have a bound in fp32 only: leave --layers away, or --fp16 and --bf16")
     how = _on_gpu() if device == "gpu" else {}
     api = load("tensorrt" if device == "gpu" else "rtx")
     if golden is not None:
