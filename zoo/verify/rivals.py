@@ -1,0 +1,288 @@
+"""PyTorch as a rival: `python -m zoo.verify.rivals` serves one client that measures, through stdin and stdout.
+
+Each line in is a command, each line out its answer, both JSON objects. `zoo.runtime.contest` is the client; it may run
+under another interpreter, with other versions of everything. Arrays travel as safetensors files.
+
+Both rivals take float32 images and give float32 outputs, as our engines do, compute in channels_last in the wanted
+precision, and replay a CUDA graph of the whole:
+
+    torch     the reference as published, eager, with cuDNN's autotuner on
+    compile   the same under torch.compile (inductor, default mode, static shapes, weights frozen, so that BatchNorms
+              are folded into convolutions); "max-autotune" is left out, since it tunes for minutes per model
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from zoo.errors import ZooError
+from zoo.verify.pretrained import load_state
+from zoo.verify.reference import (
+    _forget_grids,
+    _outputs,
+    calibrated,
+    load_reference,
+    sample_images,
+    state_arrays,
+)
+
+Pick = Callable[[Any], tuple[torch.Tensor, ...]]
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+WARM = 3
+
+
+class Whole(nn.Module):
+    """The reference from float32 images to float32 outputs in our form, computed in `dtype` and `layout`."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, layout: torch.memory_format, pick: Pick) -> None:
+        super().__init__()
+        self.module, self.dtype, self.layout, self.pick = module, dtype, layout, pick
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = self.module(images.to(self.dtype, memory_format=self.layout))
+        return tuple(output.float() for output in self.pick(result))
+
+
+def _pick_tensor(result: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (result,)
+
+
+def _pick_ultralytics(result: Any) -> tuple[torch.Tensor, ...]:
+    return result[0][:, :4], result[0][:, 4:]
+
+
+def _pick_yolov5(result: Any) -> tuple[torch.Tensor, ...]:
+    rows = result[0].transpose(1, 2)
+    return rows[:, :4], rows[:, 4:5] * rows[:, 5:]
+
+
+def picker(module: nn.Module, result: Any) -> tuple[list[str], Pick]:
+    """The outputs' names, and the function that takes them from what the reference returns; checked on `result`."""
+    expected = _outputs(module, result)
+    yolov5 = type(module).__module__.startswith("yolov5.")
+    pick = _pick_tensor if isinstance(result, torch.Tensor) else _pick_yolov5 if yolov5 else _pick_ultralytics
+    for value, found in zip(expected.values(), pick(result), strict=True):
+        assert torch.equal(value, found)
+    return list(expected), pick
+
+
+class Worker:
+    """What the commands do. `device` is the GPU; the CPU, where a measurement is wall time, is for tests."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.rivals: dict[str, Callable[[], tuple[torch.Tensor, ...]]] = {}
+        self._kept: list[Any] = []  # graphs and what they read and write
+        self._stream = torch.cuda.Stream() if device == "cuda" else None
+
+    # Commands: each takes the keys of its line as keywords and returns the answer
+
+    def about(self) -> dict[str, Any]:
+        on_gpu = self.device.type == "cuda"
+        return {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "gpu": torch.cuda.get_device_name() if on_gpu else None,
+            "python": ".".join(map(str, sys.version_info[:3])),
+        }
+
+    def calibrate(self, reference: str, size: list[int], path: str) -> dict[str, Any]:
+        """Writes calibrated random weights of a reference, measured on images of `size` (C, H, W)."""
+        arrays = state_arrays(calibrated(reference, 0, tuple(size)))
+        save_file({name: array.copy() for name, array in arrays.items()}, path)
+        return {"tensors": len(arrays)}
+
+    def load(self, reference: str, classes: int | None, weights: str, shape: list[int], path: str) -> dict[str, Any]:
+        """Loads a reference with weights; writes sample images of `shape` and its fp32 outputs for them to `path`."""
+        self.release()
+        self.module = load_state(load_reference(reference, classes), load_file(weights))
+        images = sample_images(shape[0], tuple(shape[1:]), 1)
+        self.module.to(self.device)
+        self.images = torch.from_numpy(images).to(self.device)
+        self._set_tf32(False)
+        with torch.no_grad():
+            _forget_grids(self.module)
+            result = self.module(self.images)
+            self.names, self.pick = picker(self.module, result)
+            outputs = {name: value.float().cpu().numpy() for name, value in zip(self.names, self.pick(result))}
+        save_file({"images": images} | {f"output/{name}": value.copy() for name, value in outputs.items()}, path)
+        return {"outputs": self.names}
+
+    def export(self, path: str, precision: str) -> dict[str, Any]:
+        """Writes the reference as ONNX, opset 17, static shape; inside in `precision`, float32 at both ends."""
+        module = self._whole(precision, torch.preserve_format)
+        torch.backends.mha.set_fastpath_enabled(False)  # the fused operator has no ONNX counterpart
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    module, (self.images,), path, dynamo=False, opset_version=17, do_constant_folding=True,
+                    input_names=["images"], output_names=self.names,
+                )  # fmt: skip
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+        return {"bytes": Path(path).stat().st_size}
+
+    def prepare(self, kind: str, precision: str) -> dict[str, Any]:
+        """Makes a rival ready: "torch" or "compile"."""
+        self._set_tf32(precision == "tf32")
+        torch.backends.cudnn.benchmark = True
+        module: Any = self._whole(precision, torch.channels_last)
+        with torch.no_grad():
+            module(self.images)  # anchors are made at the first call, which is not to be compiled
+            if kind == "compile":
+                module = self._compiled(module)
+            self.rivals[kind] = self._captured(lambda: module(self.images))
+        return {}
+
+    def outputs(self, kind: str, path: str) -> dict[str, Any]:
+        """Writes what a rival makes of the images."""
+        values = self.rivals[kind]()
+        self._synchronize()
+        save_file({name: value.cpu().numpy().copy() for name, value in zip(self.names, values)}, path)
+        return {}
+
+    def measure(self, kind: str, count: int, lead: int) -> dict[str, Any]:
+        """The milliseconds of `count` runs, each between two events; `lead` runs before them are not measured."""
+        run = self.rivals[kind]
+        if self.device.type != "cuda":
+            return {"ms": [_wall_ms(run) for _ in range(count)]}
+        events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
+        with torch.cuda.stream(self._stream):
+            for _ in range(lead):
+                run()
+            for start, end in events:
+                start.record()
+                run()
+                end.record()
+        torch.cuda.synchronize()
+        return {"ms": [start.elapsed_time(end) for start, end in events]}
+
+    def matrix_rate(self, precision: str, size: int) -> dict[str, Any]:
+        """The best TFLOP/s of ten products of two random size x size matrices."""
+        self._set_tf32(precision == "tf32")
+        a, b = (torch.randn(size, size, device=self.device, dtype=DTYPES[precision]) for _ in range(2))
+        self.rivals["matrix"] = lambda: (a @ b,)
+        times = self.measure("matrix", 10, WARM)["ms"]
+        del self.rivals["matrix"]
+        return {"tflops": 2 * size**3 / min(times) / 1e9}
+
+    def release(self) -> dict[str, Any]:
+        """Frees the rivals and the reference."""
+        self.rivals.clear()
+        self._kept.clear()
+        self.module = self.images = None
+        torch.compiler.reset()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return {}
+
+    # How
+
+    def _whole(self, precision: str, layout: torch.memory_format) -> Whole:
+        dtype = DTYPES[precision]
+        _forget_grids(self.module)
+        module = copy.deepcopy(self.module).to(dtype)
+        if layout == torch.channels_last:
+            torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)
+        return Whole(module, dtype, layout, self.pick).eval()
+
+    def _compiled(self, module: nn.Module) -> Callable[..., Any]:
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
+        compiled = torch.compile(module, dynamic=False)
+        compiled(self.images)
+        return compiled
+
+    def _captured(self, run: Callable[[], tuple[torch.Tensor, ...]]) -> Callable[[], tuple[torch.Tensor, ...]]:
+        """`run` as the replay of a CUDA graph."""
+        if self.device.type != "cuda":
+            return _without_gradients(run)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = run()
+        self._kept.append((graph, outputs, run))
+
+        def replay() -> tuple[torch.Tensor, ...]:
+            graph.replay()
+            return outputs
+
+        return replay
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _set_tf32(self, allowed: bool) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _without_gradients(run: Callable[[], Any]) -> Callable[[], Any]:
+    def call() -> Any:
+        with torch.no_grad():
+            return run()
+
+    return call
+
+
+def _wall_ms(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return (time.perf_counter() - start) * 1e3
+
+
+COMMANDS = ("about", "calibrate", "load", "export", "prepare", "outputs", "measure", "matrix_rate", "release")
+
+
+def serve(worker: Worker, lines: Any, answers: Any) -> None:
+    """Answers each line until there are no more; what fails is answered with {"error": …}."""
+    for line in lines:
+        command = json.loads(line)
+        name = command.pop("do")
+        try:
+            if name not in COMMANDS:
+                raise ZooError(f"'{name}' is no command; they are {', '.join(COMMANDS)}")
+            answer = getattr(worker, name)(**command)
+        except Exception as error:  # whatever PyTorch meets is the client's to report
+            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:1500]}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serves the client on stdin and stdout. Libraries that print get stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    device = os.environ.get("ZOO_RIVAL_DEVICE", "cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        answers.write(json.dumps({"error": f"PyTorch {torch.__version__} sees no GPU"}) + "\n")
+        answers.flush()
+        return
+    worker = Worker(device)
+    answers.write(json.dumps(worker.about()) + "\n")
+    answers.flush()
+    serve(worker, sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()
