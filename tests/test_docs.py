@@ -59,6 +59,11 @@ INSTEAD = {
         "driver|tensorrt",
         "needs a GPU, and says so",
     ),
+    "python -m zoo.bench resnet50 --batch 1,32 --precision fp16 --against onnx,torch": Instead(
+        "python -m zoo.bench lenet5 --batch 1 --precision fp16 --against torch --rounds 1",
+        "driver|tensorrt",
+        "needs a GPU, and says so",
+    ),
     "python -m zoo.verify resnet50 --layers --device gpu": Instead(
         "python -m zoo.verify lenet5 --layers --device gpu", "driver|tensorrt", "needs a GPU, and says so"
     ),
