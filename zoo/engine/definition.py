@@ -118,4 +118,11 @@ class _Zeros(Weights):
         return []
 
     def read(self, name: str, shape: Any) -> np.ndarray:
-        return np.zeros(tuple(shape), np.float32)
+        return np.zeros(tuple(shape), np.float32).view(_Untouched)
+
+
+class _Untouched(np.ndarray):
+    """Zeros whose arithmetic gives zeros without computing them: folding a convolution would touch all its memory."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> np.ndarray:
+        return np.zeros(np.broadcast_shapes(*map(np.shape, inputs)), np.float32).view(_Untouched)
