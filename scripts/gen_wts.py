@@ -12,7 +12,6 @@ opened, and is refused without --unpickle: give that for files that you trust.
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,24 +105,15 @@ def from_random(model: Model, seed: int) -> tuple[dict[str, np.ndarray], None]:
 
 def from_checkpoint(path: Path, unpickle: bool) -> tuple[dict[str, np.ndarray], list[str] | None]:
     """The tensors of a .safetensors file, a state_dict, or (with `unpickle`) a pickled ultralytics or yolov5 model."""
-    import torch
-
     if not path.is_file():
         raise ZooError(f"no checkpoint {path}; give the path of a .pt, .pth or .safetensors file")
     if path.suffix == ".safetensors":
         weights = load_weights(path)
-        return {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()}, _classes(
-            weights.metadata
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=not unpickle)
-    except pickle.UnpicklingError:
-        raise ZooError(
-            f"{path} holds more than plain tensors, and opening it can run code; if you trust it, add --unpickle"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, ImportError, AttributeError) as error:
-        raise ZooError(f"{path} cannot be opened as a PyTorch checkpoint: {str(error).splitlines()[0]}") from None
-    return _tensors(content, path)
+        arrays = {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()}
+        return arrays, _classes(weights.metadata)
+    from zoo.verify.pretrained import open_checkpoint
+
+    return _tensors(open_checkpoint(path, unpickle), path)
 
 
 def _tensors(content: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str] | None]:
