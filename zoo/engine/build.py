@@ -43,7 +43,7 @@ def build(
     definition = define(model, weights, api, shapes.network, precision)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
     data = compile_network(definition, shapes, level=level, tf32=tf32, timing_cache=timing_cache)
-    return Engine(data, describe(definition, model.configured(weights), shapes, data))
+    return Engine(data, describe(definition, model.configured(weights), shapes, data, level, tf32))
 
 
 def compile_network(

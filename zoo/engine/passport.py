@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def description_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def describe(definition: Definition, model: Model, shapes: Shapes, data: bytes) -> dict[str, Any]:
+def describe(
+    definition: Definition, model: Model, shapes: Shapes, data: bytes, level: int | None = None, tf32: bool = False
+) -> dict[str, Any]:
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
     outputs = [definition.network.get_output(i) for i in range(definition.network.num_outputs)]
@@ -55,6 +58,8 @@ def describe(definition: Definition, model: Model, shapes: Shapes, data: bytes) 
         "compute_capability": compute_capability() if not api.rtx else None,  # RTX compiles for all from Ampere on
         "gpu": device_name() if not api.rtx else None,
         "precision": definition.precision.name,
+        "level": level,
+        "tf32": tf32,
         "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
         "outputs": {o.name: {"dtype": "float32", "shape": list(o.shape)} for o in outputs},
         "preprocess": to_dict(model.preprocess),
@@ -63,7 +68,7 @@ def describe(definition: Definition, model: Model, shapes: Shapes, data: bytes) 
         "weights": {"file": weights.name, "sha256": weights.digest()},
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "rebuild": rebuild_command(model.name, definition, shapes),
+        "rebuild": rebuild_command(model.name, definition, shapes, level, tf32),
     }
 
 
@@ -72,7 +77,9 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
     return json.loads(metadata["classes"]) if "classes" in metadata else None
 
 
-def rebuild_command(name: str, definition: Definition, shapes: Shapes) -> str:
+def rebuild_command(
+    name: str, definition: Definition, shapes: Shapes, level: int | None = None, tf32: bool = False
+) -> str:
     """The command line that builds this engine again on the machine that runs it."""
     text = {
         key: "x".join(map(str, shape)) for key, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max))
@@ -81,7 +88,8 @@ def rebuild_command(name: str, definition: Definition, shapes: Shapes) -> str:
     if not shapes.dynamic:
         size = f"--batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
     precision = "" if definition.precision.name == "fp32" else f" --{definition.precision.name}"
-    return f"python -m zoo.build {name}{precision} --weights {definition.weights.name} {size}"
+    options = ("" if level is None else f" --level {level}") + (" --tf32" if tf32 else "")
+    return f"python -m zoo.build {name}{precision}{options} --weights {shlex.quote(definition.weights.name)} {size}"
 
 
 def load_description(engine: str | Path) -> dict[str, Any]:
