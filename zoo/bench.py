@@ -34,7 +34,8 @@ def run(
     torch_python: Annotated[
         str,
         typer.Option(
-            "--torch-python", help="Interpreter that has PyTorch, for the rivals. Default: this one.",
+            "--torch-python",
+            help="Interpreter that has PyTorch, for the rivals. Default: this one.",
             show_default=False,
         ),
     ] = "",
@@ -52,7 +53,9 @@ def run(
     timing_cache: Annotated[
         Path | None,
         typer.Option(
-            "--timing-cache", "--timingCacheFile", help="Kernel timings: read if there, then written.",
+            "--timing-cache",
+            "--timingCacheFile",
+            help="Kernel timings: read if there, then written.",
             show_default=False,
         ),
     ] = None,
@@ -61,9 +64,7 @@ def run(
     warmup: Annotated[int, typer.Option("--warmup", "--warmUp", min=1, help="Runs before the first turn.")] = 200,
     inspect: Annotated[
         Path | None,
-        typer.Option(
-            "--inspect", help="Folder for what TensorRT's inspector says of the engines.", show_default=False
-        ),
+        typer.Option("--inspect", help="Folder for what TensorRT's inspector says of the engines.", show_default=False),
     ] = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Also write the rows with timm's column names.", show_default=False)
@@ -170,12 +171,12 @@ def title(result: Result) -> str:
 def table(results: list[Result]) -> str:
     """All rows as a Markdown table. The ratio is our median over the rival's: below 1, ours is faster."""
     lines = [
-        "| model | precision | batch | contestant | median ms | p99 ms | ours / this | images/s | differs | ready in s |",
+        "| model | precision | batch | contestant | median ms | p99 ms | ours / this | images/s | differs | ready s |",
         "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for r in results:
         cells = [r.model, r.precision, str(r.batch), f"{r.name} ({r.runtime})" if r.runtime else r.name]
-        if r.problem:
+        if r.compute is None:
             cells += ["did not take part", "", "", "", "", ""]
         else:
             differs = "" if r.difference is None else f"{r.difference:.1e}"
@@ -194,7 +195,7 @@ def csv_text(results: list[Result], header: dict[str, Any], level: int | None) -
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for r in results:
-        if r.problem:
+        if r.compute is None:
             continue
         height, width = r.size
         writer.writerow({

@@ -1,6 +1,6 @@
 """The proof of the models on this machine's GPU, against golden files (see goldens.py): no PyTorch is needed.
 
-    python tests/gpu/prove.py --pack .gpu/goldens --out results [--models resnet18,vgg16] [--jobs 5] [--limit-seconds 540]
+    python tests/gpu/prove.py --pack .gpu/goldens --out results [--models resnet18,vgg16] [--limit-seconds 540]
     python tests/gpu/prove.py --report results/*.jsonl
 
 For every model, in a process of its own: an fp32 engine (TF32 off, batches 1 to 8) against the reference, each row of a
@@ -9,6 +9,8 @@ our own fp32, and for some models every layer. Each result is one line of OUT/pr
 that an interrupted run loses nothing. `--device cpu` runs the definitions with onnxruntime instead: a check of the
 golden files. Exit status 1 when something is out of its bound or did not finish.
 """
+
+# ruff: noqa: E402  (it runs from a checkout, without installation)
 
 from __future__ import annotations
 
@@ -119,7 +121,14 @@ def prove_model(model: Model, pack: Path, on: OnCpu | OnGpu, say: Say) -> None:
     session = on.session(model, golden, Shapes.static(golden.images.shape), "fp16")
     built = time.perf_counter() - start
     report = compare_half(session(golden.images), ours, golden.ref16, golden.ref32)
-    say({"stage": "fp16", "ok": report.ok, "build_s": built, "outputs": [_figures(row, "float16") for row in report.outputs]})
+    say(
+        {
+            "stage": "fp16",
+            "ok": report.ok,
+            "build_s": built,
+            "outputs": [_figures(row, "float16") for row in report.outputs],
+        }
+    )
     session.close()
 
     if golden.ref64.taps:
@@ -238,9 +247,7 @@ class Run:
         command = [sys.executable, __file__, "--pack", str(args.pack), "--one", model, "--device", args.device]
         command += ["--level", str(args.level)]
         with tempfile.TemporaryFile("w+") as errors:
-            child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-            )
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
             timer = threading.Timer(seconds, lambda: os.killpg(child.pid, signal.SIGKILL))
             timer.start()
             assert child.stdout is not None
@@ -274,8 +281,8 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 def table(records: list[dict[str, Any]]) -> str:
     """All results as a Markdown table, a line for each output of each model."""
     lines = [
-        "| model | output | fp32 error | reference's | ratio | fp16 error | reference's | ratio | layers: median, largest "
-        "ratio | batch 8 = 1 | reloaded | build s |",
+        "| model | output | fp32 error | reference's | ratio | fp16 error | reference's | ratio "
+        "| layers: median, largest ratio | batch 8 = 1 | reloaded | build s |",
         "| --- | --- " + "| ---: " * 6 + "| --- | --- | --- | ---: |",
     ]
     for model in dict.fromkeys(r["model"] for r in records if "model" in r):
@@ -294,7 +301,9 @@ def _line(model: str, output: str, stages: Mapping[str, Any]) -> str:
         cells += _cells(row)
     layers, batch, again = stages.get("layers"), stages.get("batch"), stages.get("reload")
     cells.append(f"{layers['count']}: {layers['median_ratio']:.2f}, {layers['largest_ratio']:.2f}" if layers else "")
-    cells.append("" if not batch else "same bits" if batch["same_bits"] else f"{batch['difference_of_bound']:.2f} of bound")
+    cells.append(
+        "" if not batch else "same bits" if batch["same_bits"] else f"{batch['difference_of_bound']:.2f} of bound"
+    )
     cells.append("" if not again else "same bits" if again["same_bits"] else "**other bits**")
     cells.append(" + ".join(f"{stages[s]['build_s']:.0f}" for s in ("fp32", "fp16") if s in stages))
     return f"| {' | '.join(cells)} |"

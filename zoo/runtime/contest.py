@@ -216,14 +216,17 @@ def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: 
     api.log.drain()
     builder = trt.Builder(api.log.logger)
     network = builder.create_network(_creation_flags(api))
-    parser = trt.OnnxParser(network, api.log.logger)
-    if not parser.parse_from_file(str(path)):
-        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise Refused(f"{api.name} refused the ONNX file: {'; '.join(reasons) or api.log.drain()}")
+    _parse(trt.OnnxParser(network, api.log.logger), path, api)
     config = builder_config(api, builder, shapes, level=options.level, tf32=precision == "tf32")
     if not api.strong and precision == "fp16":
         config.set_flag(trt.BuilderFlag.FP16)
     return _compile(api, builder, network, config, options)
+
+
+def _parse(parser: Any, path: Path, api: Api) -> None:
+    if not parser.parse_from_file(str(path)):
+        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        raise Refused(f"{api.name} refused the ONNX file: {'; '.join(reasons) or api.log.drain()}")
 
 
 def _compile(api: Api, builder: Any, network: Any, config: Any, options: Options) -> bytes:
@@ -251,22 +254,22 @@ def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
 
 def side_by_side(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """The layers of two engines in two columns of a Markdown table, in the order of execution."""
-    rows = [[_layer_line(layer) for layer in info.get("Layers", [])] for info in (ours, theirs)]
+    rows = [[_layer_line(entry) for entry in info.get("Layers", [])] for info in (ours, theirs)]
     height = max(map(len, rows))
     left, right = (column + [""] * (height - len(column)) for column in rows)
     lines = [f"| {len(rows[0])} layers of ours | {len(rows[1])} layers from ONNX |", "| --- | --- |"]
     return "\n".join(lines + [f"| {a} | {b} |" for a, b in zip(left, right)]) + "\n"
 
 
-def _layer_line(layer: Any) -> str:
-    if isinstance(layer, str):  # an engine built without details
-        return layer
+def _layer_line(entry: Any) -> str:
+    if isinstance(entry, str):  # an engine built without details
+        return entry
     ends = [
-        ", ".join(str(end.get("Format/Datatype") or end.get("Format") or "") for end in layer.get(key, []))
+        ", ".join(str(end.get("Format/Datatype") or end.get("Format") or "") for end in entry.get(key, []))
         for key in ("Inputs", "Outputs")
     ]
-    tactic = str(layer.get("TacticName") or layer.get("LayerType") or "")
-    return f"{layer.get('Name', '')}: {tactic}; {ends[0]} → {ends[1]}".replace("|", "/")
+    tactic = str(entry.get("TacticName") or entry.get("LayerType") or "")
+    return f"{entry.get('Name', '')}: {tactic}; {ends[0]} → {ends[1]}".replace("|", "/")
 
 
 # ---- the contest ----------------------------------------------------------------------------------------------------
@@ -274,29 +277,32 @@ def _layer_line(layer: Any) -> str:
 
 @dataclass
 class Result:
-    """One contestant in one row: times in ms; `difference` is relative L2 from PyTorch's fp32 outputs, if it ran."""
+    """One contestant in one row: times in ms; `difference` is relative L2 from PyTorch's fp32 outputs, if it ran.
+
+    A rival that could not take part has a `problem` instead of times.
+    """
 
     model: str
     precision: str
     batch: int
     size: tuple[int, int]
     name: str
-    runtime: str
-    compute: Spread
-    build_s: float
-    ratio: float  # our median over this one's
-    difference: float | None
     cost: Cost
     clocks: dict[str, str]
+    runtime: str = ""
+    compute: Spread | None = None
+    ratio: float | None = None  # our median over this one's
+    build_s: float | None = None
+    difference: float | None = None
     latency: Latency | None = None  # ours only
     engine_mb: float | None = None
-    problem: str = ""  # a rival that could not take part
+    problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data."""
         data = {key: value for key, value in vars(self).items() if key not in ("compute", "cost", "latency")}
-        data |= {"compute_ms": vars(self.compute), "gmacs": self.cost.macs / 1e9, "bytes": self.cost.bytes}
-        data["param_count"] = self.cost.parameters
+        data |= {"gmacs": self.cost.macs / 1e9, "bytes": self.cost.bytes, "param_count": self.cost.parameters}
+        data["compute_ms"] = None if self.compute is None else vars(self.compute)
         if self.latency is not None:
             data["latency"] = {
                 "queries_per_s": self.latency.queries_per_s,
@@ -420,23 +426,27 @@ class Arena:
         problems: dict[str, str], cost: Cost,
     ) -> list[Result]:  # fmt: skip
         ours = Spread.of(times[OURS]).median
-        row = {"model": model.name, "precision": precision, "batch": shape[0], "size": shape[2:], "clocks": clocks}
+        row: dict[str, Any] = {
+            "model": model.name,
+            "precision": precision,
+            "batch": shape[0],
+            "size": shape[2:],
+            "clocks": clocks,
+        }
         results = []
         for c in contestants:
             if c.name in problems:
                 continue
-            spread, engine = Spread.of(times[c.name]), isinstance(c, EngineContestant)
+            spread = Spread.of(times[c.name])
             results.append(Result(
-                **row, name=c.name, runtime=c.runtime, compute=spread, build_s=c.build_s, cost=cost,
-                ratio=ours / spread.median, difference=differences[c.name],
+                **row, name=c.name, cost=cost, runtime=c.runtime, compute=spread, ratio=ours / spread.median,
+                build_s=c.build_s, difference=differences[c.name],
                 latency=c.replay.latency(self.options.replays, times[OURS]) if c.name == OURS else None,
-                engine_mb=len(c.plan) / 1e6 if engine else None,
+                engine_mb=len(c.plan) / 1e6 if isinstance(c, EngineContestant) else None,
             ))  # fmt: skip
-        nothing = Spread(*[float("nan")] * 7)
         for name, problem in problems.items():
             self.failed.append(f"{model.name} {precision} batch {shape[0]} {name}: {problem}")
-            results.append(Result(**row, name=name, runtime="", compute=nothing, build_s=0, ratio=float("nan"),
-                                  difference=differences.get(name), cost=cost, problem=problem))  # fmt: skip
+            results.append(Result(**row, name=name, cost=cost, difference=differences.get(name), problem=problem))
         return results
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from zoo.network import Definition
+
+if TYPE_CHECKING:
+    from zoo.onnx.reading import Layer
 
 _BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
@@ -35,21 +39,21 @@ def cost_of(definition: Definition, precision: str) -> Cost:
     from zoo.onnx.reading import Layer
 
     network, trt = definition.network, definition.api.trt
-    layers = (Layer(network.get_layer(i), trt, {}) for i in range(network.num_layers))
-    macs = sum(_macs(layer, trt) for layer in layers)
+    nodes = (Layer(network.get_layer(i), trt, {}) for i in range(network.num_layers))
+    macs = sum(_macs(node, trt) for node in nodes)
     ends = [network.get_input(i) for i in range(network.num_inputs)]
     ends += [network.get_output(i) for i in range(network.num_outputs)]
     parameters = sum(math.prod(shape) for shape in definition.parameters.values())
     return Cost(macs, parameters, parameters * _BYTES[precision] + 4 * sum(math.prod(end.shape) for end in ends))
 
 
-def _macs(layer, trt) -> int:  # noqa: ANN001
-    if layer.kind == "CONVOLUTION":
-        layer.downcast(trt)
-        kernel = math.prod(layer.raw.kernel_size_nd)
-        return math.prod(layer.out_shape()) * layer.shape(0)[1] // layer.raw.num_groups * kernel
-    if layer.kind == "MATRIX_MULTIPLY":
-        layer.downcast(trt)
-        transposed = layer.raw.op0 == trt.MatrixOperation.TRANSPOSE
-        return math.prod(layer.out_shape()) * layer.shape(0)[-2 if transposed else -1]
+def _macs(node: Layer, trt: Any) -> int:
+    if node.kind == "CONVOLUTION":
+        node.downcast(trt)
+        kernel = math.prod(node.raw.kernel_size_nd)
+        return math.prod(node.out_shape()) * node.shape(0)[1] // node.raw.num_groups * kernel
+    if node.kind == "MATRIX_MULTIPLY":
+        node.downcast(trt)
+        transposed = node.raw.op0 == trt.MatrixOperation.TRANSPOSE
+        return math.prod(node.out_shape()) * node.shape(0)[-2 if transposed else -1]
     return 0

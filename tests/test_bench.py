@@ -1,0 +1,363 @@
+"""Benchmarks and profiles as far as they can be told without a GPU: costs, statistics, rivals, tables."""
+
+# ruff: noqa: ANN001, ANN201, ANN202  (the fakes stand for interfaces that are typed where they are real)
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import test_runtime_fake as fakes
+
+from zoo import bench
+from zoo.engine.definition import define
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
+from zoo.registry import get_model
+from zoo.runtime import contest, gpu, timing
+from zoo.runtime.contest import Arena, Options, TorchProcess, take_turns
+from zoo.runtime.costs import Cost, cost_of
+from zoo.runtime.cpu import CpuSession
+from zoo.runtime.timing import Latency, Replay, Spread, Stopwatch
+from zoo.trt import Api
+from zoo.weights import RandomWeights
+
+ROOT = Path(__file__).parents[1]
+
+
+# ---- costs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),  # as torchvision's and ultralytics' tables print them (half of ultralytics' FLOPs)
+    [("resnet50", 4.09), ("vit_b_32", 4.41), ("mobilenet_v2", 0.30), ("yolov8n", 8.7 / 2), ("yolov5s", 16.5 / 2)],
+)
+def test_operations_are_those_that_upstream_publishes(rtx: Api, name: str, gmacs: float) -> None:
+    model = get_model(name)
+    cost = cost_of(define(model, RandomWeights(0), rtx, (1, *model.input)), "fp32")
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.012)
+
+
+def test_costs_grow_with_the_batch_and_shrink_with_the_precision(rtx: Api) -> None:
+    model = get_model("lenet5")
+    one, eight = (cost_of(define(model, RandomWeights(0), rtx, (n, 1, 32, 32)), "fp32") for n in (1, 8))
+    half = cost_of(define(model, RandomWeights(0), rtx, (1, 1, 32, 32)), "fp16")
+    # convolutions 6x28x28x25 and 16x10x10x150, matrices 120x400, 84x120 and 10x84
+    assert one.macs == 117_600 + 240_000 + 48_000 + 10_080 + 840
+    assert eight.macs == 8 * one.macs and half.macs == one.macs
+    assert one.bytes == 4 * (61_706 + 32 * 32 + 10) and eight.bytes == 4 * (61_706 + 8 * (32 * 32 + 10))
+    assert half.bytes == 2 * 61_706 + 4 * (32 * 32 + 10)
+
+
+def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
+    assert Cost(macs=5 * 10**9, parameters=1, bytes=10**6).bound_ms(tflops=100, gb_per_s=1000) == pytest.approx(0.1)
+    assert Cost(macs=10**6, parameters=1, bytes=10**9).bound_ms(tflops=100, gb_per_s=1000) == pytest.approx(1.0)
+
+
+# ---- statistics -----------------------------------------------------------------------------------------------------
+
+
+def test_percentiles_are_times_that_were_measured() -> None:
+    spread = Spread.of([float(n) for n in range(200, 0, -1)])
+    assert vars(spread) == {
+        "min": 1, "max": 200, "mean": 100.5, "median": 100.5, "p90": 180, "p95": 190, "p99": 198,
+    }  # fmt: skip
+    assert set(vars(Spread.of([3.0])).values()) == {3.0}
+
+
+def test_the_latency_block_has_trtexecs_words() -> None:
+    steps = [Spread.of([value]) for value in (0.5, 2.0, 0.25, 0.01)]
+    text = str(Latency(499.0, *steps))
+    assert text.splitlines()[:2] == [
+        "Throughput: 499.00 qps",
+        "Latency: min = 2.75 ms, max = 2.75 ms, mean = 2.75 ms, median = 2.75 ms, percentile(90%) = 2.75 ms, "
+        "percentile(95%) = 2.75 ms, percentile(99%) = 2.75 ms",
+    ]
+    for name, value in (("Enqueue Time", 0.01), ("H2D Latency", 0.5), ("GPU Compute Time", 2), ("D2H Latency", 0.25)):
+        assert f"\n{name}: min = {value} ms" in text
+
+
+class Player:
+    """A contestant whose runs take `ms`; it notes its turns."""
+
+    def __init__(self, name: str, ms: float, turns: list[tuple[str, int]]) -> None:
+        self.name, self.ms, self.turns = name, ms, turns
+
+    def measure(self, count: int) -> list[float]:
+        self.turns.append((self.name, count))
+        return [self.ms] * count
+
+
+def test_rounds_take_turns_and_slow_networks_fewer_runs() -> None:
+    turns: list[tuple[str, int]] = []
+    times, _ = take_turns([Player("fast", 0.1, turns), Player("slow", 10.0, turns)], Options(rounds=3, replays=40))
+    assert turns[:4] == [("fast", 5), ("fast", 200), ("slow", 5), ("slow", 50)]  # a warm-up of at most 500 ms
+    first = [("fast", 40), ("slow", 10)]  # a round of at most 100 ms
+    assert turns[4:] == [*first, *first[::-1], *first]
+    assert times == {"fast": [0.1] * 120, "slow": [10.0] * 30}
+
+
+# ---- replays, on a CUDA provider of host memory ---------------------------------------------------------------------
+
+
+class Clock(fakes.FakeCuda):
+    """Time advances by 2 ms with every launch of a graph and by 1 ms with every copy."""
+
+    now = 0.0
+
+    def launch_graph(self, graph, stream) -> None:
+        self.now += 2
+        super().launch_graph(graph, stream)
+
+    def h2d(self, dst, src, stream) -> None:
+        self.now += 1
+        super().h2d(dst, src, stream)
+
+    def d2h(self, dst, src, stream) -> None:
+        self.now += 1
+        super().d2h(dst, src, stream)
+
+    def record(self, event, stream) -> None:
+        super().record(event, stream)
+        event.time = self.now
+
+    def elapsed_ms(self, start, end) -> float:
+        return end.time - start.time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    fake = Clock()
+    monkeypatch.setattr(gpu, "provider", lambda name: fake)
+    fakes.ENGINES[b"plan"] = fakes.FakeEngine(fake, {"images": fakes.PROFILE}, fakes.OUTPUTS, fakes.network)
+    yield fake
+    fakes.ENGINES.clear()
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_a_replay_computes_what_the_session_does(clock: Clock, capturable: bool) -> None:
+    fakes.ENGINES[b"plan"].capturable = capturable
+    with fakes.open_session() as session:
+        replay = Replay(session, {"images": (2, 3, 4, 4)})
+        assert replay.captured == capturable
+        x = fakes.images(2)
+        replay.write({"images": x})
+        fakes.check(replay.outputs(), x)
+        replay.close()
+        replay.close()
+
+
+def test_each_run_is_timed_on_its_own(clock: Clock) -> None:
+    with fakes.open_session() as session:
+        replay = Replay(session, {"images": (2, 3, 4, 4)})
+        launches = clock.launches
+        assert replay.measure(7) == [2.0] * 7
+        assert clock.launches == launches + 7 + timing.LEAD
+        latency = replay.latency(5)
+        steps = (latency.upload, latency.compute, latency.download, latency.total)
+        assert [step.median for step in steps] == [1.0, 2.0, 2.0, 5.0]  # one input, two outputs
+        assert replay.latency(5, [7.0]).compute.median == 7.0
+        replay.close()
+    assert not clock.graphs_alive
+
+
+def test_bandwidth_counts_what_is_read_and_what_is_written(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stopwatch, "__call__", lambda self, work, count, lead=4: [2.0, 1.0, 3.0])
+    assert timing.copy_gb_per_s(clock, nbytes=10**6) == pytest.approx(2.0)
+
+
+# ---- rivals ---------------------------------------------------------------------------------------------------------
+
+
+class Mixed:
+    """TensorRT-RTX to define networks with, the fake to run them."""
+
+    Runtime = staticmethod(fakes.FakeTensorRT.Runtime)
+    TensorFormat = fakes.FakeTensorRT.TensorFormat
+    TensorIOMode = fakes.FakeTensorRT.TensorIOMode
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.ExecutionContextAllocationStrategy = fakes.FakeTensorRT(True).ExecutionContextAllocationStrategy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.fixture(scope="module")
+def torch_on_cpu() -> Iterator[TorchProcess]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_RIVAL_DEVICE", "cpu")
+        torch = TorchProcess()
+    yield torch
+    torch.close()
+
+
+@pytest.fixture
+def ring(clock: Clock, rtx: Api, torch_on_cpu: TorchProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Arena:
+    """An arena whose engines are run by onnxruntime, with a real PyTorch process on the CPU."""
+    api = replace(rtx, trt=Mixed(rtx.trt))  # type: ignore[arg-type]
+
+    def plan_of(run, shapes: Shapes) -> bytes:
+        plan = f"plan {len(fakes.ENGINES)}".encode()
+        outputs = {name: (lambda shape: lambda _: shape)(value.shape) for name, value in
+                   run(np.zeros(shapes.min, np.float32)).items()}  # fmt: skip
+        fakes.ENGINES[plan] = fakes.FakeEngine(
+            clock, {"images": (shapes.min,) * 3}, outputs, lambda arrays: run(arrays["images"].copy())
+        )
+        return plan
+
+    def ours(model, weights, api, shapes, precision, options) -> tuple[bytes, Cost]:
+        definition = define(model, weights, rtx, shapes.network)
+        return plan_of(CpuSession(definition), shapes), cost_of(definition, precision)
+
+    def from_onnx(api, path, shapes, precision, options) -> bytes:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        assert [i.name for i in session.get_inputs()] == ["images"]
+        return plan_of(lambda x: dict(zip(names, session.run(None, {"images": x}))), shapes)
+
+    monkeypatch.setattr(contest, "compile_ours", ours)
+    monkeypatch.setattr(contest, "compile_onnx", from_onnx)
+    return Arena(api, ("onnx", "torch"), torch_on_cpu, tmp_path, Options(rounds=2, replays=3, warmup=3))
+
+
+@pytest.mark.parametrize(("name", "size"), [("lenet5", (32, 32)), ("yolov5n", (96, 96)), ("yolov8n", (96, 96))])
+def test_all_contestants_compute_the_same(ring: Arena, name: str, size: tuple[int, int]) -> None:
+    model = get_model(name)
+    small = replace(model, input=(model.input[0], *(2 * side if model.task == "detect" else side for side in size)))
+    weights = ring.weights(small, None)
+    results = ring.hold(model, weights, "fp32", 2, size)
+    assert [r.name for r in results] == ["zoo", "onnx", "torch"] and not ring.failed
+    assert all(r.difference is not None and 0 <= r.difference < 2e-5 for r in results)
+    assert max(r.difference for r in results if r.difference is not None) > 0
+    ours, onnx, torch = results
+    assert ours.ratio == onnx.ratio == 1.0 and ours.compute == onnx.compute
+    assert len(ours.as_dict()["latency"]) == 5 and torch.latency is None
+    assert torch.ratio == pytest.approx(2.0 / torch.compute.median) and torch.runtime.startswith("PyTorch 2.")
+
+
+def test_a_contestant_that_computes_something_else_is_not_timed(ring: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = contest.compile_onnx
+
+    def wrong(*args: Any) -> bytes:
+        plan = right(*args)
+        function = fakes.ENGINES[plan].function
+        fakes.ENGINES[plan].function = lambda arrays: {k: v * 1.01 for k, v in function(arrays).items()}
+        return plan
+
+    model = get_model("lenet5")
+    weights = ring.weights(model, None)
+    monkeypatch.setattr(contest, "compile_onnx", wrong)
+    results = {r.name: r for r in ring.hold(model, weights, "fp32", 1)}
+    assert results["onnx"].compute is None and "differs by 0.01 from PyTorch" in results["onnx"].problem
+    assert results["torch"].compute is not None and len(ring.failed) == 1
+    assert "did not take part" in bench.table(list(results.values()))
+    assert len(bench.csv_text(list(results.values()), {"gpu": "g", "tensorrt": "t"}, 0).splitlines()) == 3
+    json.loads(json.dumps([r.as_dict() for r in results.values()], allow_nan=False))
+
+    ours = contest.compile_ours
+
+    def wrong_too(*args: Any) -> tuple[bytes, Cost]:
+        plan, cost = ours(*args)
+        fakes.ENGINES[plan].function = lambda arrays: {"logits": np.ones((1, 10), np.float32)}
+        return plan, cost
+
+    monkeypatch.setattr(contest, "compile_ours", wrong_too)
+    with pytest.raises(ZooError, match="lenet5 fp32 batch 1: zoo differs by"):
+        ring.hold(model, weights, "fp32", 1)
+
+
+def test_what_fails_in_pytorch_is_told(ring: Arena) -> None:
+    torch = ring.torch
+    assert torch is not None
+    with pytest.raises(ZooError, match="failed at 'load': ZooError: reference 'nowhere:x' is unknown"):
+        torch("load", reference="nowhere:x", classes=None, weights="/x", shape=[1, 1, 2, 2], path="/y")
+    with pytest.raises(ZooError, match="'dance' is no command"):
+        torch("dance")
+    assert torch("matrix_rate", precision="fp32", size=64)["tflops"] > 0  # it goes on
+
+
+def test_an_interpreter_without_pytorch_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="/no/python does not start"):
+        TorchProcess("/no/python")
+    with pytest.raises(ZooError, match="process ended at 'start': .*No module named 'torch'|zoo\\[reference\\]"):
+        TorchProcess(f"env -i {sys.executable} -S")
+    monkeypatch.setenv("ZOO_RIVAL_DEVICE", "cuda")
+    with pytest.raises(ZooError, match="failed at 'start': PyTorch 2.* sees no GPU"):
+        TorchProcess()
+
+
+def test_random_weights_without_pytorch(rtx: Api, tmp_path: Path) -> None:
+    alone = Arena(rtx, (), None, tmp_path, Options())
+    assert alone.weights(get_model("resnet18"), None).name == "random:0"
+    given = RandomWeights(7)
+    assert alone.weights(get_model("resnet18"), given) is given
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def results() -> list[contest.Result]:
+    row = {"model": "resnet50", "precision": "fp16", "batch": 8, "size": (224, 224), "clocks": {}}
+    cost = Cost(8 * 4_089_184_256, 25_557_032, 10**8)
+    fast, slow = Spread.of([0.5, 0.4, 0.6]), Spread.of([1.0])
+    return [
+        contest.Result(**row, name="zoo", cost=cost, runtime="TensorRT 8.6.0", compute=fast, ratio=1, build_s=3),
+        contest.Result(
+            **row, name="torch", cost=cost, runtime="PyTorch 2", compute=slow, ratio=0.5, build_s=1, difference=1e-3
+        ),
+    ]
+
+
+def test_the_table_has_a_line_for_each_contestant() -> None:
+    lines = bench.table(results()).splitlines()
+    assert lines[2] == "| resnet50 | fp16 | 8 | zoo (TensorRT 8.6.0) | 0.5000 | 0.6000 | 1.000 | 16000 |  | 3.0 |"
+    assert lines[3] == "| resnet50 | fp16 | 8 | torch (PyTorch 2) | 1.0000 | 1.0000 | 0.500 | 8000 | 1.0e-03 | 1.0 |"
+
+
+def test_csv_has_timms_columns() -> None:
+    rows = list(csv.DictReader(io.StringIO(bench.csv_text(results(), {"gpu": "H", "tensorrt": "8.6.0"}, None))))
+    assert rows[0] == {
+        "model": "resnet50", "infer_samples_per_sec": "16000.00", "infer_step_time": "0.5000", "infer_batch_size": "8",
+        "infer_img_size": "224", "param_count": "25.56", "contestant": "zoo", "runtime": "TensorRT 8.6.0",
+        "precision": "fp16", "gpu": "H", "tensorrt": "8.6.0", "level": "default",
+    }  # fmt: skip
+
+
+def test_two_engines_side_by_side() -> None:
+    layer = {
+        "Name": "conv1 + relu", "TacticName": "sm90_xmma", "LayerType": "CaskConvolution",
+        "Inputs": [{"Format/Datatype": "Half NHWC8"}], "Outputs": [{"Format/Datatype": "Half NHWC8"}],
+    }  # fmt: skip
+    lines = contest.side_by_side({"Layers": [layer, "fc"]}, {"Layers": [layer]}).splitlines()
+    assert lines[0] == "| 2 layers of ours | 1 layers from ONNX |"
+    assert lines[2].count("conv1 + relu: sm90_xmma; Half NHWC8 → Half NHWC8") == 2
+    assert lines[3] == "| fc |  |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resnet18", "--batch", "0"], "the batch '0' is not a number from 1 on"),
+        (["resnet18", "--precision", "int3"], "there is no precision 'int3'; choose among fp32, tf32, fp16, bf16"),
+        (["resnet18", "--against", "onxx"], "there is no rival 'onxx'; choose among onnx, torch, compile"),
+        (["resnet19"], "no model is named 'resnet19'"),
+        (["resnet18"], "this measures on a GPU"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: list[str], words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "zoo.bench", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(f"error: .*{re.escape(words)}.*\n", done.stderr)
