@@ -44,7 +44,7 @@ class Shapes:
 
 def parse_size(text: str) -> tuple[int, int]:
     """ "224" or "480x640" (height x width) as (H, W)."""
-    match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text)
+    match = re.fullmatch(r"([0-9]+)(?:[x,]([0-9]+))?", text)
     if not match:
         raise ZooError(f"the size '{text}' is not a number such as 224 nor height x width such as 480x640")
     height = int(match[1])
@@ -53,7 +53,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_shape(text: str) -> Shape:
     """ "8x3x224x224", or trtexec's "images:8x3x224x224"."""
-    digits = text.rpartition(":")[2].split("x")
-    if len(digits) != 4 or not all(d.isdigit() for d in digits):
+    match = re.fullmatch(r"(?:.*:)?" + "x".join([r"([0-9]+)"] * 4), text)
+    if not match:
         raise ZooError(f"the shape '{text}' is not four numbers NxCxHxW such as 8x3x224x224")
-    return tuple(map(int, digits))  # type: ignore[return-value]
+    return tuple(map(int, match.groups()))  # type: ignore[return-value]

@@ -1,0 +1,275 @@
+"""Engines: shapes, building, what TensorRT refuses, passports, rebuilding, timing caches and half-written files."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.engine.build import build, compile_network
+from zoo.engine.passport import Engine, description_path, load_description, load_engine
+from zoo.engine.shapes import Shapes, parse_shape, parse_size
+from zoo.driver import device_name
+from zoo.errors import Refused, ZooError
+from zoo.network import Precision
+from zoo.registry import get_model
+from zoo.runtime.engines import rebuild
+from zoo.trt import Api
+from zoo.weights import load_weights, save_safetensors
+
+LENET = Path(__file__).resolve().parent.parent / "weights" / "lenet5.safetensors"
+PROFILE = Shapes((1, 1, 32, 32), (2, 1, 32, 32), (4, 1, 32, 32))
+PLATFORM = {"size", "sha256"}  # a compiler may lay out the same network in two ways
+
+
+def lenet(api: Api, weights: Path = LENET, shapes: Shapes = PROFILE, precision: str = "fp32", **options: Any) -> Engine:
+    return build(get_model("lenet5"), load_weights(weights), api, shapes, Precision(precision), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def saved(rtx: Api, tmp_path: Path) -> Path:
+    """An engine in a file, with its description."""
+    return lenet(rtx).save(tmp_path / "lenet5.engine")
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Callable[[], list[str]]:
+    """What lies in the folder now, hidden files too."""
+    return lambda: sorted(path.name for path in tmp_path.iterdir())
+
+
+# Shapes
+
+
+@pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("480x640", (480, 640)), ("480,640", (480, 640))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "224x", "-1", "1x2x3", "22 4", "12.5", "٣"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ZooError, match="is not a number such as 224 nor height x width"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["8x3x224x112", "images:8x3x224x112"])
+def test_shapes_are_written_as_trtexec_does(text: str) -> None:
+    assert parse_shape(text) == (8, 3, 224, 112)
+
+
+@pytest.mark.parametrize("text", ["", "8x3x224", "8x3x224x", "8x3x224x-1", "images:", "axbxcxd", "8x3x224x²"])
+def test_what_is_no_shape(text: str) -> None:
+    with pytest.raises(ZooError, match="is not four numbers NxCxHxW"):
+        parse_shape(text)
+
+
+def test_a_profile_varies_where_its_ends_differ() -> None:
+    assert PROFILE.dynamic and PROFILE.network == (-1, 1, 32, 32)
+    assert str(PROFILE) == "1x1x32x32 / 2x1x32x32 / 4x1x32x32"
+    still = Shapes.static((2, 1, 32, 32))
+    assert not still.dynamic and still.network == (2, 1, 32, 32) and str(still) == "2x1x32x32"
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"), [((0, 1, 1), "positive"), ((2, 1, 4), "shrink"), ((1, 5, 4), "shrink"), ((4, 4, 1), "shrink")]
+)
+def test_impossible_profiles(batches: tuple[int, int, int], words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        Shapes(*((n, 1, 32, 32) for n in batches))
+
+
+# Building
+
+
+def test_bf16_needs_strong_types(tensorrt8: Api) -> None:
+    with pytest.raises(ZooError, match=r"TensorRT 8\.6\.0 has no bf16; build with --fp16"):
+        lenet(tensorrt8, precision="bf16")
+
+
+def test_what_tensorrt_refuses_to_compile_is_said_in_its_words(rtx: Api, define_net: Callable[..., Any]) -> None:
+    """A profile with two channels for a network with one."""
+    definition = define_net(lambda net, x: net.done(net.network.add_identity(x), "identity", x), shape=(-1, 1, 3, 3))
+    with pytest.raises(Refused, match=r"refused to compile the network for 1x2x3x3 / 1x2x3x3 / 4x2x3x3: .*images"):
+        compile_network(definition, Shapes(*((n, 2, 3, 3) for n in (1, 1, 4))))
+    assert rtx.log.drain() == ""
+
+
+# Passports
+
+
+def test_a_passport_says_what_the_engine_is(rtx: Api, saved: Path) -> None:
+    engine = load_engine(saved)
+    description = load_description(saved)
+    assert engine.description == description == json.loads(description_path(saved).read_text())
+    assert engine.data == saved.read_bytes() and description["size"] == len(engine.data)
+    assert (description["model"], description["task"], description["precision"]) == ("lenet5", "classify", "fp32")
+    assert (description["flavour"], description["version"], description["gpu"]) == ("rtx", rtx.version, None)
+    assert description["input"] == {
+        "name": "images", "dtype": "float32", "min": [1, 1, 32, 32], "opt": [2, 1, 32, 32], "max": [4, 1, 32, 32],
+    }  # fmt: skip
+    assert description["outputs"] == {"logits": {"dtype": "float32", "shape": [-1, 10]}}
+    assert description["labels"] == list("0123456789") and description["parameters"] == 61_706
+    assert description["weights"] == {"file": str(LENET), "sha256": load_weights(LENET).digest()}
+
+
+def test_no_passport(saved: Path) -> None:
+    description_path(saved).unlink()
+    with pytest.raises(ZooError, match=r"has no description lenet5\.engine\.json beside it; rebuild it"):
+        load_engine(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"", "cannot be read"),
+        (b"[]", "is not the description of an engine"),
+        (b'{"format": "zoo engine 1"}', "is not the description of an engine"),
+        (b'{"format": "another 1", "model": "lenet5"}', "is not the description of an engine"),
+    ],
+)
+def test_a_garbled_passport(saved: Path, content: bytes, words: str) -> None:
+    description_path(saved).write_bytes(content)
+    with pytest.raises(ZooError, match=f"{words}.*rebuild the engine with python -m zoo.build"):
+        load_description(saved)
+
+
+@pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d[:100] + bytes([d[100] ^ 1]) + d[101:], lambda d: b""])
+def test_a_damaged_engine_is_never_loaded(saved: Path, change: Callable[[bytes], bytes]) -> None:
+    good = saved.read_bytes()
+    saved.write_bytes(change(good))
+    with pytest.raises(ZooError, match="is not the engine that its description was written for") as error:
+        load_engine(saved)
+    assert f"{len(good)} expected" in str(error.value) and "python -m zoo.build lenet5" in str(error.value)
+
+
+def test_an_engine_that_is_gone(saved: Path) -> None:
+    saved.unlink()
+    with pytest.raises(
+        ZooError, match="cannot read the engine .*: No such file.*to build it: python -m zoo.build lenet5"
+    ):
+        load_engine(saved)
+
+
+# Rebuilding
+
+
+def same(description: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in description.items() if key not in PLATFORM}
+
+
+@pytest.mark.parametrize("shapes", [PROFILE, Shapes.static((3, 1, 32, 32))], ids=["profile", "static"])
+def test_rebuilding_gives_the_same_engine_again(
+    rtx: Api, tmp_path: Path, shapes: Shapes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.runtime.engines.load", lambda: rtx)  # whatever this machine would choose
+    weights = tmp_path / "my weights.safetensors"
+    weights.write_bytes(LENET.read_bytes())
+    path = lenet(rtx, weights, shapes, "fp16", level=1, tf32=True).save(tmp_path / "lenet5.engine")
+    before = load_description(path)
+    path.write_bytes(b"damaged")
+    said: list[str] = []
+    assert rebuild(path, before, said.append) == path
+    assert same(load_engine(path).description) == same(before)
+    assert any("compiling" in line for line in said)
+
+
+def test_the_rebuild_command_repeats_every_option(rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command is typed as it stands: through the command's own parser."""
+    from zoo import build as command
+
+    weights = tmp_path / "my weights.safetensors"
+    weights.write_bytes(LENET.read_bytes())
+    before = lenet(rtx, weights, precision="bf16", level=2, tf32=True).description
+    python, _, module, *arguments = shlex.split(before["rebuild"])
+    assert (python, module) == ("python", "zoo.build")
+    path = tmp_path / "again.engine"
+    monkeypatch.setattr("sys.argv", [module, *arguments, "--target", "rtx", "-o", str(path)])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    assert end.value.code == 0
+    again = load_engine(path).description
+    assert same(again) == same(json.loads(json.dumps(before)))
+    assert (again["level"], again["tf32"], again["precision"]) == (2, True, "bf16")
+
+
+def test_other_weights_are_not_slipped_into_an_engine(rtx: Api, tmp_path: Path) -> None:
+    weights = load_weights(LENET)
+    arrays = {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()}
+    copy = tmp_path / "w.safetensors"
+    save_safetensors(copy, arrays)
+    path = lenet(rtx, copy).save(tmp_path / "lenet5.engine")
+    before = path.read_bytes()
+    save_safetensors(copy, {**arrays, "fc3.bias": arrays["fc3.bias"] + np.float32(1)})
+    with pytest.raises(ZooError, match="its content differs.*--save-engine"):
+        rebuild(path, load_description(path))
+    assert path.read_bytes() == before
+
+
+# Timing caches
+
+
+def test_a_timing_cache_is_read_again(rtx: Api, tmp_path: Path) -> None:
+    cache = tmp_path / "timing.cache"
+    lenet(rtx, timing_cache=cache)
+    header = json.loads(cache.read_bytes().partition(b"\n")[0])
+    assert header == {"timing_cache": rtx.name, "gpu": device_name() or "none"}
+    assert lenet(rtx, timing_cache=cache).data
+
+
+@pytest.mark.parametrize("header", [b'{"timing_cache": "TensorRT 8.6.1", "gpu": "NVIDIA T4"}', b"\xff rubbish", b""])
+def test_a_timing_cache_of_another_version_or_gpu_is_refused(rtx: Api, tmp_path: Path, header: bytes) -> None:
+    cache = tmp_path / "timing.cache"
+    lenet(rtx, timing_cache=cache)
+    foreign = header + b"\n" + cache.read_bytes().partition(b"\n")[2]
+    cache.write_bytes(foreign)
+    with pytest.raises(
+        ZooError, match=r"the timing cache .*timing\.cache is of .*this is .*name another file"
+    ) as error:
+        lenet(rtx, timing_cache=cache)
+    assert rtx.name in str(error.value) and cache.read_bytes() == foreign
+
+
+# Nothing is half written
+
+
+def test_a_folder_in_the_place_of_the_engine(rtx: Api, tmp_path: Path, inventory: Callable[[], list[str]]) -> None:
+    (tmp_path / "lenet5.engine").mkdir()
+    with pytest.raises(ZooError, match=r"cannot write .*lenet5\.engine: Is a directory"):
+        lenet(rtx).save(tmp_path / "lenet5.engine")
+    assert inventory() == ["lenet5.engine"] and not list((tmp_path / "lenet5.engine").iterdir())
+
+
+def test_a_file_in_the_place_of_the_folder(rtx: Api, tmp_path: Path, inventory: Callable[[], list[str]]) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ZooError, match="cannot write"):
+        lenet(rtx).save(tmp_path / "file" / "lenet5.engine")
+    assert inventory() == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_old_engine(
+    rtx: Api, saved: Path, monkeypatch: pytest.MonkeyPatch, inventory: Callable[[], list[str]]
+) -> None:
+    before = saved.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    engine = lenet(rtx, precision="fp16")
+    monkeypatch.setattr("zoo.files.os.replace", full)
+    with pytest.raises(ZooError, match="No space left on device"):
+        engine.save(saved)
+    assert saved.read_bytes() == before and inventory() == ["lenet5.engine", "lenet5.engine.json"]
+    load_engine(saved)
+
+
+def test_a_refused_build_writes_nothing(rtx: Api, tmp_path: Path, inventory: Callable[[], list[str]]) -> None:
+    with pytest.raises(ZooError):
+        lenet(rtx, shapes=Shapes.static((1, 3, 32, 32)), timing_cache=tmp_path / "timing.cache")
+    assert inventory() == []
