@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from zoo.driver import device_name
 from zoo.engine.build import build, compile_network
 from zoo.engine.passport import Engine, description_path, load_description, load_engine
 from zoo.engine.shapes import Shapes, parse_shape, parse_size
-from zoo.driver import device_name
 from zoo.errors import Refused, ZooError
 from zoo.network import Precision
 from zoo.registry import get_model
