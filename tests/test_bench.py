@@ -25,10 +25,11 @@ from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.registry import get_model
-from zoo.runtime import contest, gpu, timing
+from zoo.runtime import contest, gpu, profiling, timing
 from zoo.runtime.contest import Arena, Options, TorchProcess, take_turns
 from zoo.runtime.costs import Cost, cost_of
 from zoo.runtime.cpu import CpuSession
+from zoo.runtime.profiling import LayerTime, Profile
 from zoo.runtime.timing import Latency, Replay, Spread, Stopwatch
 from zoo.trt import Api
 from zoo.weights import RandomWeights
@@ -361,3 +362,117 @@ def test_mistakes_are_one_sentence(arguments: list[str], words: str) -> None:
     done = subprocess.run([sys.executable, "-m", "zoo.bench", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch(f"error: .*{re.escape(words)}.*\n", done.stderr)
+
+
+# ---- profiles -------------------------------------------------------------------------------------------------------
+
+KNOWN = [
+    "conv1", "relu", "maxpool", "layer1.0.conv1", "layer1.0.relu", "layer1.0.conv2", "layer1.0.add", "layer1.0.relu:1",
+    "layer1.1.cv1.conv", "layer1.1.cv1.act.gate", "layer1.1.cv1.act", "layer1.1.cv2.conv", "layer1.1.cv2.act",
+    "head.ln.weight", "head.ln", "head.fc.matmul", "head.fc", "logits.output",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "covers", "module"),
+    [
+        ("conv1 + relu", ["conv1", "relu"], "conv1 + relu"),
+        ("maxpool", ["maxpool"], "maxpool"),
+        ("layer1.0.conv2 + layer1.0.add + layer1.0.relu:1", KNOWN[5:8], "layer1.0"),
+        ("PWN(PWN(layer1.1.cv1.act.gate), layer1.1.cv1.act)", KNOWN[9:11], "layer1.1.cv1.act"),
+        ("PWN(layer1.0.relu)", ["layer1.0.relu"], "layer1.0.relu"),
+        ("layer1.1.cv1.conv || layer1.1.cv2.conv", ["layer1.1.cv1.conv", "layer1.1.cv2.conv"], "layer1.1"),
+        ("Reformatting CopyNode for Input Tensor 0 to layer1.0.conv1 + layer1.0.relu", KNOWN[3:5], "layer1.0"),
+        ("layer1.0.relu copy", ["layer1.0.relu"], "layer1.0.relu"),
+        ("{ForeignNode[head.ln.weight...head.fc]}", KNOWN[13:17], "head"),
+        ("{ForeignNode[(Unnamed Layer* 3) [Constant]...head.fc]}", ["head.fc"], "head.fc"),
+        ("{ForeignNode[conv1...logits.output]}", KNOWN, profiling.SEVERAL),
+        ("__myl_MulAddResi_myl0_4", [], profiling.UNNAMED),
+        ("layer1", [], profiling.UNNAMED),
+    ],
+)
+def test_fused_layers_find_their_modules(name: str, covers: list[str], module: str) -> None:
+    layers = tuple(profiling.covered(name, KNOWN))
+    assert list(layers) == covers
+    assert LayerTime(name, 1.0, layers).module == module
+
+
+def test_a_foreign_node_leaves_out_what_others_are_named_after() -> None:
+    names = ["{ForeignNode[layer1.1.cv1.conv...head.fc]}", "layer1.1.cv2.conv + layer1.1.cv2.act", "head.fc.matmul"]
+    first, second, third = profiling.assign(names, KNOWN)
+    assert second == ["layer1.1.cv2.conv", "layer1.1.cv2.act"] and third == ["head.fc.matmul"]
+    assert first == ["layer1.1.cv1.conv", "layer1.1.cv1.act.gate", "layer1.1.cv1.act", "head.ln.weight", "head.ln",
+                     "head.fc"]  # fmt: skip
+
+
+@pytest.fixture
+def profile() -> Profile:
+    names = {
+        "Reformatting CopyNode for Input Tensor 0 to conv1 + relu": 0.25, "conv1 + relu": 1.0,
+        "layer1.0.conv1 + layer1.0.relu": 2.0, "layer1.0.conv2 + layer1.0.add": 1.5, "layer1.1.cv1.conv": 3.0,
+        "head.fc": 0.125, "</script><b>": 0.125,
+    }  # fmt: skip
+    rows = zip(names, names.values(), profiling.assign(list(names), KNOWN))
+    return Profile(tuple(LayerTime(name, ms, tuple(covers)) for name, ms, covers in rows), 6.0)
+
+
+def test_times_are_summed_by_module(profile: Profile) -> None:
+    assert profile.sum_ms == 8.0
+    assert profile.groups(1)[:2] == [("layer1", 6.5, 3), ("conv1 + relu", 1.25, 2)]
+    assert dict((name, ms) for name, ms, _ in profile.groups(2))["layer1.0"] == 3.5
+    assert sum(ms for _, ms, _ in profile.groups(3)) == 8.0
+    text = profiling.to_text(profile, 2, top=2)
+    assert text.startswith("6.0000 ms as one CUDA graph; 7 layers one by one take 8.0000 ms")
+    assert re.search(r"layer1\.0 +3\.5000 +43\.8%  2\n", text) and "head.fc " not in text.split("slowest layers")[1]
+    data = json.loads(json.dumps(profiling.to_dict(profile)))
+    assert data["layers"][2]["covers"] == ["layer1.0.conv1", "layer1.0.relu"] and data["whole_ms"] == 6.0
+
+
+def test_the_tree_holds_every_layer_once(profile: Profile) -> None:
+    def leaves(node: dict[str, Any]) -> list[str]:
+        if not node["children"]:
+            return [node["name"]]
+        assert node["ms"] == pytest.approx(sum(child["ms"] for child in node["children"]))
+        return [name for child in node["children"] for name in leaves(child)]
+
+    root = profiling.tree(profile)
+    assert sorted(leaves(root)) == sorted(layer.name for layer in profile.layers)
+    layer1 = next(child for child in root["children"] if child["name"] == "layer1")
+    assert [(child["name"], child["ms"]) for child in layer1["children"]] == [("0", 3.5), ("1", 3.0)]
+
+
+def test_the_page_stands_alone(profile: Profile) -> None:
+    page = profiling.to_html(profile, "resnet <18>", {"gpu": "H & H"})
+    assert "<title>resnet &lt;18&gt;</title>" in page and "<dd>H &amp; H</dd>" in page
+    assert page.count("</script>") == 1 and "&lt;/script&gt;&lt;b&gt;" in page  # a layer's name is no markup
+    assert not re.search(r"(?:src|href)=|https?:|@import", page)
+    data = re.search(r"const network = (.*?);\n", page)
+    assert data and json.loads(data[1])["ms"] == 8.0
+
+
+class FakeProfiler:
+    """The base class that TensorRT's binding has."""
+
+
+def test_layers_are_timed_by_their_medians(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = iter(range(100))
+
+    def execute(context: Any, handle: int) -> bool:
+        if context.profiler is not None:
+            assert handle not in clock.captures
+            run = next(runs)
+            context.profiler.report_layer_time("conv1 + relu", 0.5)
+            context.profiler.report_layer_time("layer1.0.conv1", float(run))
+        return plain(context, handle)
+
+    plain = fakes.FakeContext.execute_async_v3
+    monkeypatch.setattr(fakes.FakeContext, "execute_async_v3", execute)
+    monkeypatch.setattr(fakes.FakeContext, "profiler", None, raising=False)
+    monkeypatch.setattr(fakes.FakeTensorRT, "IProfiler", FakeProfiler, raising=False)
+    with fakes.open_session() as session:
+        found = profiling.profile_session(session, {"images": (2, 3, 4, 4)}, KNOWN, runs=5)
+    assert [(layer.name, layer.ms, layer.module) for layer in found.layers] == [
+        ("conv1 + relu", 0.5, "conv1 + relu"),
+        ("layer1.0.conv1", 5.0, "layer1.0.conv1"),  # runs 3 to 7: the first three warm up
+    ]
+    assert found.whole_ms == 2.0

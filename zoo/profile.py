@@ -1,0 +1,146 @@
+"""`python -m zoo.profile`: where an engine spends its time, by module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.trt import Api
+
+
+def run(
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL|ENGINE", help="A name from python -m zoo.list, or an engine file.")
+    ],
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch", "-b", min=1, help="Batch size. Default: 1, or what the engine was tuned for.", show_default=False
+        ),
+    ] = None,
+    fp16: Fp16 = False,
+    bf16: Bf16 = False,
+    weights: WeightsOption = None,
+    size: Size = None,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
+        ),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--timing-cache",
+            "--timingCacheFile",
+            help="Kernel timings: read if there, then written.",
+            show_default=False,
+        ),
+    ] = None,
+    depth: Annotated[int, typer.Option("--depth", min=1, help="How deep modules are told apart.")] = 2,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs; times are medians.")] = 50,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a web page with all layers.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Times every layer of an engine on this machine's GPU, and sums the times up by PyTorch module path.
+
+    Layers are timed by TensorRT's profiler, which waits after each: use python -m zoo.bench for the whole. Without
+    --weights and without a file of the model's name, the weights are random.
+    """
+    from zoo.engine.shapes import parse_size
+    from zoo.runtime import profiling
+    from zoo.runtime.contest import tensorrt_on_gpu
+    from zoo.runtime.gpu import GpuSession
+    from zoo.runtime.timing import machine
+
+    precision, wanted = precision_name(fp16, bf16), parse_size(size) if size else None
+    api = tensorrt_on_gpu()
+    with progress() as say:
+        if Path(source).is_file():
+            plan, known, shape, title = _from_file(Path(source), api, batch)
+        else:
+            say("building")
+            options = {"level": level, "timing_cache": timing_cache}
+            plan, known, shape, title = _build(source, api, precision, batch or 1, wanted, weights, options)
+        say(f"measuring {runs} runs")
+        with GpuSession(plan, api=api) as session:
+            profile = profiling.profile_session(session, {"images": shape}, known, runs)
+    facts = machine()
+    if html is not None:
+        _write(html, profiling.to_html(profile, title, facts))
+    if as_json:
+        print_json({"title": title, "machine": facts, **profiling.to_dict(profile)})
+    else:
+        print(f"{title}\n{profiling.to_text(profile, depth)}")
+
+
+def _build(
+    name: str, api: Api, precision: Any, batch: int, size: tuple[int, int] | None, weights: str | None,
+    options: dict[str, Any],
+) -> tuple[bytes, list[str], Any, str]:  # fmt: skip
+    """(engine, names of the definition's layers, input shape, title) for a model."""
+    from zoo.api import find_weights, input_shapes
+    from zoo.engine.build import compile_network
+    from zoo.engine.definition import define
+    from zoo.network import Precision
+    from zoo.registry import get_model
+    from zoo.weights import RandomWeights
+
+    model = get_model(name)
+    try:
+        source = find_weights(model, weights)
+    except ZooError:
+        if weights is not None:
+            raise
+        source = RandomWeights(0)
+    shapes = input_shapes(model, batch, size)
+    definition = define(model, source, api, shapes.network, Precision(precision))
+    plan = compile_network(definition, shapes, **options)
+    return plan, _names(definition), shapes.max, f"{model.name} {precision}, input {shapes}"
+
+
+def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, list[str], Any, str]:
+    """The same for an engine file; the names come from the definition of the model that it says it is."""
+    from zoo.engine.definition import define
+    from zoo.engine.passport import load_engine
+    from zoo.network import Precision
+    from zoo.registry import get_model
+    from zoo.runtime.gpu import device_properties, why_not_loadable
+    from zoo.weights import RandomWeights
+
+    engine = load_engine(path)
+    about = engine.description
+    problem = why_not_loadable(about, api, device_properties())
+    if problem:
+        raise ZooError(problem)
+    best = about["input"]["opt"]
+    shape = (batch or best[0], *best[1:])
+    definition = define(get_model(about["model"]), RandomWeights(0), api, shape, Precision(about["precision"]))
+    title = f"{path.name}: {about['model']} {about['precision']}, input {'x'.join(map(str, shape))}"
+    return engine.data, _names(definition), shape, title
+
+
+def _names(definition: Any) -> list[str]:
+    network = definition.network
+    return [network.get_layer(i).name for i in range(network.num_layers)]
+
+
+def _write(path: Path, text: str) -> None:
+    from zoo.files import replacing
+
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()
