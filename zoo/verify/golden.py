@@ -36,7 +36,7 @@ def load_golden(path: str | os.PathLike[str], model: str) -> tuple[np.ndarray, R
             metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise ZooError(f"the golden file {path} cannot be read ({error}); {_MAKE.format(model)}") from None
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT or "model" not in metadata or "images" not in arrays:
         raise ZooError(f"{path} is not a golden file; {_MAKE.format(model)}")
     if metadata["model"] != model:
         raise ZooError(f"{path} is the golden file of {metadata['model']}, not of {model}")

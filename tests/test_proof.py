@@ -1,0 +1,176 @@
+"""`prove` and `prove_golden`: the proofs behind `python -m zoo.verify`, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoo.engine.definition import define
+from zoo.errors import ZooError
+from zoo.network import Definition
+from zoo.registry import get_model
+from zoo.trt import Api
+from zoo.verify.golden import load_golden, save_golden
+from zoo.verify.pretrained import load_state
+from zoo.verify.proof import arrays_of, execute_on_cpu, prove, prove_golden
+from zoo.verify.reference import load_reference, run_reference, sample_images
+from zoo.weights import RandomWeights, from_arrays, load_weights, save_safetensors
+
+LENET = Path(__file__).resolve().parent.parent / "weights" / "lenet5.safetensors"
+SMALL = (64, 96)
+
+
+def lenet_arrays() -> dict[str, np.ndarray]:
+    weights = load_weights(LENET)
+    return {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()}
+
+
+def wrong_from(name: str) -> Callable[[Definition, list[str], np.ndarray], dict[str, np.ndarray]]:
+    """An executor whose numbers are 0.1 % too large from the tap `name` on."""
+
+    def execute(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
+        found = execute_on_cpu(definition, taps, images)
+        right = taps[: taps.index(name)] if name in taps else []
+        return {tap: value if tap in right else value * np.float32(1.001) for tap, value in found.items()}
+
+    return execute
+
+
+# Against the reference
+
+
+def test_without_weights_both_sides_get_calibrated_ones(rtx: Api) -> None:
+    said: list[str] = []
+    proof = prove(get_model("lenet5"), rtx, progress=said.append)
+    assert proof.report.ok and proof.weights == "calibrated random weights, seed 0"
+    assert (proof.model, proof.precision, proof.executor) == ("lenet5", "fp32", "onnxruntime on the CPU")
+    assert [row.name for row in proof.report.outputs] == ["logits"] and not proof.report.taps
+    assert [line.split()[0] for line in said] == ["calibrating", "running", "running"]
+
+
+def test_weights_that_are_given(rtx: Api) -> None:
+    proof = prove(get_model("lenet5"), rtx, load_weights(LENET))
+    assert proof.report.ok and proof.weights == str(LENET)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "yolov8n", "yolov5n"])
+def test_random_weights_by_their_seed(rtx: Api, name: str) -> None:
+    model = get_model(name)
+    errors = []
+    for seed in (1, 2):
+        proof = prove(model, rtx, RandomWeights(seed), size=SMALL)
+        assert proof.report.ok and proof.weights == f"random:{seed}"
+        errors.append([row.error for row in proof.report.outputs])
+    assert errors[0] != errors[1]  # the weights were not the same
+
+
+def test_the_class_count_of_the_weights_is_the_references_too(rtx: Api) -> None:
+    three = {name: array[:3].copy() if name.startswith("fc3") else array for name, array in lenet_arrays().items()}
+    (row,) = prove(get_model("lenet5"), rtx, from_arrays(three)).report.outputs
+    assert row.ok and row.shape == (2, 3)
+
+
+def test_the_size_that_is_wanted(rtx: Api) -> None:
+    rows = {row.name: row for row in prove(get_model("yolov8n"), rtx, size=SMALL).report.outputs}
+    cells = sum((SMALL[0] // stride) * (SMALL[1] // stride) for stride in (8, 16, 32))
+    assert rows["boxes"].shape == (2, 4, cells) and rows["scores"].shape == (2, 80, cells)
+    assert all(row.ok for row in rows.values())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_is_compared_with_our_own_fp32(rtx: Api, precision: str) -> None:
+    proof = prove(get_model("lenet5"), rtx, precision=precision)  # type: ignore[arg-type]
+    (row,) = proof.report.outputs
+    assert proof.report.ok and proof.precision == precision and "our own fp32" in proof.report.rule
+    assert row.error > 1e-5  # it was rounded at all
+
+
+def test_layers_are_compared_in_network_order(rtx: Api) -> None:
+    report = prove(get_model("resnet18"), rtx, layers=True, size=SMALL).report
+    names = [row.name for row in report.taps]
+    assert report.ok and not report.missing and len(names) == len(set(names)) == 40
+    assert names[0] == "bn1" and names[-1] == "fc"
+    assert names.index("layer1.0.bn1") < names.index("layer1.0") < names.index("layer2.0.downsample.1")
+
+
+@pytest.mark.parametrize("start", ["bn1", "layer2.0.bn2", "fc"])
+def test_the_first_layer_that_differs_is_named(rtx: Api, start: str) -> None:
+    report = prove(get_model("resnet18"), rtx, layers=True, size=SMALL, execute=wrong_from(start)).report
+    assert not report.ok and report.first_divergence is not None
+    assert report.first_divergence.name == start
+
+
+def test_without_layers_a_wrong_output_still_fails(rtx: Api) -> None:
+    proof = prove(get_model("lenet5"), rtx, execute=wrong_from(""), executor="a wrong one")
+    assert not proof.report.ok and proof.executor == "a wrong one"
+    assert proof.report.first_divergence is not None and proof.report.first_divergence.name == "logits"
+
+
+def test_weights_that_do_not_fit_are_refused(rtx: Api) -> None:
+    arrays = lenet_arrays()
+    del arrays["fc2.bias"]
+    with pytest.raises(ZooError, match=r"has no 'fc2\.bias'"):
+        prove(get_model("lenet5"), rtx, from_arrays(arrays))
+
+
+# Against a golden file
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What LeNet-5's reference makes of two images with the weights that ship, layer by layer."""
+    path = tmp_path_factory.mktemp("golden") / "lenet5.golden.safetensors"
+    model = get_model("lenet5")
+    module = load_state(load_reference(model.reference), lenet_arrays())
+    images = sample_images(2, model.input, seed=1)
+    runs = [run_reference(module, images, dtype, taps=True) for dtype in ("float32", "float64")]
+    save_golden(path, model.name, images, *runs)
+    return path
+
+
+def test_a_golden_file_gives_back_what_was_stored(golden: Path) -> None:
+    images, ref32, ref64 = load_golden(golden, "lenet5")
+    assert images.shape == (2, 1, 32, 32) and images.dtype == np.float32
+    assert ref32.outputs["logits"].dtype == np.float32 and ref64.outputs["logits"].dtype == np.float64
+    assert list(ref32.outputs) == ["logits"] and {"conv1", "fc3"} <= set(ref64.taps) == set(ref32.taps)
+    assert 0 < np.abs(ref32.outputs["logits"] - ref64.outputs["logits"]).max() < 1e-4
+
+
+def test_a_golden_file_proves_outputs_and_layers(rtx: Api, golden: Path) -> None:
+    proof = prove_golden(get_model("lenet5"), rtx, load_weights(LENET), *load_golden(golden, "lenet5"))
+    assert proof.report.ok and proof.precision == "fp32" and proof.weights == str(LENET)
+    assert {"conv1", "fc3"} <= {row.name for row in proof.report.taps}
+
+
+@pytest.mark.parametrize("changed", ["conv2.bias", "fc2.weight"])
+def test_other_weights_differ_from_their_layer_on(rtx: Api, golden: Path, changed: str) -> None:
+    arrays = lenet_arrays()
+    arrays[changed] = arrays[changed] * np.float32(1.001)
+    report = prove_golden(get_model("lenet5"), rtx, from_arrays(arrays), *load_golden(golden, "lenet5")).report
+    assert not report.ok and report.first_divergence is not None
+    assert report.first_divergence.name == changed.rpartition(".")[0]
+
+
+def test_golden_files_that_are_refused(tmp_path: Path, golden: Path) -> None:
+    with pytest.raises(ZooError, match="is the golden file of lenet5, not of resnet18"):
+        load_golden(golden, "resnet18")
+    with pytest.raises(ZooError, match=r"lenet5\.safetensors is not a golden file; to make one: .*lenet5 --golden"):
+        load_golden(LENET, "lenet5")
+    with pytest.raises(ZooError, match=r"none\.safetensors cannot be read"):
+        load_golden(tmp_path / "none.safetensors", "lenet5")
+    (tmp_path / "cut.safetensors").write_bytes(golden.read_bytes()[:-100])
+    with pytest.raises(ZooError, match=r"cut\.safetensors cannot be read"):
+        load_golden(tmp_path / "cut.safetensors", "lenet5")
+    save_safetensors(tmp_path / "bare.safetensors", {"a": np.zeros(1)}, {"format": "zoo golden 1", "model": "lenet5"})
+    with pytest.raises(ZooError, match=r"bare\.safetensors is not a golden file"):
+        load_golden(tmp_path / "bare.safetensors", "lenet5")
+
+
+def test_what_a_definition_read(rtx: Api) -> None:
+    definition = define(get_model("lenet5"), load_weights(LENET), rtx, (1, 1, 32, 32))
+    found, expected = arrays_of(definition), lenet_arrays()
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
