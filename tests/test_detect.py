@@ -22,7 +22,7 @@ from zoo.trt import Api
 from zoo.verify.compare import compare_runs
 from zoo.weights import RandomWeights, Weights, from_arrays, load_weights, save_wts
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zoo[reference]'")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[reference]'")
 
 from zoo.verify.reference import YOLOV5_HINT, calibrated, run_reference, sample_images, state_arrays  # noqa: E402
 

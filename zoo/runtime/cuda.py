@@ -202,8 +202,8 @@ def _provider(name: str, device: int) -> Cuda:
     try:
         return (CudaPython if name == "cuda-python" else PyCuda)(device)
     except ImportError as error:
-        package = "zoo[gpu]" if name == "cuda-python" else "zoo[pycuda]"
-        raise ZooError(f'{name} cannot be imported ({error}); install it: pip install "{package}"') from error
+        package = ".[gpu]" if name == "cuda-python" else ".[pycuda]"
+        raise ZooError(f'{name} cannot be imported ({error}); install it: pip install -e "{package}"') from error
 
 
 class _PinnedMemory:

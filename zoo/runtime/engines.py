@@ -88,7 +88,7 @@ def require_gpu() -> None:
     if problem:
         raise ZooError(f"{problem}; use --device cpu, which needs none")
     if not installed("tensorrt"):
-        raise ZooError('TensorRT is not installed; to run on the GPU: pip install "zoo[gpu]"; or use --device cpu')
+        raise ZooError('TensorRT is not installed; to run on the GPU: pip install -e ".[gpu]"; or use --device cpu')
 
 
 def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda text: None) -> Path:

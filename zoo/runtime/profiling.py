@@ -320,6 +320,7 @@ function add(node, level, left, width) {
   cell.style.cssText = `left:${100 * left}%;width:${100 * width}%;top:${26 * level}px;background:${colour(node)}`;
   const words = `${node.children.length && node.path ? node.path : node.name}: ${node.ms.toFixed(4)} ms, ` +
     `${(100 * node.ms / network.ms).toFixed(1)} %`;
+  if (width < 0.012) cell.style.padding = 0;
   cell.textContent = node.name;
   cell.title = words;
   cell.onmouseenter = () => { told.textContent = words; };

@@ -36,7 +36,7 @@ try:
     import torch
     from torch import nn
 except ImportError as missing:
-    raise ZooError("PyTorch is not installed, expected it for the reference: pip install 'zoo[reference]'") from missing
+    raise ZooError("PyTorch is not installed, expected it for the reference: pip install -e '.[reference]'") from missing
 
 YOLOV5_HINT = 'pip install --no-deps yolov5==7.0.14 && pip install ultralytics pandas seaborn "setuptools<81"'
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -59,7 +59,7 @@ def load_reference(source: str, classes: int | None = None) -> nn.Module:
     try:
         return load(name, *() if classes is None else (classes,)).eval()
     except ImportError as error:
-        hint = YOLOV5_HINT if kind == "yolov5" else "pip install 'zoo[reference]'"
+        hint = YOLOV5_HINT if kind == "yolov5" else "pip install -e '.[reference]'"
         raise ZooError(f"{error}, expected {kind} for the reference {source!r}: {hint}") from error
 
 

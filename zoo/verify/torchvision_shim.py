@@ -36,7 +36,7 @@ def import_torchvision() -> ModuleType:
 
         torchvision.ops.nms = torchvision.ops.boxes.nms = nms  # its own refuses to run without its library
     except ImportError as error:
-        raise ZooError(f"{error}, expected PyTorch's reference models: pip install 'zoo[reference]'") from error
+        raise ZooError(f"{error}, expected PyTorch's reference models: pip install -e '.[reference]'") from error
     return torchvision
 
 
