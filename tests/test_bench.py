@@ -307,6 +307,25 @@ def test_random_weights_without_pytorch(rtx: Api, tmp_path: Path) -> None:
     assert alone.weights(get_model("resnet18"), given) is given
 
 
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_both_engines_are_compiled_alike(rtx: Api, torch_on_cpu: TorchProcess, tmp_path: Path, precision: str) -> None:
+    model, shapes = get_model("lenet5"), Shapes.static((2, 1, 32, 32))
+    alone = Arena(rtx, ("onnx",), torch_on_cpu, tmp_path, Options(timing_cache=tmp_path / "cache"))
+    weights = alone.weights(model, None)
+    alone._exchange(model, weights, shapes.min)
+    torch_on_cpu("export", path=str(tmp_path / "rival.onnx"), precision=precision)
+    plan, cost = contest.compile_ours(model, weights, rtx, shapes, precision, alone.options)
+    assert len(plan) > cost.parameters * (4 if precision == "fp32" else 2)
+    other = contest.compile_onnx(rtx, tmp_path / "rival.onnx", shapes, precision, alone.options)
+    assert len(other) == pytest.approx(len(plan), rel=0.1)
+    with pytest.raises(ZooError, match="refused the ONNX file"):
+        (tmp_path / "bad.onnx").write_bytes(b"none")
+        contest.compile_onnx(rtx, tmp_path / "bad.onnx", shapes, precision, alone.options)
+    with pytest.raises(ZooError, match="has no ENABLE_TACTIC_HEURISTIC"):
+        contest.compile_ours(model, weights, rtx, shapes, precision, Options(heuristic=True))
+
+
 # ---- tables ---------------------------------------------------------------------------------------------------------
 
 

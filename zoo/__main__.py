@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
+from zoo import bench, build, export, list, profile, run
+from zoo.verify import __main__ as verify
 
-COMMANDS = ("list", "build", "run", "verify", "export", "bench", "profile")
+COMMANDS = {
+    "list": list,
+    "build": build,
+    "run": run,
+    "verify": verify,
+    "export": export,
+    "bench": bench,
+    "profile": profile,
+}
 
 
 def main() -> None:
     """Prints every command with the first line of its help."""
     print("usage: python -m zoo.COMMAND [OPTIONS]; each has --help\n")
-    for name in COMMANDS:
-        module = importlib.import_module(f"zoo.{name}.__main__" if name == "verify" else f"zoo.{name}")
-        print(f"  {name:8} {(module.run.__doc__ or '').splitlines()[0]}")
+    for name, command in COMMANDS.items():
+        print(f"  {name:8} {(command.run.__doc__ or '').splitlines()[0]}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import pickle
@@ -34,7 +35,8 @@ def load_published(source: str) -> tuple[nn.Module, list[str] | None]:
         raise ZooError(f"{source} publishes no weights; train them with its script, or give --checkpoint or --random")
     load_reference(source)  # a missing package or a wrong name gets its own message
     try:
-        return load(name)
+        with contextlib.redirect_stdout(sys.stderr):  # what downloads say is no result
+            return load(name)
     except Exception as error:  # the libraries raise whatever their download meets
         raise ZooError(
             f"the published weights of {source} could not be downloaded ({_first_line(error)}); "
