@@ -20,8 +20,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
 
@@ -57,6 +55,8 @@ class LeNet5(nn.Module):
 
 def pictures() -> tuple[np.ndarray, np.ndarray]:
     """The data set as pictures (1797, 8, 8, 3) uint8, white strokes on black, and the digits that they show."""
+    from sklearn.datasets import load_digits  # here, since proofs import this file for the network alone
+
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1), digits.target
@@ -134,6 +134,8 @@ def write_samples(folder: Path, model: LeNet5, images: np.ndarray, digits: np.nd
 
 
 def main() -> None:
+    from sklearn.model_selection import train_test_split
+
     parser = argparse.ArgumentParser(description="Train LeNet-5 on handwritten digits and write its weights.")
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--output", type=Path, default=ROOT, help="folder that gets weights/ and samples/")
