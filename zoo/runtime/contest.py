@@ -164,8 +164,10 @@ class TorchContestant:
 
     def __init__(self, kind: str, torch: TorchProcess, precision: str) -> None:
         start = time.perf_counter()
-        torch("prepare", kind=kind, precision=precision)
+        ready = torch("prepare", kind=kind, precision=precision)
         self.name, self.runtime, self._torch = kind, f"PyTorch {torch.about['torch']}", torch
+        if kind == "compile" and not ready["frozen"]:
+            self.runtime += ", weights not frozen"
         self.build_s = time.perf_counter() - start
 
     def outputs(self) -> dict[str, np.ndarray]:

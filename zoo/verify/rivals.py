@@ -137,16 +137,17 @@ class Worker:
         return {"bytes": Path(path).stat().st_size}
 
     def prepare(self, kind: str, precision: str) -> dict[str, Any]:
-        """Makes a rival ready: "torch" or "compile"."""
+        """Makes a rival ready: "torch" or "compile". Tells whether the weights could be frozen."""
         self._set_tf32(precision == "tf32")
         torch.backends.cudnn.benchmark = True
         module: Any = self._whole(precision, torch.channels_last)
         with torch.no_grad():
             module(self.images)  # anchors are made at the first call, which is not to be compiled
+            frozen = False
             if kind == "compile":
-                module = self._compiled(module)
+                module, frozen = self._compiled(module)
             self.rivals[kind] = self._captured(lambda: module(self.images))
-        return {}
+        return {"frozen": frozen}
 
     def outputs(self, kind: str, path: str) -> dict[str, Any]:
         """Writes what a rival makes of the images."""
@@ -175,6 +176,7 @@ class Worker:
         """The best TFLOP/s of ten products of two random size x size matrices."""
         self._set_tf32(precision == "tf32")
         a, b = (torch.randn(size, size, device=self.device, dtype=DTYPES[precision]) for _ in range(2))
+        self._synchronize()
         self.rivals["matrix"] = lambda: (a @ b,)
         times = self.measure("matrix", 10, WARM)["ms"]
         del self.rivals["matrix"]
@@ -200,10 +202,21 @@ class Worker:
             torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)
         return Whole(module, dtype, layout, self.pick).eval()
 
-    def _compiled(self, module: nn.Module) -> Callable[..., Any]:
+    def _compiled(self, module: nn.Module) -> tuple[Callable[..., Any], bool]:
+        """The compiled module, and whether with frozen weights; without where inductor cannot freeze them."""
+        import torch._dynamo.config as dynamo
+
+        dynamo.recompile_limit = 1000  # yolov5's forward is compiled block by block, each for several shapes
+        try:
+            return self._compile(module, frozen=True), True
+        except Exception:
+            torch.compiler.reset()
+            return self._compile(module, frozen=False), False
+
+    def _compile(self, module: nn.Module, frozen: bool) -> Callable[..., Any]:
         import torch._inductor.config as inductor
 
-        inductor.freezing = True
+        inductor.freezing = frozen
         compiled = torch.compile(module, dynamic=False)
         compiled(self.images)
         return compiled
