@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,31 @@ def test_a_contestant_that_computes_something_else_is_not_timed(ring: Arena, mon
     monkeypatch.setattr(contest, "compile_ours", wrong_too)
     with pytest.raises(ZooError, match="lenet5 fp32 batch 1: zoo differs by"):
         ring.hold(model, weights, "fp32", 1)
+
+
+def test_the_command_prints_what_was_measured(
+    ring: Arena, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    @contextmanager
+    def arena(api: Any, rivals: Any, options: Any, **others: Any) -> Iterator[Arena]:
+        assert rivals == ["onnx", "torch"] and options.rounds == 2
+        yield ring
+
+    monkeypatch.setattr(contest, "tensorrt_on_gpu", lambda: ring.api)
+    monkeypatch.setattr(contest, "arena", arena)
+    arguments = {"batch": "1,2", "precision": "fp32,tf32", "against": "onnx,torch", "torch_python": "", "weights": None,
+                 "size": None, "level": None, "heuristic": False, "timing_cache": None, "rounds": 2, "replays": 3,
+                 "warmup": 3, "inspect": None, "csv_file": tmp_path / "rows.csv"}  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        bench.run(["lenet5"], **arguments, as_json=False)
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert text.count("weights weights/lenet5.safetensors\nThroughput:") == 4 and "PyTorch 2." in text
+    assert text.count("| lenet5 | tf32 | 2 | ") == 3
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 13
+    with pytest.raises(SystemExit):
+        bench.run(["lenet5"], **{**arguments, "csv_file": None}, as_json=True)
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 12
 
 
 def test_what_fails_in_pytorch_is_told(ring: Arena) -> None:

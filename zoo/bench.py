@@ -96,13 +96,14 @@ def run(
         if not as_json:
             print(describe(header))
         for entry in entries:
-            source = arena.weights(entry, _given(entry, weights))
+            source = arena.weights(entry, contest.given_weights(entry, weights))
             for name in precisions:
                 for count in batches:
                     row = arena.hold(entry, source, name, count, wanted)
                     results += row
                     if not as_json:
-                        print(f"\n{title(row[0])}, weights {source.name}\n{row[0].latency}", flush=True)
+                        lines = [f"{title(row[0])}, weights {source.name}", *clock_words(row[0].clocks)]
+                        print("", *lines, row[0].latency, sep="\n", flush=True)
         for problem in arena.failed:
             note(f"did not take part: {problem}")
     if csv_file is not None:
@@ -135,31 +136,23 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return parse_size(text) if text else None
 
 
-def _given(model: Any, weights: str | None) -> Any:
-    """The weights that were asked for, or a file of the model's name; None when there is neither."""
-    from zoo.api import find_weights
-
-    try:
-        return find_weights(model, weights)
-    except ZooError:
-        if weights is not None:
-            raise
-        return None
-
-
 def describe(header: dict[str, Any]) -> str:
     """The machine in a few lines."""
     lines = [f"{header['gpu']}, driver {header['driver']}, CUDA {header['cuda']}, TensorRT {header['tensorrt']}"]
     if "pytorch" in header:
         torch = header["pytorch"]
         lines.append(f"PyTorch {torch['torch']}, CUDA {torch['cuda']}, cuDNN {torch['cudnn']}")
-    clocks = header["clocks"]
-    if clocks:
-        lines.append(
-            f"SM {clocks['sm_mhz']} of {clocks['max_sm_mhz']} MHz, memory {clocks['memory_mhz']} MHz, "
-            f"{clocks['temperature_c']} °C, {clocks['power_w']} W"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *clock_words(header["clocks"])])
+
+
+def clock_words(clocks: dict[str, str]) -> list[str]:
+    """A line on the GPU's clocks, if they are known."""
+    if not clocks:
+        return []
+    return [
+        f"SM {clocks['sm_mhz']} of {clocks['max_sm_mhz']} MHz, memory {clocks['memory_mhz']} MHz, "
+        f"{clocks['temperature_c']} °C, {clocks['power_w']} W"
+    ]
 
 
 def title(result: Result) -> str:

@@ -87,20 +87,16 @@ def _build(
     options: dict[str, Any],
 ) -> tuple[bytes, list[str], Any, str]:  # fmt: skip
     """(engine, names of the definition's layers, input shape, title) for a model."""
-    from zoo.api import find_weights, input_shapes
+    from zoo.api import input_shapes
     from zoo.engine.build import compile_network
     from zoo.engine.definition import define
     from zoo.network import Precision
     from zoo.registry import get_model
+    from zoo.runtime.contest import given_weights
     from zoo.weights import RandomWeights
 
     model = get_model(name)
-    try:
-        source = find_weights(model, weights)
-    except ZooError:
-        if weights is not None:
-            raise
-        source = RandomWeights(0)
+    source = given_weights(model, weights) or RandomWeights(0)
     shapes = input_shapes(model, batch, size)
     definition = define(model, source, api, shapes.network, Precision(precision))
     plan = compile_network(definition, shapes, **options)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from zoo.api import find_weights
 from zoo.driver import driver_problem
 from zoo.engine.build import attach_timing_cache, builder_config, save_timing_cache, set_precision_flags
 from zoo.engine.definition import INPUT, _creation_flags, define
@@ -123,6 +124,16 @@ def tensorrt_on_gpu() -> Api:
     return load("tensorrt")
 
 
+def given_weights(model: Model, weights: str | None) -> Weights | None:
+    """The weights that were asked for, or those in a file of the model's name; None when there is neither."""
+    try:
+        return find_weights(model, weights)
+    except ZooError as error:
+        if weights is None and str(error).startswith("no weights file"):
+            return None
+        raise
+
+
 # ---- contestants ----------------------------------------------------------------------------------------------------
 
 
@@ -218,11 +229,14 @@ def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: 
     api.log.drain()
     builder = trt.Builder(api.log.logger)
     network = builder.create_network(_creation_flags(api))
-    _parse(trt.OnnxParser(network, api.log.logger), path, api)
+    parser = trt.OnnxParser(network, api.log.logger)  # holds the weights until the build is done
+    _parse(parser, path, api)
     config = builder_config(api, builder, shapes, level=options.level, tf32=precision == "tf32")
     if not api.strong and precision == "fp16":
         config.set_flag(trt.BuilderFlag.FP16)
-    return _compile(api, builder, network, config, options)
+    data = _compile(api, builder, network, config, options)
+    del parser
+    return data
 
 
 def _parse(parser: Any, path: Path, api: Api) -> None:
@@ -251,7 +265,10 @@ def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
     """What TensorRT's inspector says of an engine: its layers, with tactics and formats."""
     engine = api.trt.Runtime(api.log.logger).deserialize_cuda_engine(plan)
     text = engine.create_engine_inspector().get_engine_information(api.trt.LayerInformationFormat.JSON)
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"text": text}
 
 
 def side_by_side(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
