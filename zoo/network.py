@@ -44,6 +44,7 @@ class Definition:
     `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own
     because the host folded them into the next. `parameters` and `buffers`: every weight read, with the shape that the
     definition stated. `arrays`: weights that the network holds but cannot give back (bf16), by (layer name, attribute).
+    `names`: how often each name was used. `ops`: the kinds of op that the network is made of.
     """
 
     api: Api
@@ -57,6 +58,7 @@ class Definition:
     buffers: dict[str, tuple[int, ...]] = field(default_factory=dict)
     arrays: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
+    ops: set[str] = field(default_factory=set)
     has_islands: bool = False
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
 
@@ -213,6 +215,7 @@ class Net:
     def _checked(self, layer: Layer, name: str, op: str, inputs: tuple[Tensor, ...]) -> Tensor:
         """Names the layer and makes TensorRT validate it now; a refusal becomes one exception with TensorRT's words."""
         log = self.definition.api.log
+        self.definition.ops.add(op)
         if layer is None:
             raise self._refused(op, inputs, log.drain())
         layer.name = name

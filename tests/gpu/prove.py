@@ -42,6 +42,7 @@ from zoo.network import Precision, PrecisionName
 from zoo.registry import Model, get_model
 from zoo.trt import Api, load
 from zoo.verify.compare import FACTOR, ROUNDOFF, Row, compare_half, compare_runs, relative_l2
+from zoo.verify.proof import factor_on_cpu, factor_on_gpu
 
 Say = Callable[[dict[str, Any]], None]
 Session = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -53,6 +54,8 @@ MAX_BATCH = 8
 
 class OnCpu:
     """onnxruntime and the network that TensorRT-RTX holds."""
+
+    factor = staticmethod(factor_on_cpu)
 
     def __init__(self, level: int) -> None:
         self.api = load("rtx")
@@ -73,6 +76,8 @@ class OnCpu:
 
 class OnGpu:
     """TensorRT's own engines. The last engine built is kept, for `reload`."""
+
+    factor = staticmethod(factor_on_gpu)
 
     def __init__(self, level: int) -> None:
         self.api: Api = load("tensorrt")
@@ -108,7 +113,7 @@ def prove_model(model: Model, pack: Path, on: OnCpu | OnGpu, say: Say) -> None:
     session = on.session(model, golden, shapes, "fp32")
     built = time.perf_counter() - start
     ours = session(golden.images)
-    report = compare_runs(ours, golden.ref32, golden.ref64, [])
+    report = compare_runs(ours, golden.ref32, golden.ref64, [], factor=allowed(on, model, golden, "fp32"))
     say({"stage": "fp32", "ok": report.ok, "build_s": built, "outputs": [_figures(row) for row in report.outputs]})
     say({"stage": "batch", **compare_batches(session, golden, [row.bound for row in report.outputs])})
     again = on.reload(session, model, pack)
@@ -120,7 +125,9 @@ def prove_model(model: Model, pack: Path, on: OnCpu | OnGpu, say: Say) -> None:
     start = time.perf_counter()
     session = on.session(model, golden, Shapes.static(golden.images.shape), "fp16")
     built = time.perf_counter() - start
-    report = compare_half(session(golden.images), ours, golden.ref16, golden.ref32)
+    report = compare_half(
+        session(golden.images), ours, golden.ref16, golden.ref32, factor=allowed(on, model, golden, "fp16")
+    )
     say(
         {
             "stage": "fp16",
@@ -148,6 +155,11 @@ def compare_batches(session: Session, golden: goldens.Golden, bounds: list[float
             worst = max(worst, relative_l2(together[name][index], value[0]) / bound)
             same = same and np.array_equal(together[name][index], value[0])
     return {"ok": bool(worst <= 1), "difference_of_bound": worst, "same_bits": same}
+
+
+def allowed(on: OnCpu | OnGpu, model: Model, golden: goldens.Golden, precision: PrecisionName) -> float:
+    """How many times the reference's own error the rule allows this network here."""
+    return on.factor(define(model, golden.weights, on.api, golden.images.shape, Precision(precision)))
 
 
 def compare_layers(model: Model, golden: goldens.Golden, on: OnCpu | OnGpu) -> dict[str, Any]:

@@ -92,8 +92,9 @@ def _on_gpu() -> dict[str, Any]:
     """How to execute on the GPU: TensorRT's own kernels, TF32 off."""
     from zoo.driver import device_name
     from zoo.runtime.engines import execute_on_gpu
+    from zoo.verify.proof import factor_on_gpu
 
-    return {"execute": execute_on_gpu, "executor": f"TensorRT on {device_name()}"}
+    return {"execute": execute_on_gpu, "executor": f"TensorRT on {device_name()}", "factor": factor_on_gpu}
 
 
 main = command(run)

@@ -16,6 +16,13 @@ import numpy as np
 FACTOR = 4.0
 HALF_FACTOR = 2.0
 
+# On a GPU both hold, as measured on an H200 with TensorRT 8.6.0 over the whole zoo (docs/benchmarks.md), with two
+# exceptions. TensorRT's tanh is an approximation, good to about 1e-5: LeNet-5 came to 31 x the reference's own error,
+# everything else to at most 2.3 x. And weakly typed TensorRT sums fp16 products in fp16 (its kernels are named
+# f16f16_f16f16_f16), where PyTorch sums in fp32: VGG-13 came to 10.8 x what PyTorch's half run loses.
+TANH_FACTOR = 40.0
+FP16_SUMS_FACTOR = 12.0
+
 # A layer may be exact in the reference by luck (a pooling, a sum of few terms), and noise 0 would allow nothing.
 # Rounding every element once costs up to the unit roundoff of the type: no tensor of that type can be asked for less.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -109,14 +116,19 @@ def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def compare_runs(
-    ours: Mapping[str, np.ndarray], ref32: Run, ref64: Run, order: Sequence[str], folded: Collection[str] = ()
+    ours: Mapping[str, np.ndarray],
+    ref32: Run,
+    ref64: Run,
+    order: Sequence[str],
+    folded: Collection[str] = (),
+    factor: float = FACTOR,
 ) -> Report:
     """Our fp32 outputs and taps against the reference's.
 
     `ours` holds outputs and taps by name, `order` names the taps in network order, `folded` the modules that exist in
     the reference alone because they were folded into the next (a convolution into its BatchNorm).
     """
-    rule = FACTOR, ROUNDOFF["float32"]
+    rule = factor, ROUNDOFF["float32"]
     shared = [name for name in order if name in ref64.taps]
     return Report(
         outputs=_rows(ref64.outputs, ours, ref64.outputs, ref32.outputs, ref64.outputs, *rule, {}),
@@ -127,7 +139,7 @@ def compare_runs(
             if name not in shared and name not in folded and kind not in NO_ARITHMETIC
         ],
         extra=[name for name in order if name not in ref64.taps],
-        rule=f"relative L2 against the float64 reference, at most {FACTOR:g} x what the reference itself loses in fp32",
+        rule=f"relative L2 against the float64 reference, at most {factor:g} x what the reference itself loses in fp32",
     )
 
 
@@ -137,6 +149,7 @@ def compare_half(
     ref_half: Run,
     ref32: Run,
     dtype: Literal["float16", "bfloat16"] = "float16",
+    factor: float = HALF_FACTOR,
 ) -> Report:
     """Our half-precision outputs against our own fp32 ones: at most 2 x what the reference's half run loses.
 
@@ -144,8 +157,8 @@ def compare_half(
     """
     names = list(ref32.outputs)
     return Report(
-        outputs=_rows(names, ours, ours32, ref_half.outputs, ref32.outputs, HALF_FACTOR, ROUNDOFF[dtype], {}),
-        rule=f"relative L2 against our own fp32, at most {HALF_FACTOR:g} x what the reference loses in {dtype}",
+        outputs=_rows(names, ours, ours32, ref_half.outputs, ref32.outputs, factor, ROUNDOFF[dtype], {}),
+        rule=f"relative L2 against our own fp32, at most {factor:g} x what the reference loses in {dtype}",
     )
 
 

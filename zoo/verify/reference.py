@@ -36,7 +36,7 @@ try:
     import torch
     from torch import nn
 except ImportError as missing:
-    raise ZooError("PyTorch is not installed, expected it for the reference: pip install -e '.[reference]'") from missing
+    raise ZooError("PyTorch, the reference, is not installed: pip install -e '.[reference]'") from missing
 
 YOLOV5_HINT = 'pip install --no-deps yolov5==7.0.14 && pip install ultralytics pandas seaborn "setuptools<81"'
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
