@@ -187,7 +187,7 @@ def test_missing_weights_name_the_command_that_makes_them(tmp_path: Path) -> Non
     [
         (lambda t: t.pop("fc2.bias"), ["has no 'fc2.bias'", "(84,)"]),
         (lambda t: t.update({"extra.weight": t["fc3.bias"]}), ["extra.weight", "no use for"]),
-        (lambda t: t.update({"conv1.weight": t["conv1.weight"][:, :, :3]}), ["conv1.weight", "(6, 1, 3, 5)", "1, 5, 5)"]),
+        (lambda t: t.update({"conv1.weight": t["conv1.weight"][:, :, :3]}), ["conv1.weight", "(6, 1, 3, 5)", "5, 5)"]),
     ],
     ids=["missing", "unused", "misshaped"],
 )  # fmt: skip
