@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ def compile_network(
     api, builder = definition.api, definition.builder
     config = builder_config(api, builder, shapes, level=level, tf32=tf32)
     set_precision_flags(definition, config)
-    cache = attach_timing_cache(api, config, timing_cache) if timing_cache else None
+    timings = attach_timing_cache(api, config, timing_cache) if timing_cache else None
     data = builder.build_serialized_network(definition.network, config)
     errors = api.log.drain()
     if data is None:
         raise Refused(f"{api.name} refused to compile the network for {shapes}: {errors or 'no reason given'}")
-    if cache is not None:
-        save_timing_cache(api, cache, timing_cache)
+    if timings is not None:
+        save_timing_cache(api, timings, timing_cache)
     return bytes(data)
 
 
@@ -96,7 +97,15 @@ def set_precision_flags(definition: Definition, config: Any) -> None:
             config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
 
 
-def attach_timing_cache(api: Api, config: Any, path: Path) -> Any:
+@dataclass(frozen=True)
+class TimingCache:
+    """A timing cache in use, with the bytes that it was made from: TensorRT may read them until the build is done."""
+
+    cache: Any
+    data: bytes
+
+
+def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
     """A timing cache on `config`, filled from `path` if that exists and was made by this TensorRT on this GPU.
 
     A cache of another version or GPU is refused: its timings would be silently wrong or silently ignored.
@@ -114,11 +123,12 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> Any:
         raise ZooError(
             f"{api.name} does not accept the timing cache {path}: {api.log.drain()}; delete it or name another"
         )
-    return cache
+    return TimingCache(cache, blob)
 
 
-def save_timing_cache(api: Api, cache: Any, path: Path) -> None:
+def save_timing_cache(api: Api, timings: TimingCache, path: Path) -> None:
     """Writes the cache after a line that says which TensorRT and GPU it holds for."""
+    cache = timings.cache
     with replacing(path) as file:
         file.write(_cache_key(api) + b"\n" + bytes(cache.serialize()))
 

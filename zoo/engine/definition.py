@@ -44,7 +44,7 @@ def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Pr
 def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision) -> Definition:
     api.log.drain()
     builder = api.trt.Builder(api.log.logger)
-    definition = Definition(api, builder, builder.create_network(_creation_flags(api)), weights, precision)
+    definition = Definition(api, builder, builder.create_network(creation_flags(api)), weights, precision)
     net = Net(definition)
     x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
     if x is None:
@@ -55,7 +55,7 @@ def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: P
     return definition
 
 
-def _creation_flags(api: Api) -> int:
+def creation_flags(api: Api) -> int:
     """Strong typing is a flag in TensorRT 10, the only mode later; 8.6 asks for an explicit batch instead."""
     flags = api.trt.NetworkDefinitionCreationFlag
     return 1 << int(flags.STRONGLY_TYPED if api.strong else flags.EXPLICIT_BATCH)

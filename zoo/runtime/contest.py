@@ -27,7 +27,7 @@ import numpy as np
 from zoo.api import find_weights
 from zoo.driver import driver_problem
 from zoo.engine.build import attach_timing_cache, builder_config, save_timing_cache, set_precision_flags
-from zoo.engine.definition import INPUT, _creation_flags, define
+from zoo.engine.definition import INPUT, creation_flags, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
 from zoo.network import Precision
@@ -228,7 +228,7 @@ def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: 
     trt = api.trt
     api.log.drain()
     builder = trt.Builder(api.log.logger)
-    network = builder.create_network(_creation_flags(api))
+    network = builder.create_network(creation_flags(api))
     parser = trt.OnnxParser(network, api.log.logger)  # holds the weights until the build is done
     _parse(parser, path, api)
     config = builder_config(api, builder, shapes, level=options.level, tf32=precision == "tf32")

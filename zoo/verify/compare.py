@@ -16,7 +16,7 @@ import numpy as np
 FACTOR = 4.0
 HALF_FACTOR = 2.0
 
-# On a GPU both hold, as measured on an H200 with TensorRT 8.6.0 over the whole zoo (docs/benchmarks.md), with two
+# On a GPU both hold, as measured on an H200 with TensorRT 8.6.0 over all models but one (docs/benchmarks.md), with two
 # exceptions. TensorRT's tanh is an approximation, good to about 1e-5: LeNet-5 came to 31 x the reference's own error,
 # everything else to at most 2.3 x. And weakly typed TensorRT sums fp16 products in fp16 (its kernels are named
 # f16f16_f16f16_f16), where PyTorch sums in fp32: VGG-13 came to 10.8 x what PyTorch's half run loses.
