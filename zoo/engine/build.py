@@ -65,7 +65,7 @@ def compile_network(
     if data is None:
         raise Refused(f"{api.name} refused to compile the network for {shapes}: {errors or 'no reason given'}")
     if timings is not None:
-        save_timing_cache(api, timings, timing_cache)
+        save_timing_cache(api, timings.cache, timing_cache)
     return bytes(data)
 
 
@@ -126,9 +126,8 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
     return TimingCache(cache, blob)
 
 
-def save_timing_cache(api: Api, timings: TimingCache, path: Path) -> None:
-    """Writes the cache after a line that says which TensorRT and GPU it holds for."""
-    cache = timings.cache
+def save_timing_cache(api: Api, cache: Any, path: Path) -> None:
+    """Writes TensorRT's cache after a line that says which TensorRT and GPU it holds for."""
     with replacing(path) as file:
         file.write(_cache_key(api) + b"\n" + bytes(cache.serialize()))
 

@@ -251,13 +251,13 @@ def _compile(api: Api, builder: Any, network: Any, config: Any, options: Options
         if flag is None:
             raise ZooError(f"{api.name} has no ENABLE_TACTIC_HEURISTIC; use --level 2 instead")
         config.set_flag(flag)
-    cache = attach_timing_cache(api, config, options.timing_cache) if options.timing_cache else None
+    timings = attach_timing_cache(api, config, options.timing_cache) if options.timing_cache else None
     data = builder.build_serialized_network(network, config)
     errors = api.log.drain()
     if data is None:
         raise Refused(f"{api.name} refused to compile: {errors or 'no reason given'}")
-    if cache is not None and options.timing_cache is not None:
-        save_timing_cache(api, cache, options.timing_cache)
+    if timings is not None and options.timing_cache is not None:
+        save_timing_cache(api, timings.cache, options.timing_cache)
     return bytes(data)
 
 
