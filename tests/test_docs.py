@@ -64,6 +64,9 @@ INSTEAD = {
         "driver|tensorrt",
         "needs a GPU, and says so",
     ),
+    "python -m zoo.profile resnet50 --fp16 --html profile.html": Instead(
+        "python -m zoo.profile lenet5 --fp16 --html profile.html", "driver|tensorrt", "needs a GPU, and says so"
+    ),
     "python -m zoo.verify resnet50 --layers --device gpu": Instead(
         "python -m zoo.verify lenet5 --layers --device gpu", "driver|tensorrt", "needs a GPU, and says so"
     ),
