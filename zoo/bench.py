@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli import Json, Size, WeightsOption, command, note, print_json, progress
+from zoo.cli import Json, Level, Size, TimingCache, WeightsOption, command, note, print_json, progress, size_of
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -41,24 +41,11 @@ def run(
     ] = "",
     weights: WeightsOption = None,
     size: Size = None,
-    level: Annotated[
-        int | None,
-        typer.Option(
-            "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
-        ),
-    ] = None,
+    level: Level = None,
     heuristic: Annotated[
         bool, typer.Option("--heuristic", "--heuristics", help="TensorRT 8: guess tactics instead of timing all.")
     ] = False,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--timing-cache",
-            "--timingCacheFile",
-            help="Kernel timings: read if there, then written.",
-            show_default=False,
-        ),
-    ] = None,
+    timing_cache: TimingCache = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each contestant.")] = 20,
     replays: Annotated[int, typer.Option("--replays", min=1, help="Runs per turn; fewer when they are slow.")] = 100,
     warmup: Annotated[int, typer.Option("--warmup", "--warmUp", min=1, help="Runs before the first turn.")] = 200,
@@ -85,7 +72,7 @@ def run(
     batches = [_positive(text) for text in batch.split(",")]
     precisions = _chosen("precision", precision, contest.PRECISIONS)
     rivals = _chosen("rival", against, contest.RIVALS) if against else []
-    wanted = _size(size)
+    wanted = size_of(size)
     api = contest.tensorrt_on_gpu()
     options = contest.Options(level, heuristic, timing_cache, rounds, replays, warmup)
     results: list[Result] = []
@@ -128,12 +115,6 @@ def _chosen(what: str, text: str, known: tuple[str, ...]) -> list[str]:
         if name not in known:
             raise ZooError(f"there is no {what} '{name}'; choose among {', '.join(known)}")
     return names
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    from zoo.engine.shapes import parse_size
-
-    return parse_size(text) if text else None
 
 
 def describe(header: dict[str, Any]) -> str:

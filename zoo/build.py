@@ -8,7 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, progress
+from zoo.cli import (
+    Bf16,
+    Fp16,
+    Json,
+    Level,
+    Size,
+    TimingCache,
+    WeightsOption,
+    command,
+    note,
+    precision_name,
+    print_json,
+    progress,
+    size_of,
+)
 from zoo.errors import ZooError
 
 
@@ -46,21 +60,8 @@ def run(
             show_default=False,
         ),
     ] = None,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--timing-cache",
-            "--timingCacheFile",
-            help="Kernel timings: read if there, then written.",
-            show_default=False,
-        ),
-    ] = None,
-    level: Annotated[
-        int | None,
-        typer.Option(
-            "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
-        ),
-    ] = None,
+    timing_cache: TimingCache = None,
+    level: Level = None,
     tf32: Annotated[
         bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")
     ] = False,
@@ -120,11 +121,11 @@ def run(
 def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:
     """The shapes that the options ask for: a fixed batch and size, or a profile (what lacks equals its neighbour)."""
     from zoo.api import input_shapes
-    from zoo.engine.shapes import Shapes, parse_shape, parse_size
+    from zoo.engine.shapes import Shapes, parse_shape
 
     low, opt, high = profile
     if not any(profile):
-        return input_shapes(model, batch, parse_size(size) if size else None)
+        return input_shapes(model, batch, size_of(size))
     if size or batch != 1:
         raise ZooError("--batch and --size exclude --min-shapes, --opt-shapes and --max-shapes, which say both")
     high = high or opt or low

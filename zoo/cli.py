@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -31,6 +32,19 @@ Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16 (TensorRT 10 or lat
 Size = Annotated[
     str | None,
     typer.Option("--size", "--imgsz", help="Input size: 224, or height x width such as 480x640.", show_default=False),
+]
+
+Level = Annotated[
+    int | None,
+    typer.Option(
+        "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
+    ),
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--timing-cache", "--timingCacheFile", help="Kernel timings: read if there, then written.", show_default=False
+    ),
 ]
 
 
@@ -73,6 +87,13 @@ def precision_name(fp16: bool, bf16: bool) -> str:
     if fp16 and bf16:
         raise ZooError("--fp16 and --bf16 exclude each other; give one")
     return "fp16" if fp16 else "bf16" if bf16 else "fp32"
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of a --size option; None when it was not given."""
+    from zoo.engine.shapes import parse_size
+
+    return parse_size(text) if text else None
 
 
 def print_json(data: Any) -> None:

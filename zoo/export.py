@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json
+from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, size_of
 from zoo.errors import ZooError
 
 
@@ -28,7 +28,6 @@ def run(
     from zoo import onnx
     from zoo.api import find_weights, input_shapes
     from zoo.engine.definition import define
-    from zoo.engine.shapes import parse_size
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.trt import load
@@ -36,7 +35,7 @@ def run(
     if format != "onnx":
         raise ZooError(f"the format is '{format}'; it must be onnx")
     entry = get_model(model)
-    shape = input_shapes(entry, max(batch, 1), parse_size(size) if size else None).opt
+    shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
     precision = Precision(precision_name(fp16, bf16))
     definition = define(entry, find_weights(entry, weights), load("rtx"), (batch, *shape[1:]), precision)
     path = output or Path(f"{entry.name}.onnx")

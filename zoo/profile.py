@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress
+from zoo.cli import (
+    Bf16,
+    Fp16,
+    Json,
+    Level,
+    Size,
+    TimingCache,
+    WeightsOption,
+    command,
+    precision_name,
+    print_json,
+    progress,
+    size_of,
+)
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -28,21 +41,8 @@ def run(
     bf16: Bf16 = False,
     weights: WeightsOption = None,
     size: Size = None,
-    level: Annotated[
-        int | None,
-        typer.Option(
-            "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
-        ),
-    ] = None,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--timing-cache",
-            "--timingCacheFile",
-            help="Kernel timings: read if there, then written.",
-            show_default=False,
-        ),
-    ] = None,
+    level: Level = None,
+    timing_cache: TimingCache = None,
     depth: Annotated[int, typer.Option("--depth", min=1, help="How deep modules are told apart.")] = 2,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs; times are medians.")] = 50,
     html: Annotated[
@@ -55,13 +55,12 @@ def run(
     Layers are timed by TensorRT's profiler, which waits after each: use python -m zoo.bench for the whole. Without
     --weights and without a file of the model's name, the weights are random.
     """
-    from zoo.engine.shapes import parse_size
     from zoo.runtime import profiling
     from zoo.runtime.contest import tensorrt_on_gpu
     from zoo.runtime.gpu import GpuSession
     from zoo.runtime.timing import machine
 
-    precision, wanted = precision_name(fp16, bf16), parse_size(size) if size else None
+    precision, wanted = precision_name(fp16, bf16), size_of(size)
     api = tensorrt_on_gpu()
     with progress() as say:
         if Path(source).is_file():

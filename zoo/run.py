@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json
+from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, size_of
 from zoo.errors import ZooError
 
 AHEAD = 8  # drawn frames that may wait to be written
@@ -54,14 +54,13 @@ def run(
     could.
     """
     from zoo.api import load
-    from zoo.engine.shapes import parse_size
     from zoo.runtime.predict import make_predictor
     from zoo.tasks import Options
 
     if device not in ("auto", "cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
     options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
-    wanted = parse_size(size) if size else None
+    wanted = size_of(size)
     gpu = {"cuda": cuda, "graphs": cuda_graph, "auto_rebuild": auto_rebuild}
     with load(
         model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False), **gpu

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress
+from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress, size_of
 from zoo.errors import ZooError
 
 
@@ -62,7 +62,6 @@ def _prove(
     name: str, layers: bool, precision: Any, weights: str | None, golden: Path | None, size: str | None, device: str
 ) -> Any:
     from zoo.api import find_weights
-    from zoo.engine.shapes import parse_size
     from zoo.registry import get_model
     from zoo.trt import load
     from zoo.verify import proof
@@ -83,7 +82,7 @@ def _prove(
         return proof.prove_golden(entry, api, find_weights(entry, weights), *load_golden(golden, entry.name), **how)
     proof.require_reference()
     source = find_weights(entry, weights) if weights is not None else None
-    wanted = parse_size(size) if size else None
+    wanted = size_of(size)
     with progress() as say:
         return proof.prove(entry, api, source, precision=precision, layers=layers, size=wanted, progress=say, **how)
 
