@@ -12,16 +12,15 @@ import math
 import mmap
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo.errors import ZooError, closest
+from zoo.files import replacing
 
 AnyPath = str | os.PathLike[str]
 
@@ -336,7 +335,7 @@ def save_safetensors(
         header[name] = {"dtype": _DTYPE_NAMES[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             file.write(np.ascontiguousarray(arrays[name]).data)
@@ -507,7 +506,7 @@ def save_wts(path: AnyPath, arrays: Mapping[str, np.ndarray]) -> None:
             raise ZooError(
                 f"a .wts file cannot hold the name '{name}': it must have no blanks; write safetensors instead"
             )
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(b"%d\n" % len(arrays))
         for name, array in arrays.items():
             values = np.ravel(array)
@@ -516,20 +515,3 @@ def save_wts(path: AnyPath, arrays: Mapping[str, np.ndarray]) -> None:
                 bits = _float32(values[done : done + _BLOCK]).astype(">f4")
                 file.write(b" " + bits.tobytes().hex(" ", 4).encode())
             file.write(b"\n")
-
-
-@contextmanager
-def _replacing(path: AnyPath) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once it is complete."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}") from None
