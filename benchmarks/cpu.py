@@ -8,7 +8,7 @@ Every measurement runs in a process of its own, by turns, with all files in the 
 the fastest run beside them: other work on the machine can only make a run slower. Both sides of `inference` have the
 same weights, the same onnxruntime and the same threads, and their outputs are compared. Weights are calibrated random
 ones, made once by scripts/gen_wts.py and kept in --folder. Nothing is judged here. Needs Linux and
-`pip install "zoo[reference]"`.
+`pip install -e ".[reference]"`.
 """
 
 from __future__ import annotations
