@@ -59,12 +59,19 @@ def compile_network(
     api, builder = definition.api, definition.builder
     config = builder_config(api, builder, shapes, level=level, tf32=tf32)
     set_precision_flags(definition, config)
+    return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache)
+
+
+def serialize(
+    api: Api, builder: Any, network: Any, config: Any, what: str, timing_cache: Path | None = None
+) -> bytes:  # fmt: skip
+    """Runs the builder; the timing cache is read before and written after. `what` names it in a refusal."""
     timings = attach_timing_cache(api, config, timing_cache) if timing_cache else None
-    data = builder.build_serialized_network(definition.network, config)
+    data = builder.build_serialized_network(network, config)
     errors = api.log.drain()
     if data is None:
-        raise Refused(f"{api.name} refused to compile the network for {shapes}: {errors or 'no reason given'}")
-    if timings is not None:
+        raise Refused(f"{api.name} refused to compile {what}: {errors or 'no reason given'}")
+    if timings is not None and timing_cache is not None:
         save_timing_cache(api, timings.cache, timing_cache)
     return bytes(data)
 

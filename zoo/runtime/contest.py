@@ -26,7 +26,7 @@ import numpy as np
 
 from zoo.api import find_weights
 from zoo.driver import driver_problem
-from zoo.engine.build import attach_timing_cache, builder_config, save_timing_cache, set_precision_flags
+from zoo.engine.build import builder_config, serialize, set_precision_flags
 from zoo.engine.definition import INPUT, creation_flags, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
@@ -251,14 +251,7 @@ def _compile(api: Api, builder: Any, network: Any, config: Any, options: Options
         if flag is None:
             raise ZooError(f"{api.name} has no ENABLE_TACTIC_HEURISTIC; use --level 2 instead")
         config.set_flag(flag)
-    timings = attach_timing_cache(api, config, options.timing_cache) if options.timing_cache else None
-    data = builder.build_serialized_network(network, config)
-    errors = api.log.drain()
-    if data is None:
-        raise Refused(f"{api.name} refused to compile: {errors or 'no reason given'}")
-    if timings is not None and options.timing_cache is not None:
-        save_timing_cache(api, timings.cache, options.timing_cache)
-    return bytes(data)
+    return serialize(api, builder, network, config, "the network", options.timing_cache)
 
 
 def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
@@ -266,7 +259,7 @@ def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
     engine = api.trt.Runtime(api.log.logger).deserialize_cuda_engine(plan)
     text = engine.create_engine_inspector().get_engine_information(api.trt.LayerInformationFormat.JSON)
     try:
-        return json.loads(text)
+        return json.loads(text, strict=False)  # TensorRT 8.6 leaves control characters in names
     except ValueError:
         return {"text": text}
 

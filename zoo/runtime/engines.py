@@ -59,7 +59,10 @@ def load_model_session(
     cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
     progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
-    """A session for a model on this machine's GPU. Its engine is built at first use and then read from the cache."""
+    """A session for a model on this machine's GPU. Its engine is built at first use and then read from the cache.
+
+    `auto_rebuild` changes nothing here: the cache holds only engines that were built for this TensorRT and this GPU.
+    """
     require_gpu()
     shapes = input_shapes(model, batch, size)
     api = load("tensorrt")
