@@ -2,8 +2,9 @@
 
 Builds one network again and again, each time in a new process: without a cache, with an empty one that is then written,
 and with the written one, under one setting after another. A logger keeps TensorRT's own words at its most verbose
-level: what it says of caches, and how many tactics it really timed. TensorRT 8.6 documents that level 0 ignores the
-cache. Prints a line when a build is done and a table in the end; `--out FILE` keeps everything as JSON lines.
+level: what it says of caches, how many tactics it really timed, and between which lines the time went. TensorRT 8.6
+documents that level 0 ignores the cache. Prints a line when a build is done and a table in the end; `--out FILE` keeps
+everything as JSON lines.
 """
 
 # ruff: noqa: E402  (it runs from a checkout, without installation)
@@ -33,9 +34,9 @@ SHOWN = 8  # log lines per build in the table
 # ---- cases ----------------------------------------------------------------------------------------------------------
 
 
-def cases(level: int | None) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+def cases(level: int | None, heuristic: bool) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
     """(name, how to build with an empty cache, how with the written one; None: the same), in order of worth."""
-    base: dict[str, Any] = {"level": level}
+    base: dict[str, Any] = {"level": level, "heuristic": heuristic}
     yield "as the zoo does", base, None
     yield "the cache's bytes kept alive", {**base, "reuse": "as the zoo does"}, {**base, "keep": True}
     yield "no cuBLAS, cuDNN tactics", {**base, "tactics": "internal"}, None
@@ -45,7 +46,7 @@ def cases(level: int | None) -> Iterator[tuple[str, dict[str, Any], dict[str, An
     yield "combined into an empty cache", {**base, "reuse": "as the zoo does"}, {**base, "combine": True}
     yield "external tactics off by preview", {**base, "preview": "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"}, None
     yield "plain config, no previews", {**base, "plain": True}, None
-    yield "tactic heuristic", {**base, "heuristic": True}, None
+    yield "the other way of choosing tactics", {**base, "heuristic": not heuristic}, None
     yield "another network name", {**base, "reuse": "as the zoo does"}, {**base, "network_name": "other"}
     yield "dynamic batch", {**base, "dynamic": True}, None
     yield "level 0", {"level": 0}, None
@@ -97,12 +98,13 @@ def child(args: dict[str, Any]) -> dict[str, Any]:
         if not args.get("keep"):
             del blob
         listener.clear()
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         data = definition.builder.build_serialized_network(definition.network, config)
         seconds = time.perf_counter() - start
         if data is None:
             raise RuntimeError(f"the build failed: {api.log.drain()}")
-        builds.append({"seconds": seconds, "engine_mb": data.nbytes / 1e6, **listener.summary()})
+        spent = {"seconds": seconds, "cpu_s": time.process_time() - processor}
+        builds.append({**spent, "engine_mb": data.nbytes / 1e6, **listener.summary()})
     if args.get("write"):
         Path(args["write"]).write_bytes(bytes(cache.serialize()))
         builds[-1]["cache_kb"] = Path(args["write"]).stat().st_size / 1e3
@@ -142,13 +144,16 @@ def make_cache(config: Any, blob: bytes, args: dict[str, Any]) -> Any:
 
 
 class Listener:
-    """What TensorRT logged since `clear`: lines about caches, and how many tactics were timed."""
+    """What TensorRT logged since `clear`: lines about caches, how many tactics were timed, and the seconds that passed
+    before each kind of line, which tells what the work was that they report."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         self.lines: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+        self.last = time.perf_counter()
         self.tactics = self.layers = self.all = 0
 
     def logger(self, trt: Any, log: Any) -> Any:
@@ -166,6 +171,9 @@ class Listener:
 
     def hear(self, severity: str, text: str) -> None:
         self.all += 1
+        now = time.perf_counter()
+        self.waits[re.sub(r"\d+", "N", generalised(text))[:70]] += now - self.last  # type: ignore[assignment]
+        self.last = now
         if text.startswith("Tactic:") and "Time:" in text:
             self.tactics += 1
         elif "Autotuning" in text:
@@ -175,7 +183,7 @@ class Listener:
 
     def summary(self) -> dict[str, Any]:
         return {"tactics": self.tactics, "layers": self.layers, "log_lines": self.all,
-                "said": self.lines.most_common(60)}  # fmt: skip
+                "said": self.lines.most_common(60), "waits": self.waits.most_common(25)}  # fmt: skip
 
 
 def generalised(text: str) -> str:
@@ -218,8 +226,9 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 args.out.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
 
-        build("no cache", "built", {"level": args.level, "cache": False})
-        for name, write, read in cases(args.level):
+        if not args.cases:
+            build("no cache", "built", {"level": args.level, "heuristic": args.heuristic, "cache": False})
+        for name, write, read in cases(args.level, args.heuristic):
             if args.cases and not any(part in name for part in args.cases.split(",")):
                 continue
             if "reuse" in write:
@@ -237,8 +246,8 @@ def line(record: dict[str, Any]) -> str:
     if "error" in record:
         return f"{record['case']}, {record['step']}: {record['error']}"
     return (
-        f"{record['case']}, {record['step']}: {record['seconds']:.1f} s, {record['tactics']} tactics timed, "
-        f"{record['layers']} layers autotuned"
+        f"{record['case']}, {record['step']}: {record['seconds']:.1f} s ({record['cpu_s']:.1f} s of processor), "
+        f"{record['tactics']} tactics timed, {record['layers']} layers autotuned"
     )
 
 
@@ -255,7 +264,8 @@ def table(records: list[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for r in records:
         said = [f"    {count} x {text}" for text, count in r.get("said", [])[:SHOWN]]
-        lines += [f"\n{r['case']}, {r['step']}:", *(said or ["    nothing about caches"])]
+        waits = [f"    {seconds:.2f} s until {text}" for text, seconds in r.get("waits", [])[:SHOWN] if seconds > 0.05]
+        lines += [f"\n{r['case']}, {r['step']}:", *(said or ["    nothing about caches"]), *waits]
     return "\n".join(lines)
 
 
@@ -264,6 +274,7 @@ def main() -> None:
     parser.add_argument("--model", default="yolov8n")
     parser.add_argument("--size", type=int, default=160, help="side of the input; build times hardly depend on it")
     parser.add_argument("--level", type=int, help="TensorRT's builder optimisation level; default: its own, 3")
+    parser.add_argument("--heuristic", action="store_true", help="ENABLE_TACTIC_HEURISTIC: guess tactics, time fewer")
     parser.add_argument("--cases", default="", help="only cases whose name holds one of these, comma-separated")
     parser.add_argument("--limit-seconds", type=float, default=330)
     parser.add_argument("--out", type=Path, help="keep all records here, as JSON lines")

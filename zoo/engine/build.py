@@ -115,7 +115,8 @@ class TimingCache:
 def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
     """A timing cache on `config`, filled from `path` if that exists and was made by this TensorRT on this GPU.
 
-    A cache of another version or GPU is refused: its timings would be silently wrong or silently ignored.
+    A cache of another version or GPU is refused: its timings would be silently wrong or silently ignored. Another GPU
+    of the same name is welcome, which TensorRT itself takes only when told to ignore the difference.
     """
     blob = b""
     if path.exists():
@@ -126,7 +127,7 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
                 f"the timing cache {path} is of {found}, this is {_cache_key(api).decode()}; name another file"
             )
     cache = config.create_timing_cache(blob)
-    if cache is None or not config.set_timing_cache(cache, False):
+    if cache is None or not config.set_timing_cache(cache, True):
         raise ZooError(
             f"{api.name} does not accept the timing cache {path}: {api.log.drain()}; delete it or name another"
         )
