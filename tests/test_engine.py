@@ -91,6 +91,11 @@ def test_bf16_needs_strong_types(tensorrt8: Api) -> None:
         lenet(tensorrt8, precision="bf16")
 
 
+def test_only_tensorrt_8_guesses_kernels(rtx: Api) -> None:
+    with pytest.raises(ZooError, match=r"TensorRT-RTX .* does not guess kernels, only TensorRT 8 does; use --level 2"):
+        lenet(rtx, heuristic=True)
+
+
 def test_what_tensorrt_refuses_to_compile_is_said_in_its_words(rtx: Api, define_net: Callable[..., Any]) -> None:
     """A profile with two channels for a network with one."""
     definition = define_net(lambda net, x: net.done(net.network.add_identity(x), "identity", x), shape=(-1, 1, 3, 3))

@@ -11,6 +11,7 @@ import typer
 from zoo.cli import (
     Bf16,
     Fp16,
+    Heuristic,
     Json,
     Level,
     Size,
@@ -62,6 +63,7 @@ def run(
     ] = None,
     timing_cache: TimingCache = None,
     level: Level = None,
+    heuristic: Heuristic = False,
     tf32: Annotated[
         bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")
     ] = False,
@@ -102,7 +104,7 @@ def run(
     with progress() as say:
         engine = api.build_engine(
             entry.name, weights=source, precision=precision, shapes=shapes, target=tensorrt.flavour,
-            level=level, tf32=tf32, timing_cache=timing_cache, progress=say,
+            level=level, heuristic=heuristic, tf32=tf32, timing_cache=timing_cache, progress=say,
         )  # fmt: skip
     path = engine.save(save_engine or Path(f"{entry.name}-{precision}.engine"))
     result = {**engine.description, "engine": str(path), "seconds": round(time.perf_counter() - started, 2)}

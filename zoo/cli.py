@@ -40,6 +40,9 @@ Level = Annotated[
         "--level", "--builderOptimizationLevel", min=0, max=5, help="TensorRT's effort, 0 to 5.", show_default=False
     ),
 ]
+Heuristic = Annotated[
+    bool, typer.Option("--heuristic", "--heuristics", help="TensorRT 8: guess the best kernels, time only a few.")
+]
 TimingCache = Annotated[
     Path | None,
     typer.Option(

@@ -30,21 +30,24 @@ def build(
     precision: Precision = Precision(),
     *,
     level: int | None = None,
+    heuristic: bool = False,
     tf32: bool = False,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
     """Defines and compiles `model`; the engine comes with its description.
 
-    `level` is TensorRT's builder optimisation level (0 … 5). `tf32` lets fp32 convolutions round to TF32.
+    `level` is TensorRT's builder optimisation level (0 … 5); with `heuristic` TensorRT 8 guesses the best kernels and
+    times few of them, which is several times faster. `tf32` lets fp32 convolutions round to TF32.
     `timing_cache` is read if it exists and written afterwards. Raises ZooError when the definition or the compilation
     is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
     definition = define(model, weights, api, shapes.network, precision)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
-    data = compile_network(definition, shapes, level=level, tf32=tf32, timing_cache=timing_cache)
-    return Engine(data, describe(definition, model.configured(weights), shapes, data, level, tf32))
+    effort: dict[str, Any] = {"level": level, "heuristic": heuristic, "tf32": tf32}
+    data = compile_network(definition, shapes, **effort, timing_cache=timing_cache)
+    return Engine(data, describe(definition, model.configured(weights), shapes, data, **effort))
 
 
 def compile_network(
@@ -52,12 +55,13 @@ def compile_network(
     shapes: Shapes,
     *,
     level: int | None = None,
+    heuristic: bool = False,
     tf32: bool = False,
     timing_cache: Path | None = None,
 ) -> bytes:
     """The serialised engine of a definition (see `build` for the options)."""
     api, builder = definition.api, definition.builder
-    config = builder_config(api, builder, shapes, level=level, tf32=tf32)
+    config = builder_config(api, builder, shapes, level=level, heuristic=heuristic, tf32=tf32)
     set_precision_flags(definition, config)
     return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache)
 
@@ -76,7 +80,9 @@ def serialize(
     return bytes(data)
 
 
-def builder_config(api: Api, builder: Any, shapes: Shapes, *, level: int | None = None, tf32: bool = False) -> Any:
+def builder_config(
+    api: Api, builder: Any, shapes: Shapes, *, level: int | None = None, heuristic: bool = False, tf32: bool = False
+) -> Any:
     """A builder config with the profile of `shapes`. TF32, TensorRT's default, is off unless asked for."""
     trt = api.trt
     config = builder.create_builder_config()
@@ -84,6 +90,12 @@ def builder_config(api: Api, builder: Any, shapes: Shapes, *, level: int | None 
         config.clear_flag(trt.BuilderFlag.TF32)
     if level is not None:
         config.builder_optimization_level = level
+    if heuristic:
+        if not hasattr(trt.BuilderFlag, "ENABLE_TACTIC_HEURISTIC"):
+            raise ZooError(
+                f"{api.name} does not guess kernels, only TensorRT 8 does; use --level 2 instead of --heuristic"
+            )
+        config.set_flag(trt.BuilderFlag.ENABLE_TACTIC_HEURISTIC)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in profiles and in the inspector
     if api.major == 8 and not api.rtx:  # several contexts may use one profile: the only mode of later versions
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)

@@ -44,7 +44,14 @@ def description_path(engine: Path) -> Path:
 
 
 def describe(
-    definition: Definition, model: Model, shapes: Shapes, data: bytes, level: int | None = None, tf32: bool = False
+    definition: Definition,
+    model: Model,
+    shapes: Shapes,
+    data: bytes,
+    *,
+    level: int | None = None,
+    heuristic: bool = False,
+    tf32: bool = False,
 ) -> dict[str, Any]:
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
@@ -59,6 +66,7 @@ def describe(
         "gpu": device_name() if not api.rtx else None,
         "precision": definition.precision.name,
         "level": level,
+        "heuristic": heuristic,
         "tf32": tf32,
         "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
         "outputs": {o.name: {"dtype": "float32", "shape": list(o.shape)} for o in outputs},
@@ -68,7 +76,7 @@ def describe(
         "weights": {"file": weights.name, "sha256": weights.digest()},
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "rebuild": rebuild_command(model.name, definition, shapes, level, tf32),
+        "rebuild": rebuild_command(model.name, definition, shapes, level=level, heuristic=heuristic, tf32=tf32),
     }
 
 
@@ -78,7 +86,13 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
 
 
 def rebuild_command(
-    name: str, definition: Definition, shapes: Shapes, level: int | None = None, tf32: bool = False
+    name: str,
+    definition: Definition,
+    shapes: Shapes,
+    *,
+    level: int | None = None,
+    heuristic: bool = False,
+    tf32: bool = False,
 ) -> str:
     """The command line that builds this engine again on the machine that runs it."""
     text = {
@@ -88,7 +102,8 @@ def rebuild_command(
     if not shapes.dynamic:
         size = f"--batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
     precision = "" if definition.precision.name == "fp32" else f" --{definition.precision.name}"
-    options = ("" if level is None else f" --level {level}") + (" --tf32" if tf32 else "")
+    options = "" if level is None else f" --level {level}"
+    options += (" --heuristic" if heuristic else "") + (" --tf32" if tf32 else "")
     return f"python -m zoo.build {name}{precision}{options} --weights {shlex.quote(definition.weights.name)} {size}"
 
 
