@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,12 @@ from zoo import bench
 from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
+from zoo.network import Definition, Precision
+from zoo.ops import add, relu, split
 from zoo.registry import get_model
 from zoo.runtime import contest, gpu, profiling, timing
 from zoo.runtime.contest import Arena, Options, TorchProcess, take_turns
-from zoo.runtime.costs import Cost, cost_of
+from zoo.runtime.costs import Cost, LayerCost, LayerCosts, cost_of, layer_costs
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.profiling import LayerTime, Profile
 from zoo.runtime.timing import Latency, Replay, Spread, Stopwatch
@@ -65,6 +67,57 @@ def test_costs_grow_with_the_batch_and_shrink_with_the_precision(rtx: Api) -> No
 def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
     assert Cost(macs=5 * 10**9, parameters=1, bytes=10**6).bound_ms(tflops=100, gb_per_s=1000) == pytest.approx(0.1)
     assert Cost(macs=10**6, parameters=1, bytes=10**9).bound_ms(tflops=100, gb_per_s=1000) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs", "more"),  # weights that an engine reads beyond the parameters; folded BatchNorms need fewer
+    [("resnet50", 4.09, -26_560), ("vit_b_16", 17.56, 12), ("yolov8n", 4.37, None)],
+)
+def test_layers_together_cost_what_the_network_does(rtx: Api, name: str, gmacs: float, more: int | None) -> None:
+    model = get_model(name)
+    definition = define(model, RandomWeights(0), rtx, (2, *model.input), Precision("fp16"))
+    costs, whole = layer_costs(definition, "fp16"), cost_of(definition, "fp16")
+    assert len(costs.layers) == definition.network.num_layers
+    assert sum(costs.group([layer]).macs for layer in costs.layers) == whole.macs
+    assert whole.macs / 2e9 == pytest.approx(gmacs, abs=0.01)
+    assert sum(costs.group([layer]).bytes for layer in costs.layers) > 3 * whole.bytes
+    if more is not None:
+        assert whole.bytes == 2 * (whole.parameters + more) + 4 * 2 * (3 * 224 * 224 + 1000)
+
+
+def test_a_fused_layer_moves_what_enters_and_leaves_it(rtx: Api) -> None:
+    model = get_model("resnet50")
+    costs = layer_costs(define(model, RandomWeights(0), rtx, (2, *model.input), Precision("fp16")), "fp16")
+
+    def moved(*layers: str) -> int:
+        return costs.group(layers).bytes
+
+    pixels = 2 * 56 * 56  # of two images
+    fused = costs.group(["layer1.0.conv3", "layer1.0.add", "layer1.0.relu:2"])
+    assert fused == Cost(pixels * 64 * 256, 64 * 256 + 256, 2 * (64 * 256 + 256 + pixels * (64 + 256 + 256)))
+    assert moved("layer1.0.add", "layer1.0.relu:2") == 2 * pixels * 3 * 256
+    # the sum moves although the group uses it: a later addition does, too
+    assert moved("layer1.0.relu:2", "layer1.1.conv1") == 2 * (256 * 64 + 64 + pixels * (256 + 256 + 64))
+    # one input for both, and of the 1x1 convolution that steps over pixels only what it sees
+    assert moved("layer1.0.conv1", "layer1.0.downsample.0") == 2 * (64 * 320 + 320 + pixels * (64 + 64 + 256))
+    assert moved("layer2.0.downsample.0") == 2 * (256 * 512 + 512 + pixels // 4 * (256 + 512))
+    # constants count once, whether the engine names them or not; the ends are float32
+    fc = costs.group(["fc.matmul", "fc"])
+    assert fc == costs.group(["fc.weight", "fc.matmul", "fc.bias", "fc"])
+    assert fc == Cost(2 * 2048 * 1000, 2_049_000, 2 * (2_049_000 + 2 * (2048 + 1000)))
+    assert moved("logits.output") == 2 * 1000 * (2 + 4) and moved("conv1.cast") == 2 * 3 * 224 * 224 * (4 + 2)
+
+
+def test_slices_read_what_they_take(define_net: Callable[..., Definition]) -> None:
+    def build(net: Any, x: Any) -> dict[str, Any]:
+        first, second = split(net / "split", relu(net / "relu", x), [2, 6])
+        return {"first": first, "second": add(net / "twice", second, second)}
+
+    costs = layer_costs(define_net(build, shape=(1, 8, 3, 3)), "fp32")
+    assert costs.group(["split.split"]).bytes == 4 * 9 * (2 + 2)
+    assert costs.group(["split.split", "split.split:1"]).bytes == 4 * 9 * (8 + 8)
+    assert costs.group(["twice.add"]).bytes == 4 * 9 * (6 + 6)  # the same tensor twice
+    assert costs.group(costs.layers) == Cost(0, 0, 4 * 9 * (8 + 8))
 
 
 # ---- statistics -----------------------------------------------------------------------------------------------------
@@ -458,7 +511,8 @@ def profile() -> Profile:
         "head.fc": 0.125, "</script><b>": 0.125,
     }  # fmt: skip
     rows = zip(names, names.values(), profiling.assign(list(names), KNOWN))
-    return Profile(tuple(LayerTime(name, ms, tuple(covers)) for name, ms, covers in rows), 6.0)
+    costs = {"layer1.1.cv1.conv": Cost(macs=6 * 10**9, parameters=100, bytes=9 * 10**6)}
+    return Profile(tuple(LayerTime(name, ms, tuple(covers), costs.get(name)) for name, ms, covers in rows), 6.0)
 
 
 def test_times_are_summed_by_module(profile: Profile) -> None:
@@ -471,6 +525,18 @@ def test_times_are_summed_by_module(profile: Profile) -> None:
     assert re.search(r"layer1\.0 +3\.5000 +43\.8%  2\n", text) and "head.fc " not in text.split("slowest layers")[1]
     data = json.loads(json.dumps(profiling.to_dict(profile)))
     assert data["layers"][2]["covers"] == ["layer1.0.conv1", "layer1.0.relu"] and data["whole_ms"] == 6.0
+
+
+def test_rates_stand_beside_the_layers_whose_cost_is_known(profile: Profile) -> None:
+    lines = profiling.to_text(profile, 2).split("slowest layers")[1].splitlines()
+    assert lines[0].split() == ["ms", "share", "GMACs", "TFLOP/s", "MB", "GB/s", "TensorRT's", "name"]
+    assert lines[1].split()[1:-1] == ["3.0000", "37.5%", "6.000", "4.0", "9.00", "3"]
+    assert lines[2].split() == ["layer1.0", "2.0000", "25.0%", "layer1.0.conv1", "+", "layer1.0.relu"]
+    page = profiling.to_html(profile, "resnet", {})
+    assert page.count("<td class=number>6.000</td><td class=number>4.0</td><td class=number>9.00</td>") == 1
+    rows = {row["name"]: row for row in profiling.to_dict(profile)["layers"]}
+    assert rows["layer1.1.cv1.conv"].items() >= {"gmacs": 6.0, "tflops": 4.0, "mb": 9.0, "gb_per_s": 3.0}.items()
+    assert rows["head.fc"].items() >= {"gmacs": None, "tflops": None, "mb": None, "gb_per_s": None}.items()
 
 
 def test_the_tree_holds_every_layer_once(profile: Profile) -> None:
@@ -508,16 +574,21 @@ def test_layers_are_timed_by_their_medians(clock: Clock, monkeypatch: pytest.Mon
             run = next(runs)
             context.profiler.report_layer_time("conv1 + relu", 0.5)
             context.profiler.report_layer_time("layer1.0.conv1", float(run))
+            context.profiler.report_layer_time("layer1.0.conv1 copy", 0.25)
         return plain(context, handle)
 
     plain = fakes.FakeContext.execute_async_v3
     monkeypatch.setattr(fakes.FakeContext, "execute_async_v3", execute)
     monkeypatch.setattr(fakes.FakeContext, "profiler", None, raising=False)
     monkeypatch.setattr(fakes.FakeTensorRT, "IProfiler", FakeProfiler, raising=False)
+    work = {name: LayerCost(index, {}, {}, ()) for index, name in enumerate(KNOWN)}
     with fakes.open_session() as session:
-        found = profiling.profile_session(session, {"images": (2, 3, 4, 4)}, KNOWN, runs=5)
+        costs = LayerCosts(work, {}, frozenset(), 4)
+        found = profiling.profile_session(session, {"images": (2, 3, 4, 4)}, costs, runs=5)
     assert [(layer.name, layer.ms, layer.module) for layer in found.layers] == [
         ("conv1 + relu", 0.5, "conv1 + relu"),
         ("layer1.0.conv1", 5.0, "layer1.0.conv1"),  # runs 3 to 7: the first three warm up
+        ("layer1.0.conv1 copy", 0.25, "layer1.0.conv1"),
     ]
+    assert [layer.cost and layer.cost.macs for layer in found.layers] == [0 + 1, 3, None]  # places in KNOWN
     assert found.whole_ms == 2.0

@@ -24,6 +24,7 @@ from zoo.cli import (
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from zoo.runtime.costs import LayerCosts
     from zoo.trt import Api
 
 
@@ -52,6 +53,8 @@ def run(
 ) -> None:
     """Times every layer of an engine on this machine's GPU, and sums the times up by PyTorch module path.
 
+    Beside a layer's time stands what it must multiply and move at the least, and the rates that follow.
+
     Layers are timed by TensorRT's profiler, which waits after each: use python -m zoo.bench for the whole. Without
     --weights and without a file of the model's name, the weights are random.
     """
@@ -64,14 +67,14 @@ def run(
     api = tensorrt_on_gpu()
     with progress() as say:
         if Path(source).is_file():
-            plan, known, shape, title = _from_file(Path(source), api, batch)
+            plan, costs, shape, title = _from_file(Path(source), api, batch)
         else:
             say("building")
             options = {"level": level, "timing_cache": timing_cache}
-            plan, known, shape, title = _build(source, api, precision, batch or 1, wanted, weights, options)
+            plan, costs, shape, title = _build(source, api, precision, batch or 1, wanted, weights, options)
         say(f"measuring {runs} runs")
         with GpuSession(plan, api=api) as session:
-            profile = profiling.profile_session(session, {"images": shape}, known, runs)
+            profile = profiling.profile_session(session, {"images": shape}, costs, runs)
     facts = machine()
     if html is not None:
         _write(html, profiling.to_html(profile, title, facts))
@@ -84,30 +87,33 @@ def run(
 def _build(
     name: str, api: Api, precision: Any, batch: int, size: tuple[int, int] | None, weights: str | None,
     options: dict[str, Any],
-) -> tuple[bytes, list[str], Any, str]:  # fmt: skip
-    """(engine, names of the definition's layers, input shape, title) for a model."""
+) -> tuple[bytes, LayerCosts, Any, str]:  # fmt: skip
+    """(engine, costs of the definition's layers, input shape, title) for a model."""
     from zoo.api import input_shapes
     from zoo.engine.build import compile_network
     from zoo.engine.definition import define
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.runtime.contest import given_weights
+    from zoo.runtime.costs import layer_costs
     from zoo.weights import RandomWeights
 
     model = get_model(name)
     source = given_weights(model, weights) or RandomWeights(0)
     shapes = input_shapes(model, batch, size)
     definition = define(model, source, api, shapes.network, Precision(precision))
+    costs = layer_costs(definition, precision)
     plan = compile_network(definition, shapes, **options)
-    return plan, _names(definition), shapes.max, f"{model.name} {precision}, input {shapes}"
+    return plan, costs, shapes.max, f"{model.name} {precision}, input {shapes}"
 
 
-def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, list[str], Any, str]:
-    """The same for an engine file; the names come from the definition of the model that it says it is."""
+def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCosts, Any, str]:
+    """The same for an engine file; the costs come from the definition of the model that it says it is."""
     from zoo.engine.definition import define
     from zoo.engine.passport import load_engine
     from zoo.network import Precision
     from zoo.registry import get_model
+    from zoo.runtime.costs import layer_costs
     from zoo.runtime.gpu import device_properties, why_not_loadable
     from zoo.weights import RandomWeights
 
@@ -120,12 +126,7 @@ def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, list[str
     shape = (batch or best[0], *best[1:])
     definition = define(get_model(about["model"]), RandomWeights(0), api, shape, Precision(about["precision"]))
     title = f"{path.name}: {about['model']} {about['precision']}, input {'x'.join(map(str, shape))}"
-    return engine.data, _names(definition), shape, title
-
-
-def _names(definition: Any) -> list[str]:
-    network = definition.network
-    return [network.get_layer(i).name for i in range(network.num_layers)]
+    return engine.data, layer_costs(definition, about["precision"]), shape, title
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
 from zoo.registry import get_model
 from zoo.runtime import profiling
+from zoo.runtime.costs import LayerCosts, layer_costs
 from zoo.runtime.cuda import Cuda
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.timing import Replay, copy_gb_per_s, gpu_state, machine
@@ -37,15 +38,14 @@ def run(*arguments: str, status: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def resnet18(api: Api) -> tuple[bytes, list[str]]:
-    """An fp32 engine of level 0 for batch 4, and the names of its definition's layers."""
+def resnet18(api: Api) -> tuple[bytes, LayerCosts]:
+    """An fp32 engine of level 0 for batch 4, and the costs of its definition's layers."""
     shapes = Shapes.static((4, 3, 224, 224))
     definition = define(get_model("resnet18"), RandomWeights(0), api, shapes.network)
-    names = [definition.network.get_layer(i).name for i in range(definition.network.num_layers)]
-    return compile_network(definition, shapes, level=0), names
+    return compile_network(definition, shapes, level=0), layer_costs(definition, "fp32")
 
 
-def test_events_agree_with_the_clock(api: Api, resnet18: tuple[bytes, list[str]], say: Say) -> None:
+def test_events_agree_with_the_clock(api: Api, resnet18: tuple[bytes, LayerCosts], say: Say) -> None:
     x = np.random.default_rng(0).standard_normal((4, 3, 224, 224), np.float32)
     with GpuSession(resnet18[0], api=api) as session:
         replay = Replay(session, {"images": x.shape})
@@ -69,15 +69,18 @@ def test_events_agree_with_the_clock(api: Api, resnet18: tuple[bytes, list[str]]
     assert latency.upload.median > 0 and latency.enqueue.median < latency.compute.median
 
 
-def test_layer_times_add_up(api: Api, resnet18: tuple[bytes, list[str]], say: Say) -> None:
-    plan, known = resnet18
+def test_layer_times_add_up(api: Api, resnet18: tuple[bytes, LayerCosts], say: Say) -> None:
+    plan, costs = resnet18
     with GpuSession(plan, api=api) as session:
-        profile = profiling.profile_session(session, {"images": (4, 3, 224, 224)}, known, runs=20)
+        profile = profiling.profile_session(session, {"images": (4, 3, 224, 224)}, costs, runs=20)
     say(profiling.to_text(profile, 2))
     assert 0.7 * profile.whole_ms < profile.sum_ms < 5 * profile.whole_ms
     named = sum(layer.ms for layer in profile.layers if layer.covers)
     assert named > 0.9 * profile.sum_ms
     assert {"layer1.0", "layer4.1"} <= {name for name, _, _ in profile.groups(2)}
+    whole = costs.group(costs.layers)  # every multiplication is found in one layer of the engine, and in one only
+    assert sum(layer.cost.macs for layer in profile.layers if layer.cost) == whole.macs
+    assert sum(layer.cost.bytes for layer in profile.layers if layer.cost) > whole.bytes
 
 
 def test_the_bandwidth_is_one(cuda: Cuda, say: Say) -> None:
@@ -103,6 +106,8 @@ def test_the_profile_command(tmp_path: Path) -> None:
     run("zoo.build", "lenet5", "--batch", "2", "--level", "0", "--save-engine", str(engine))
     found: dict[str, Any] = json.loads(run("zoo.profile", str(engine), "--json", "--html", str(page)))
     assert "2x1x32x32" in found["title"] and sum(layer["ms"] for layer in found["layers"]) > 0
+    gmacs = [layer["gmacs"] for layer in found["layers"] if layer["gmacs"] is not None]
+    assert sum(gmacs) == pytest.approx(2 * 416_520 / 1e9)  # what LeNet-5 multiplies for two images
     assert found["title"] in page.read_text("utf-8")
     assert "zoo.build" not in run("zoo.profile", "lenet5", "--fp16", "--level", "0")
 

@@ -1,4 +1,4 @@
-"""Where an engine spends its time: TensorRT's layers, joined with the modules that they were made from.
+"""Where an engine spends its time: TensorRT's layers, joined with the modules that they were made from and their costs.
 
 TensorRT fuses layers and names the result after all of them: `conv1 + relu`, `PWN(PWN(sigmoid), mul)`, `cv1 || cv2`,
 `{ForeignNode[first...last]}`. Layers of the zoo bear the paths of PyTorch modules, so every time finds its module.
@@ -16,6 +16,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.runtime.arrays import Shape
+from zoo.runtime.costs import Cost, LayerCosts
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.timing import Replay
 
@@ -54,6 +55,11 @@ def assign(names: Sequence[str], known: Sequence[str]) -> list[list[str]]:
     ]
 
 
+def is_copy(name: str) -> bool:
+    """Whether TensorRT added the engine's layer `name`, which bears the names of those that it copies for."""
+    return bool(_REFORMAT.match(name)) or name.endswith(" copy")
+
+
 def common_path(layers: Sequence[str]) -> str:
     """The innermost module that holds all `layers`; empty when only the whole network does."""
     paths = [layer.split(".") for layer in layers]
@@ -70,11 +76,15 @@ def common_path(layers: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer of an engine: the median of its times, and the layers of the definition that it computes."""
+    """One layer of an engine: the median of its times, the layers of the definition that it computes, and their cost.
+
+    Without a cost: what TensorRT added, or does not tell the origin of.
+    """
 
     name: str
     ms: float
     covers: tuple[str, ...]
+    cost: Cost | None = None
 
     @property
     def module(self) -> str:
@@ -91,8 +101,18 @@ class LayerTime:
 
     @property
     def reformat(self) -> bool:
-        """True for a copy into another layout or type."""
-        return bool(_REFORMAT.match(self.name))
+        """True for a copy into another layout or type, or to its place in a concatenation."""
+        return is_copy(self.name)
+
+    @property
+    def tflops(self) -> float | None:
+        """TFLOP/s that it achieves."""
+        return self.cost.flops / (self.ms * 1e9) if self.cost and self.ms else None
+
+    @property
+    def gb_per_s(self) -> float | None:
+        """GB/s that it achieves, if it moves no more than it must."""
+        return self.cost.bytes / (self.ms * 1e6) if self.cost and self.ms else None
 
     def group(self, depth: int) -> str:
         """Its module, at most `depth` levels deep."""
@@ -121,8 +141,11 @@ class Profile:
         return sorted(((name, sum(ms), len(ms)) for name, ms in times.items()), key=lambda row: -row[1])
 
 
-def profile_session(session: GpuSession, shapes: Mapping[str, Shape], known: Sequence[str], runs: int = 50) -> Profile:
-    """Medians over `runs` runs. Raises ZooError when the engine reports no layers."""
+def profile_session(session: GpuSession, shapes: Mapping[str, Shape], costs: LayerCosts, runs: int = 50) -> Profile:
+    """Medians over `runs` runs; `costs` are those of the engine's definition with these shapes.
+
+    Raises ZooError when the engine reports no layers.
+    """
     replay = Replay(session, shapes)
     try:
         whole = statistics.median(replay.measure(4 * runs))
@@ -133,7 +156,10 @@ def profile_session(session: GpuSession, shapes: Mapping[str, Shape], known: Seq
     if not names or any([name for name, _ in report] != names for report in reports):
         raise ZooError("TensorRT's profiler reported no layers, or others from run to run: nothing can be told of them")
     medians = [statistics.median(report[i][1] for report in reports) for i in range(len(names))]
-    layers = (LayerTime(n, ms, tuple(c)) for n, ms, c in zip(names, medians, assign(names, known)))
+    layers = (
+        LayerTime(name, ms, tuple(covers), costs.group(covers) if covers and not is_copy(name) else None)
+        for name, ms, covers in zip(names, medians, assign(names, list(costs.layers)))
+    )
     return Profile(tuple(layers), whole)
 
 
@@ -172,14 +198,31 @@ def _make_profiler(trt: Any) -> Any:
 
 def to_dict(profile: Profile) -> dict[str, Any]:
     """JSON data."""
+    layers = [
+        {"name": layer.name, "ms": layer.ms, "module": layer.module, "covers": list(layer.covers), **_figures(layer)}
+        for layer in profile.layers
+    ]
+    return {"whole_ms": profile.whole_ms, "sum_ms": profile.sum_ms, "layers": layers}
+
+
+def _figures(layer: LayerTime) -> dict[str, float | None]:
+    """What it computes and moves; None where that is not known."""
+    cost = layer.cost
     return {
-        "whole_ms": profile.whole_ms,
-        "sum_ms": profile.sum_ms,
-        "layers": [
-            {"name": layer.name, "ms": layer.ms, "module": layer.module, "covers": list(layer.covers)}
-            for layer in profile.layers
-        ],
+        "gmacs": cost.macs / 1e9 if cost else None,
+        "tflops": layer.tflops,
+        "mb": cost.bytes / 1e6 if cost else None,
+        "gb_per_s": layer.gb_per_s,
     }
+
+
+_HEADS = ("GMACs", "TFLOP/s", "MB", "GB/s")
+_FORMATS = {"gmacs": ".3f", "tflops": ".1f", "mb": ".2f", "gb_per_s": ".0f"}
+
+
+def _cells(layer: LayerTime) -> list[str]:
+    """The figures as text, under `_HEADS`."""
+    return ["" if value is None else format(value, _FORMATS[name]) for name, value in _figures(layer).items()]
 
 
 def to_text(profile: Profile, depth: int, top: int = 15) -> str:
@@ -191,10 +234,12 @@ def to_text(profile: Profile, depth: int, top: int = 15) -> str:
         f"{'module':<40} {'ms':>9} {'share':>7}  layers",
     ]
     lines += [f"{name:<40} {ms:9.4f} {ms / total:7.1%}  {count}" for name, ms, count in profile.groups(depth)]
-    lines += ["", f"{'slowest layers':<40} {'ms':>9} {'share':>7}  TensorRT's name"]
+    heads = " ".join(f"{head:>8}" for head in _HEADS)
+    lines += ["", f"{'slowest layers':<40} {'ms':>9} {'share':>7} {heads}  TensorRT's name"]
     for layer in sorted(profile.layers, key=lambda entry: -entry.ms)[:top]:
         name = layer.name if len(layer.name) <= 100 else f"{layer.name[:97]}..."
-        lines.append(f"{layer.module:<40} {layer.ms:9.4f} {layer.ms / total:7.1%}  {name}")
+        cells = " ".join(f"{cell:>8}" for cell in _cells(layer))
+        lines.append(f"{layer.module:<40} {layer.ms:9.4f} {layer.ms / total:7.1%} {cells}  {name}")
     return "\n".join(lines)
 
 
@@ -228,12 +273,14 @@ def to_html(profile: Profile, title: str, facts: Mapping[str, str]) -> str:
     for layer in sorted(profile.layers, key=lambda entry: -entry.ms):
         covers = html.escape(", ".join(layer.covers))
         share = layer.ms / total
+        figures = "".join(f"<td class=number>{cell}</td>" for cell in _cells(layer))
         rows.append(
             f"<tr><td class=name>{html.escape(layer.module)}</td><td class=number>{layer.ms:.4f}</td>"
             f"<td class=number>{share:.1%}</td><td><span class=bar><i style='width:{share:.2%}'></i></span></td>"
-            f"<td class='name long' title='{covers}'>{html.escape(layer.name)}</td></tr>"
+            f"{figures}<td class='name long' title='{covers}'>{html.escape(layer.name)}</td></tr>"
         )
     about = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in facts.items())
+    heads = "".join(f"<th class=number>{head}" for head in _HEADS)
     data = json.dumps(tree(profile)).replace("<", "\\u003c")
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -248,7 +295,9 @@ take {total:.4f} ms.</p>
 <p class=hint>Width is time. Click a box to zoom in, the network to zoom out.</p>
 <div id=icicle></div><p id=told>&nbsp;</p></section>
 <section><h2>Layers, slowest first</h2>
-<table><tr><th>module<th class=number>ms<th class=number>share<th><th>TensorRT's layer</tr>
+<p class=hint>GMACs and MB are what a layer must multiply and move at the least: its weights, and the tensors that enter
+and leave it.</p>
+<table><tr><th>module<th class=number>ms<th class=number>share<th>{heads}<th>TensorRT's layer</tr>
 {"".join(rows)}</table></section>
 </main>
 <script>const network = {data};{_SCRIPT}</script>
