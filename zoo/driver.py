@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from typing import NamedTuple
+
+
+class _Facts(NamedTuple):
+    name: str
+    compute_capability: str
+    pci_bus_id: str
 
 
 @functools.cache
@@ -32,8 +39,8 @@ def has_driver() -> bool:
 
 
 @functools.cache
-def _device() -> tuple[str, str] | None:
-    """Name and compute capability of GPU 0, asked from the driver; None without one."""
+def _device() -> _Facts | None:
+    """What the driver says of GPU 0, the first that CUDA_VISIBLE_DEVICES leaves; None without one."""
     if not has_driver():
         return None
     cuda = ctypes.CDLL("libcuda.so.1")
@@ -41,16 +48,24 @@ def _device() -> tuple[str, str] | None:
     cuda.cuDeviceGetName(name, len(name), 0)
     cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
     cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)  # … _MINOR
-    return name.value.decode(), f"{major.value}.{minor.value}"
+    bus = ctypes.create_string_buffer(32)
+    cuda.cuDeviceGetPCIBusId(bus, len(bus), 0)
+    return _Facts(name.value.decode(), f"{major.value}.{minor.value}", bus.value.decode())
 
 
 def device_name() -> str | None:
     """The GPU's name, such as "NVIDIA H200"; None without a driver."""
     device = _device()
-    return device[0] if device else None
+    return device.name if device else None
 
 
 def compute_capability() -> str | None:
     """The GPU's compute capability, such as "9.0"; None without a driver."""
     device = _device()
-    return device[1] if device else None
+    return device.compute_capability if device else None
+
+
+def pci_bus_id() -> str | None:
+    """The GPU's address on the PCI bus, such as "0000:1B:00.0", by which nvidia-smi knows it; None without a driver."""
+    device = _device()
+    return device.pci_bus_id if device else None

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.driver import device_name
+from zoo.driver import device_name, pci_bus_id
 from zoo.runtime.arrays import Shape
 from zoo.runtime.cuda import Cuda, Stream
 from zoo.runtime.gpu import GpuSession, record
@@ -233,8 +233,11 @@ def gpu_state() -> dict[str, str]:
 
 
 def smi(fields: str) -> str:
-    """What nvidia-smi answers for GPU 0; empty when it is not there or refuses."""
-    command = ["nvidia-smi", "--id=0", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    """What nvidia-smi answers for the GPU in use; empty when it is not there or refuses.
+
+    nvidia-smi numbers GPUs in another order than CUDA and knows nothing of CUDA_VISIBLE_DEVICES.
+    """
+    command = ["nvidia-smi", f"--id={pci_bus_id()}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
