@@ -1,7 +1,7 @@
 """The published GPU figures, as Markdown: `python benchmarks/gpu.py --out results [--sections latency,calls ...]`.
 
-    latency    our engines, in turns with TensorRT on PyTorch's ONNX export, PyTorch and torch.compile, beside the least
-               time that the measured bandwidth and matrix rate allow
+    latency    our engines, in turns with TensorRT on PyTorch's ONNX export, PyTorch, and torch.compile without and
+               with frozen weights, beside the least time that the measured bandwidth and matrix rate allow
     calls      what a session's call costs beyond the bare replay of its CUDA graph
     frames     a frame to boxes: kernels and engine in one graph, or with preprocessing and decoding on the CPU
     threads    eight threads on one session against one, with bits compared
@@ -361,7 +361,7 @@ def _rates(r: dict[str, Any]) -> str:
 
 
 def _latency_table(rows: list[dict[str, Any]]) -> str:
-    names = [name for name in ("onnx", "torch", "compile") if any(r["name"] == name for r in rows)]
+    names = [name for name in ("onnx", "torch", "compile", "frozen") if any(r["name"] == name for r in rows)]
     head = ["model", "precision", "batch", "ours ms", "p99", *(f"{n} ms | ours / {n}" for n in names)]
     head += ["GMACs", "bound ms", "ours / bound", "differs", "SM MHz"]
     lines = _head(" | ".join(head).split(" | "), text=2)
@@ -447,7 +447,7 @@ def main() -> None:
     parser.add_argument("--models", default="resnet50,vit_b_16,mobilenet_v2,yolov8n", help="of the latency table")
     parser.add_argument("--batch", default="1,8,32")
     parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--against", default="onnx,torch,compile", help="rivals; empty: none, and no matrix rate")
+    parser.add_argument("--against", default="onnx,torch,compile,frozen", help="rivals; empty: none, no matrix rate")
     parser.add_argument("--torch-python", default="", help="interpreter that has PyTorch")
     parser.add_argument("--build-models", default="resnet50,yolov8n")
     parser.add_argument("--level", type=int)

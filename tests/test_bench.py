@@ -35,7 +35,7 @@ from zoo.runtime.cpu import CpuSession
 from zoo.runtime.profiling import LayerTime, Profile
 from zoo.runtime.timing import Latency, Replay, Spread, Stopwatch
 from zoo.trt import Api
-from zoo.weights import RandomWeights
+from zoo.weights import RandomWeights, save_safetensors
 
 ROOT = Path(__file__).parents[1]
 
@@ -303,6 +303,69 @@ def test_all_contestants_compute_the_same(ring: Arena, name: str, size: tuple[in
     assert torch.ratio == pytest.approx(2.0 / torch.compute.median) and torch.runtime.startswith("PyTorch 2.")
 
 
+def test_compiled_rivals_compute_the_same(ring: Arena) -> None:
+    ring.rivals = ("torch", "compile", "frozen")
+    model = get_model("lenet5")
+    results = ring.hold(model, ring.weights(model, None), "fp32", 2)
+    assert [r.name for r in results] == ["zoo", *ring.rivals] and not ring.failed
+    assert all(r.difference is not None and 0 <= r.difference < 2e-5 for r in results)
+    assert len({r.runtime for r in results[1:]}) == 1  # PyTorch's version alone
+
+
+@pytest.mark.parametrize("kinds", [("compile", "frozen"), ("frozen", "compile")])
+def test_only_the_frozen_rival_folds_batch_norms(
+    kinds: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import torch
+    import torch._inductor.config as inductor
+
+    from zoo.verify import rivals
+
+    reference = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    monkeypatch.setattr(rivals, "load_reference", lambda source, classes: reference)
+    modules = []
+    whole = rivals.Worker._whole
+    monkeypatch.setattr(rivals.Worker, "_whole", lambda *given: modules.append(whole(*given)) or modules[-1])
+    save_safetensors(tmp_path / "weights", {key: value.numpy() for key, value in reference.state_dict().items()})
+    worker = rivals.Worker("cpu")
+    worker.load("conv-bn", None, str(tmp_path / "weights"), [1, 1, 8, 8], str(tmp_path / "exchange"))
+    for kind in kinds:
+        worker.prepare(kind, "fp32")
+        assert not inductor.freezing
+    before = {kind: worker.rivals[kind]()[0].clone() for kind in kinds}
+    torch.testing.assert_close(before["compile"], before["frozen"])
+    for module in modules:
+        module.module[1].running_mean += 1  # who has folded it does not see it
+    after = {kind: worker.rivals[kind]()[0].clone() for kind in kinds}
+    worker.release()
+    assert torch.equal(after["frozen"], before["frozen"])
+    assert (before["compile"] - after["compile"]).min() > 0.9
+
+
+def test_a_model_that_cannot_be_frozen_has_no_frozen_time(
+    ring: Arena, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def freeze(*_): raise ValueError('a planted failure')\n"
+        "if 'zoo.verify.rivals' in sys.orig_argv:  # not in what it starts\n"
+        "    import torch._inductor.freezing\n"
+        "    torch._inductor.freezing.freeze = freeze\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("ZOO_RIVAL_DEVICE", "cpu")
+    monkeypatch.setattr(ring, "torch", TorchProcess())
+    ring.rivals = ("frozen", "compile")
+    model = get_model("lenet5")
+    try:
+        results = {r.name: r for r in ring.hold(model, RandomWeights(0), "fp32", 1)}
+    finally:
+        assert ring.torch is not None
+        ring.torch.close()
+    assert results["frozen"].compute is None and "a planted failure" in results["frozen"].problem
+    assert results["compile"].compute is not None and len(ring.failed) == 1
+
+
 def test_a_contestant_that_computes_something_else_is_not_timed(ring: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     right = contest.compile_onnx
 
@@ -451,7 +514,7 @@ def test_two_engines_side_by_side() -> None:
     [
         (["resnet18", "--batch", "0"], "the batch '0' is not a number from 1 on"),
         (["resnet18", "--precision", "int3"], "there is no precision 'int3'; choose among fp32, tf32, fp16, bf16"),
-        (["resnet18", "--against", "onxx"], "there is no rival 'onxx'; choose among onnx, torch, compile"),
+        (["resnet18", "--against", "onxx"], "there is no rival 'onxx'; choose among onnx, torch, compile, frozen"),
         (["resnet19"], "no model is named 'resnet19'"),
         (["resnet18"], "this measures on a GPU"),
     ],

@@ -27,7 +27,8 @@ def run(
         str,
         typer.Option(
             "--against",
-            help="Rivals: onnx (same TensorRT, PyTorch's export), torch (eager), compile; or several: onnx,torch.",
+            help="Rivals: onnx (same TensorRT, PyTorch's export), torch (eager), compile (torch.compile), frozen (the "
+            "same with frozen weights); or several: onnx,torch.",
             show_default=False,
         ),
     ] = "",

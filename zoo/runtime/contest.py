@@ -1,4 +1,5 @@
-"""Our engine against its rivals: TensorRT with the ONNX file that PyTorch exports, PyTorch itself, torch.compile.
+"""Our engine against its rivals: TensorRT with the ONNX file that PyTorch exports, PyTorch itself, torch.compile
+without and with frozen weights.
 
 All compute the same function of the same weights and images, with float32 at both ends, and their outputs are compared
 before anything is timed. Rounds take turns, so that clocks and temperature are the same for all; a time is the GPU's
@@ -40,7 +41,7 @@ from zoo.verify.compare import relative_l2
 from zoo.weights import RandomWeights, Weights, load_weights, save_safetensors
 
 Progress = Callable[[str], None]
-RIVALS = ("onnx", "torch", "compile")
+RIVALS = ("onnx", "torch", "compile", "frozen")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 OURS = "zoo"
 # Relative L2 from PyTorch's fp32 beyond which a contest would compare different things; rounding stays far below.
@@ -171,14 +172,12 @@ class EngineContestant:
 
 
 class TorchContestant:
-    """PyTorch in its process: "torch" or "compile"."""
+    """PyTorch in its process: "torch", "compile" or "frozen"."""
 
     def __init__(self, kind: str, torch: TorchProcess, precision: str) -> None:
         start = time.perf_counter()
-        ready = torch("prepare", kind=kind, precision=precision)
+        torch("prepare", kind=kind, precision=precision)
         self.name, self.runtime, self._torch = kind, f"PyTorch {torch.about['torch']}", torch
-        if kind == "compile" and not ready["frozen"]:
-            self.runtime += ", weights not frozen"
         self.build_s = time.perf_counter() - start
 
     def outputs(self) -> dict[str, np.ndarray]:

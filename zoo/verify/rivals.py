@@ -3,12 +3,15 @@
 Each line in is a command, each line out its answer, both JSON objects. `zoo.runtime.contest` is the client; it may run
 under another interpreter, with other versions of everything. Arrays travel as safetensors files.
 
-Both rivals take float32 images and give float32 outputs, as our engines do, compute in channels_last in the wanted
-precision, and replay a CUDA graph of the whole:
+All rivals take float32 images and give float32 outputs, as our engines do, compute in channels_last in the wanted
+precision with cuDNN's autotuner on, and replay a CUDA graph of the whole:
 
-    torch     the reference as published, eager, with cuDNN's autotuner on
-    compile   the same under torch.compile (inductor, default mode, static shapes, weights frozen, so that BatchNorms
-              are folded into convolutions); "max-autotune" is left out, since it tunes for minutes per model
+    torch     the reference as published, eager
+    compile   the same under torch.compile: default mode, static shapes, nothing else set
+    frozen    the same under torch.compile with inductor's freezing, which makes constants of the weights and so folds
+              BatchNorms into convolutions; PyTorch calls it experimental, and it is off by default
+
+The mode "max-autotune" is left out, since it tunes for minutes per model.
 """
 
 from __future__ import annotations
@@ -137,17 +140,16 @@ class Worker:
         return {"bytes": Path(path).stat().st_size}
 
     def prepare(self, kind: str, precision: str) -> dict[str, Any]:
-        """Makes a rival ready: "torch" or "compile". Tells whether the weights could be frozen."""
+        """Makes a rival ready: "torch", "compile" or "frozen"."""
         self._set_tf32(precision == "tf32")
         torch.backends.cudnn.benchmark = True
-        module: Any = self._whole(precision, torch.channels_last)
+        module = self._whole(precision, torch.channels_last)
         with torch.no_grad():
             module(self.images)  # anchors are made at the first call, which is not to be compiled
-            frozen = False
-            if kind == "compile":
-                module, frozen = self._compiled(module)
-            self.rivals[kind] = self._captured(lambda: module(self.images))
-        return {"frozen": frozen}
+            run = module if kind == "torch" else _compiled(module, frozen=kind == "frozen")
+            run(self.images)
+            self.rivals[kind] = self._captured(lambda: run(self.images))
+        return {}
 
     def outputs(self, kind: str, path: str) -> dict[str, Any]:
         """Writes what a rival makes of the images."""
@@ -202,25 +204,6 @@ class Worker:
             torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)
         return Whole(module, dtype, layout, self.pick).eval()
 
-    def _compiled(self, module: nn.Module) -> tuple[Callable[..., Any], bool]:
-        """The compiled module, and whether with frozen weights; without where inductor cannot freeze them."""
-        import torch._dynamo.config as dynamo
-
-        dynamo.recompile_limit = 1000  # yolov5's forward is compiled block by block, each for several shapes
-        try:
-            return self._compile(module, frozen=True), True
-        except Exception:
-            torch.compiler.reset()
-            return self._compile(module, frozen=False), False
-
-    def _compile(self, module: nn.Module, frozen: bool) -> Callable[..., Any]:
-        import torch._inductor.config as inductor
-
-        inductor.freezing = frozen
-        compiled = torch.compile(module, dynamic=False)
-        compiled(self.images)
-        return compiled
-
     def _captured(self, run: Callable[[], tuple[torch.Tensor, ...]]) -> Callable[[], tuple[torch.Tensor, ...]]:
         """`run` as the replay of a CUDA graph."""
         if self.device.type != "cuda":
@@ -248,6 +231,26 @@ class Worker:
 
     def _set_tf32(self, allowed: bool) -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _compiled(module: nn.Module, frozen: bool) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """`module` under torch.compile. Its first call compiles; it raises where inductor cannot freeze the weights.
+
+    The rivals of a row live side by side, without torch.compiler.reset() between them: folded weights, which a CUDA
+    graph reads, belong to the compiled code. The option keeps them apart, for dynamo would give the one the code of the
+    other. It does not freeze by itself: dynamo, whenever it compiles, looks at the configuration.
+    """
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
+
+    dynamo.recompile_limit = 1000  # yolov5's forward is compiled block by block, each for several shapes
+    compiled = torch.compile(module, dynamic=False, options={"freezing": True} if frozen else None)
+
+    def call(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with inductor.patch(freezing=frozen):
+            return compiled(images)
+
+    return call
 
 
 def _without_gradients(run: Callable[[], Any]) -> Callable[[], Any]:
