@@ -185,6 +185,15 @@ def test_rebuilding_gives_the_same_engine_again(
     assert any("compiling" in line for line in said)
 
 
+def test_rebuilding_guesses_kernels_where_the_first_build_did(
+    rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.runtime.engines.load", lambda: rtx)
+    path = lenet(rtx).save(tmp_path / "lenet5.engine")
+    with pytest.raises(ZooError, match="does not guess kernels"):  # here: only TensorRT 8 does
+        rebuild(path, {**load_description(path), "heuristic": True})
+
+
 def test_the_rebuild_command_repeats_every_option(rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command is typed as it stands: through the command's own parser."""
     from zoo import build as command

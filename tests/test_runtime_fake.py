@@ -203,7 +203,7 @@ class FakeEngine:
 
     def get_tensor_shape(self, name):
         if name not in self.inputs:
-            return (-1,)
+            return self.outputs[name]({name: best for name, (_, best, _) in self.inputs.items()})
         low, _, high = self.inputs[name]
         return tuple(a if a == b else -1 for a, b in zip(low, high))
 
@@ -929,6 +929,30 @@ def test_frames_to_logits_and_pitched_frames(device):
         interface["strides"] = (200, 4, 1)
         with pytest.raises(ZooError, match="not packed"):
             pipeline(SimpleNamespace(__cuda_array_interface__=interface))
+    ENGINES.clear()
+
+
+def test_pictures_to_results_as_on_the_cpu(device):
+    predict = pytest.importorskip("zoo.runtime.predict")
+    from zoo.api import Session
+    from zoo.registry import get_model
+    from zoo.tasks import Options
+
+    logits = lambda arrays: {"logits": arrays["images"].mean((2, 3))}  # noqa: E731
+    for name, spec, size, outputs, function in (
+        ("yolov8n", Letterbox(64), (64, 96), DETECTOR, detector_network),
+        ("resnet18", CenterCrop(40, 32), (32, 32), {"logits": lambda s: (1, 3)}, logits),
+    ):
+        shape = (1, 3, *size)
+        ENGINES[b"plan"] = FakeEngine(device, {"images": (shape,) * 3}, outputs, function)
+        with open_session() as executor:
+            session = Session(get_model(name), executor, "fake", spec, size, None, "none")
+            options, images = Options(conf=0.1, top=2), [picture(48, 64, seed) for seed in range(3)]
+            wanted = [predict.Predictor(session, options)(image).result for image in images]
+            with predict.make_predictor(session, options) as predictor:
+                assert isinstance(predictor, predict.GpuPredictor)
+                for image, want in zip(images, wanted):
+                    assert want and predictor(image).result == want
     ENGINES.clear()
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, size_of
+from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, progress, size_of
 from zoo.errors import ZooError
 
 AHEAD = 8  # drawn frames that may wait to be written
@@ -61,10 +61,12 @@ def run(
         raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
     options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
     wanted = size_of(size)
-    gpu = {"cuda": cuda, "graphs": cuda_graph, "auto_rebuild": auto_rebuild}
-    with load(
-        model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False), **gpu
-    ) as session:  # type: ignore[arg-type]
+    with progress() as say:  # an engine may have to be built
+        session = load(
+            model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
+            cuda=cuda, graphs=cuda_graph, auto_rebuild=auto_rebuild, progress=say,
+        )  # type: ignore[arg-type]  # fmt: skip
+    with session:
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note("the weights are random: so are the answers")

@@ -103,8 +103,10 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
             f"{weights.name} is not the weights file that {path} was built from (its content differs); "
             f"to build an engine from it all the same: {description['rebuild']} --save-engine {shlex.quote(str(path))}"
         )
-    precision, options = Precision(description["precision"]), {key: description.get(key) for key in ("level", "tf32")}
-    return build(model, weights, load(), shapes, precision, **options, progress=progress).save(path)
+    options = {key: description[key] for key in ("level", "heuristic", "tf32") if key in description}
+    return build(
+        model, weights, load(), shapes, Precision(description["precision"]), **options, progress=progress
+    ).save(path)
 
 
 def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:

@@ -79,7 +79,10 @@ def _prove(
             raise ZooError(
                 "a golden file holds the reference's fp32 at its own size: leave --fp16, --bf16 and --size away"
             )
-        return proof.prove_golden(entry, api, find_weights(entry, weights), *load_golden(golden, entry.name), **how)
+        source, runs = find_weights(entry, weights), load_golden(golden, entry.name)
+        with progress() as say:
+            say("running the network")  # on a GPU it is compiled first
+            return proof.prove_golden(entry, api, source, *runs, **how)
     proof.require_reference()
     source = find_weights(entry, weights) if weights is not None else None
     wanted = size_of(size)
