@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli import Json, Level, Size, TimingCache, WeightsOption, command, note, print_json, progress, size_of
+from zoo.cli import (
+    Heuristic,
+    Json,
+    Level,
+    Size,
+    TimingCache,
+    WeightsOption,
+    command,
+    note,
+    print_json,
+    progress,
+    size_of,
+)
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -43,9 +55,7 @@ def run(
     weights: WeightsOption = None,
     size: Size = None,
     level: Level = None,
-    heuristic: Annotated[
-        bool, typer.Option("--heuristic", "--heuristics", help="TensorRT 8: guess tactics instead of timing all.")
-    ] = False,
+    heuristic: Heuristic = False,
     timing_cache: TimingCache = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each contestant.")] = 20,
     replays: Annotated[int, typer.Option("--replays", min=1, help="Runs per turn; fewer when they are slow.")] = 100,

@@ -209,6 +209,11 @@ class Options:
     replays: int = 100
     warmup: int = 200
 
+    @property
+    def effort(self) -> dict[str, Any]:
+        """How hard TensorRT tries, as `builder_config` takes it."""
+        return {"level": self.level, "heuristic": self.heuristic}
+
 
 def compile_ours(
     model: Model, weights: Weights, api: Api, shapes: Shapes, precision: str, options: Options
@@ -217,9 +222,10 @@ def compile_ours(
     name = "fp32" if precision == "tf32" else precision
     definition = define(model, weights, api, shapes.network, Precision(name))  # type: ignore[arg-type]
     cost = cost_of(definition, precision)
-    config = builder_config(api, definition.builder, shapes, level=options.level, tf32=precision == "tf32")
+    config = builder_config(api, definition.builder, shapes, **options.effort, tf32=precision == "tf32")
     set_precision_flags(definition, config)
-    return _compile(api, definition.builder, definition.network, config, options), cost
+    plan = serialize(api, definition.builder, definition.network, config, "the network", options.timing_cache)
+    return plan, cost
 
 
 def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: Options) -> bytes:
@@ -230,10 +236,10 @@ def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: 
     network = builder.create_network(creation_flags(api))
     parser = trt.OnnxParser(network, api.log.logger)  # holds the weights until the build is done
     _parse(parser, path, api)
-    config = builder_config(api, builder, shapes, level=options.level, tf32=precision == "tf32")
+    config = builder_config(api, builder, shapes, **options.effort, tf32=precision == "tf32")
     if not api.strong and precision == "fp16":
         config.set_flag(trt.BuilderFlag.FP16)
-    data = _compile(api, builder, network, config, options)
+    data = serialize(api, builder, network, config, "the network", options.timing_cache)
     del parser
     return data
 
@@ -242,15 +248,6 @@ def _parse(parser: Any, path: Path, api: Api) -> None:
     if not parser.parse_from_file(str(path)):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
         raise Refused(f"{api.name} refused the ONNX file: {'; '.join(reasons) or api.log.drain()}")
-
-
-def _compile(api: Api, builder: Any, network: Any, config: Any, options: Options) -> bytes:
-    if options.heuristic:
-        flag = getattr(api.trt.BuilderFlag, "ENABLE_TACTIC_HEURISTIC", None)
-        if flag is None:
-            raise ZooError(f"{api.name} has no ENABLE_TACTIC_HEURISTIC; use --level 2 instead")
-        config.set_flag(flag)
-    return serialize(api, builder, network, config, "the network", options.timing_cache)
 
 
 def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
