@@ -2,6 +2,7 @@
 
     latency    our engines, in turns with TensorRT on PyTorch's ONNX export, PyTorch, and torch.compile without and
                with frozen weights, beside the least time that the measured bandwidth and matrix rate allow
+    gap        what lies between resnet50's time at batch 32 and the least time that it could take, layer by layer
     calls      what a session's call costs beyond the bare replay of its CUDA graph
     frames     a frame to boxes: kernels and engine in one graph, or with preprocessing and decoding on the CPU
     threads    eight threads on one session against one, with bits compared
@@ -33,18 +34,23 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from zoo.engine.definition import INPUT
+from zoo.engine.definition import INPUT, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
+from zoo.network import Precision
 from zoo.registry import Model, get_model
 from zoo.runtime.contest import Arena, Options, arena, compile_ours, tensorrt_on_gpu
+from zoo.runtime.costs import Cost, layer_costs
 from zoo.runtime.gpu import GpuSession
+from zoo.runtime.profiling import LayerTime, Profile, profile_session
 from zoo.runtime.timing import Replay, copy_gb_per_s, gpu_state, machine
 from zoo.trt import Api
 from zoo.weights import RandomWeights, Weights
 
-SECTIONS = ("latency", "calls", "frames", "threads", "builds")
+SECTIONS = ("latency", "gap", "calls", "frames", "threads", "builds")
 MATRIX = 8192
+GAP_MODEL, GAP_BATCH = "resnet50", 32
+FARTHEST = 5  # layers that are told by name
 FRAMES = ((720, 1280), (1080, 1920))
 CANDIDATES = 50  # boxes above the threshold, as in a street scene
 Say = Callable[[dict[str, Any]], None]
@@ -57,12 +63,7 @@ def latency(
     ring: Arena, models: list[Model], precisions: list[str], batches: list[int], say: Say, more: Callable[[], bool]
 ) -> None:
     """A record for the hardware's rates, and one for each contestant of each row."""
-    from zoo.runtime.cuda import provider
-
-    rates: dict[str, float | None] = {"copy_gb_per_s": copy_gb_per_s(provider())}
-    for precision in precisions:
-        found = ring.torch("matrix_rate", precision=precision, size=MATRIX) if ring.torch else {"tflops": None}
-        rates[f"{precision}_tflops"] = found["tflops"]
+    rates = measured_rates(ring, precisions)
     say({"section": "rates", **rates})
     for model in models:
         for precision in precisions:
@@ -79,6 +80,75 @@ def latency(
                 for result in results:
                     bound = result.cost.bound_ms(tflops, bandwidth) if tflops and bandwidth else None
                     say({"section": "latency", **result.as_dict(), "bound_ms": bound})
+
+
+def measured_rates(ring: Arena, precisions: list[str]) -> dict[str, float | None]:
+    """GB/s of a large copy, and TFLOP/s of a large matrix product in each precision; those need PyTorch."""
+    from zoo.runtime.cuda import provider
+
+    rates: dict[str, float | None] = {"copy_gb_per_s": copy_gb_per_s(provider())}
+    for precision in precisions:
+        found = ring.torch("matrix_rate", precision=precision, size=MATRIX) if ring.torch else {"tflops": None}
+        rates[f"{precision}_tflops"] = found["tflops"]
+    return rates
+
+
+def gap(ring: Arena, api: Api, options: Options, say: Say) -> None:
+    """A record that takes the time of one engine apart; none without PyTorch, whose matrix rate the bounds need."""
+    rates = measured_rates(ring, ["fp16"])
+    tflops, bandwidth = rates["fp16_tflops"], rates["copy_gb_per_s"]
+    if not tflops or not bandwidth:
+        say({"section": "skipped", "what": "gap: the matrix rate needs PyTorch, which --against names"})
+        return
+    model = get_model(GAP_MODEL)
+    shape = (GAP_BATCH, *model.input)
+    costs = layer_costs(define(model, RandomWeights(0), api, shape, Precision("fp16")), "fp16")
+    with _session(ring, api, options, model, batch=GAP_BATCH) as session:
+        profile = profile_session(session, {INPUT: shape}, costs, runs=100)
+    say({"section": "gap", "model": model.name, "precision": "fp16", "batch": GAP_BATCH,
+         **taken_apart(profile, costs.group(costs.layers), tflops, bandwidth)})  # fmt: skip
+
+
+def taken_apart(profile: Profile, whole: Cost, tflops: float, gb_per_s: float) -> dict[str, Any]:
+    """The network's bound, the sum of its layers' bounds, the sum of their times and the graph's time, in ms.
+
+    A layer's bound has its tensors go through memory; one that finds them in the L2 cache can be faster. What TensorRT
+    added to the network, copies mostly, need not be: its bound is 0.
+    """
+    layers = [(layer, layer.cost.bound_ms(tflops, gb_per_s) if layer.cost else 0.0) for layer in profile.layers]
+    groups = {stage: [entry for entry in layers if _stage(entry[0]) == stage] for stage in _STAGES}
+    farthest = sorted(layers, key=lambda entry: entry[1] - entry[0].ms)[:FARTHEST]
+    return {
+        "tflops": tflops, "copy_gb_per_s": gb_per_s, "gmacs": whole.macs / 1e9, "mb": whole.bytes / 1e6,
+        "bound_ms": whole.bound_ms(tflops, gb_per_s), "layers_bound_ms": sum(bound for _, bound in layers),
+        "layers_ms": profile.sum_ms, "replay_ms": profile.whole_ms,
+        "groups": [{"group": stage, **_sums(found, tflops, gb_per_s)} for stage, found in groups.items() if found],
+        "farthest": [{"name": layer.name, "ms": layer.ms, "bound_ms": bound} for layer, bound in farthest],
+    }  # fmt: skip
+
+
+_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head", "reformats", "unnamed")
+
+
+def _stage(layer: LayerTime) -> str:
+    """The part of a ResNet that a layer belongs to, or why it belongs to none."""
+    if layer.reformat or not layer.covers:
+        return "reformats" if layer.reformat else "unnamed"
+    outermost = layer.covers[0].split(".")[0]
+    if outermost in _STAGES:
+        return outermost
+    return "head" if outermost in ("avgpool", "flatten", "fc", "logits") else "stem"
+
+
+def _sums(layers: list[tuple[LayerTime, float]], tflops: float, gb_per_s: float) -> dict[str, Any]:
+    costs = [layer.cost for layer, _ in layers if layer.cost]
+    arithmetic = sum(cost.compute_ms(tflops) >= cost.memory_ms(gb_per_s) for cost in costs)
+    return {
+        "layers": len(layers),
+        "ms": sum(layer.ms for layer, _ in layers), "bound_ms": sum(bound for _, bound in layers),
+        "gmacs": sum(cost.macs for cost in costs) / 1e9, "mb": sum(cost.bytes for cost in costs) / 1e6,
+        "bound_by_arithmetic": arithmetic, "bound_by_memory": len(costs) - arithmetic,
+    }  # fmt: skip
 
 
 def calls(session: GpuSession, images: np.ndarray, count: int = 2000) -> dict[str, float]:
@@ -279,6 +349,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
         })  # fmt: skip
         if "latency" in wanted:
             latency(ring, models, precisions, batches, say, lambda: time.monotonic() < end)
+        if "gap" in wanted:
+            gap(ring, api, options, say)
         if {"calls", "frames", "threads"} & set(wanted):
             _sessions(ring, api, options, wanted, say)
     if "builds" in wanted:
@@ -310,10 +382,10 @@ def _sessions(ring: Arena, api: Api, options: Options, wanted: list[str], say: S
                 say({"section": "threads", "model": name, **threads(session, images, 8)})
 
 
-def _session(ring: Arena, api: Api, options: Options, model: Model, contexts: int = 1) -> GpuSession:
-    _note(f"{model.name} fp16 batch 1: building")
+def _session(ring: Arena, api: Api, options: Options, model: Model, contexts: int = 1, batch: int = 1) -> GpuSession:
+    _note(f"{model.name} fp16 batch {batch}: building")
     weights: Weights = ring.weights(model, None) if ring.torch else RandomWeights(0)
-    plan, _ = compile_ours(model, weights, api, Shapes.static((1, *model.input)), "fp16", options)
+    plan, _ = compile_ours(model, weights, api, Shapes.static((batch, *model.input)), "fp16", options)
     return GpuSession(plan, api=api, contexts=contexts)
 
 
@@ -387,6 +459,42 @@ def _latency_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "".join(f"\n\n{text}" for text in failures)
 
 
+def _gap_table(rows: list[dict[str, Any]]) -> str:
+    return "\n\n".join(_gap_tables(r) for r in rows)
+
+
+def _gap_tables(r: dict[str, Any]) -> str:
+    """What the gap is made of, by its causes; the second of them by parts of the network and by layers."""
+    causes = _head([f"{r['model']} {r['precision']} batch {r['batch']}", "ms"], text=1)
+    for cause, ms in (
+        ("the network's bound: all multiplications, or weights, input and output", f"{r['bound_ms']:.4f}"),
+        ("between layers, tensors go through memory", f"{r['layers_bound_ms'] - r['bound_ms']:+.4f}"),
+        ("the layers' bounds, one after the other", f"{r['layers_bound_ms']:.4f}"),
+        ("layers take longer than their bounds", f"{r['layers_ms'] - r['layers_bound_ms']:+.4f}"),
+        ("the layers, timed one by one", f"{r['layers_ms']:.4f}"),
+        ("without the timing of each", f"{r['replay_ms'] - r['layers_ms']:+.4f}"),
+        ("the whole, as one CUDA graph", f"{r['replay_ms']:.4f}"),
+    ):
+        causes.append(_row([cause, ms]))
+    parts = _head(["part", "engine's layers", "ms", "bound ms", "beyond it ms", "ms / bound", "GMACs", "MB",
+                   "bound by arithmetic", "bound by memory"], text=1)  # fmt: skip
+    for g in r["groups"]:
+        ratio = f"{g['ms'] / g['bound_ms']:.2f}" if g["bound_ms"] else ""
+        parts.append(_row([
+            g["group"], str(g["layers"]), f"{g['ms']:.4f}", f"{g['bound_ms']:.4f}", f"{g['ms'] - g['bound_ms']:.4f}",
+            ratio, f"{g['gmacs']:.2f}", f"{g['mb']:.1f}", str(g["bound_by_arithmetic"]), str(g["bound_by_memory"]),
+        ]))  # fmt: skip
+    layers = _head(["farthest from their bounds", "ms", "bound ms"], text=1)
+    for layer in r["farthest"]:
+        layers.append(_row([layer["name"].replace("|", "/"), f"{layer['ms']:.4f}", f"{layer['bound_ms']:.4f}"]))
+    found = sum(g["gmacs"] for g in r["groups"])
+    about = (
+        f"Bounds at {r['tflops']:.0f} TFLOP/s and {r['copy_gb_per_s']:.0f} GB/s, both measured in this process; "
+        f"{found:.2f} of the network's {r['gmacs']:.2f} GMACs are found in the layers below."
+    )
+    return "\n\n".join([about, *("\n".join(lines) for lines in (causes, parts, layers))])
+
+
 def _calls_table(rows: list[dict[str, Any]]) -> str:
     lines = _head(["model", "call µs", "bare replay µs", "overhead µs", "call returns µs", "replay returns µs",
                    "numpy to numpy µs"], text=1)  # fmt: skip
@@ -424,6 +532,7 @@ def _builds_table(rows: list[dict[str, Any]]) -> str:
 
 _TABLES = {
     "latency": _latency_table,
+    "gap": _gap_table,
     "calls": _calls_table,
     "frames": _frames_table,
     "threads": _threads_table,
