@@ -6,7 +6,7 @@
     calls      what a session's call costs beyond the bare replay of its CUDA graph
     frames     a frame to boxes: kernels and engine in one graph, or with preprocessing and decoding on the CPU
     threads    eight threads on one session against one, with bits compared
-    builds     seconds to build, without and with a timing cache, each in a new process
+    builds     seconds to build twice with a timing cache, each time in a new process
 
 Each result is one line of OUT/gpu.jsonl, written when it is there: `--report OUT/gpu.jsonl ...` prints the tables of
 results from several runs. `--limit-seconds` starts no new row after that time. Weights are random and calibrated.
@@ -312,22 +312,23 @@ def threads(session: GpuSession, images: np.ndarray, workers: int, seconds: floa
     return {"threads": workers, "one_per_s": one, "many_per_s": many, "gain": many / one, "same_bits": same}
 
 
-def builds(model: str, precision: str, level: int | None, folder: Path) -> dict[str, Any]:
-    """Seconds of `python -m zoo.build` in new processes: no cache, a cache written, the same cache read."""
+def builds(model: str, precision: str, options: Options, folder: Path) -> dict[str, Any]:
+    """Seconds that `python -m zoo.build` says, in new processes: first a timing cache is written, then it is read."""
     cache = folder / f"{model}.cache"
     base = [sys.executable, "-m", "zoo.build", model, "--weights", "random:0", "--json", "-o", str(folder / "engine")]
     base += [] if precision == "fp32" else [f"--{precision}"]
-    base += [] if level is None else ["--level", str(level)]
-    cached = [*base, "--timing-cache", str(cache)]
-    found = {}
-    for name, command in (("none_s", base), ("written_s", cached), ("read_s", cached)):
+    base += [] if options.level is None else ["--level", str(options.level)]
+    base += ["--heuristic"] if options.heuristic else []
+    command = [*base, "--timing-cache", str(cache)]
+    found: dict[str, Any] = {}
+    for name in ("written_s", "read_s"):
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
             raise ZooError(f"{shlex.join(command)} failed: {done.stderr.strip()[-300:]}")
         found[name] = json.loads(done.stdout)["seconds"]
         found[name.replace("_s", "_process_s")] = time.perf_counter() - start
-    return found
+    return {**found, "cache_mb": cache.stat().st_size / 1e6}
 
 
 # ---- running them ---------------------------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
             for name in args.build_models.split(","):
                 if time.monotonic() < end:
                     say({"section": "builds", "model": name, "level": args.level,
-                         **builds(name, "fp16", args.level, Path(folder))})  # fmt: skip
+                         **builds(name, "fp16", options, Path(folder))})  # fmt: skip
 
 
 def _sessions(ring: Arena, api: Api, options: Options, wanted: list[str], say: Say) -> None:
@@ -524,9 +525,11 @@ def _threads_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _builds_table(rows: list[dict[str, Any]]) -> str:
-    lines = _head(["model", "no cache s", "cache written s", "cache read s"], text=1)
+    lines = _head(["model", "first build s", "second build s", "first / second", "cache MB"], text=1)
     for r in rows:
-        lines.append(_row([r["model"], *(f"{r[key]:.1f}" for key in ("none_s", "written_s", "read_s"))]))
+        first, second = r["written_s"], r["read_s"]
+        cells = [f"{first:.1f}", f"{second:.1f}", f"{first / second:.1f}", f"{r['cache_mb']:.1f}"]
+        lines.append(_row([r["model"], *cells]))
     return "\n".join(lines)
 
 
