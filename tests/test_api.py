@@ -196,8 +196,14 @@ def test_build_engine_saves_what_it_built(tmp_path: Path) -> None:
 @pytest.mark.skipif(has_driver(), reason="a GPU is here")
 def test_an_engine_where_there_is_no_gpu(tmp_path: Path) -> None:
     path = zoo.build_engine("lenet5", weights=LENET, target="rtx").save(tmp_path / "lenet5.engine")
-    with pytest.raises(zoo.ZooError, match="to rebuild it: python -m zoo.build lenet5"):
-        zoo.load(path)
+    before = path.read_bytes()
+    for auto_rebuild in (False, True):
+        with pytest.raises(zoo.ZooError, match=f"to rebuild it: python -m zoo.build lenet5 .* --save-engine {path}$"):
+            zoo.load(path, auto_rebuild=auto_rebuild)
+        assert path.read_bytes() == before
+    for options in ({"weights": LENET}, {"size": (32, 32)}, {"precision": "fp16"}):
+        with pytest.raises(zoo.ZooError, match="is an engine, whose weights, size and precision are built in; leave"):
+            zoo.load(path, **options)
     with pytest.raises(zoo.ZooError, match="is an engine, which needs a GPU; for the CPU, give the model's name"):
         zoo.load(path, device="cpu")
     with pytest.raises(zoo.ZooError, match="use --device cpu"):

@@ -7,16 +7,19 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import re
 import shutil
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from zoo import driver
 from zoo.errors import ZooError
 from zoo.runtime import arrays, gpu, kernels, nvrtc
 from zoo.runtime.arrays import DeviceArray
@@ -992,3 +995,35 @@ def test_missing_nvrtc_names_the_package(monkeypatch):
     with pytest.raises(ZooError, match="pip install nvidia-cuda-nvrtc"):
         nvrtc.library()
     nvrtc.library.cache_clear()
+
+
+# The driver
+
+
+@pytest.mark.parametrize(
+    ("code", "count", "visible", "words"),
+    [
+        (100, 0, "", r"the NVIDIA driver sees no GPU \(CUDA_VISIBLE_DEVICES is ''\)"),
+        (100, 0, None, "the NVIDIA driver sees no GPU"),
+        (0, 0, "7", r"the NVIDIA driver sees no GPU \(CUDA_VISIBLE_DEVICES is '7'\)"),
+        (999, 1, None, r"the NVIDIA driver does not start \(CUDA_ERROR_UNKNOWN\)"),
+        (0, 1, None, None),
+    ],
+)
+def test_what_the_driver_lacks(
+    monkeypatch: pytest.MonkeyPatch, code: int, count: int, visible: str | None, words: str | None
+) -> None:
+    def error_name(code: int, name: Any) -> None:
+        name._obj.value = b"CUDA_ERROR_UNKNOWN"
+
+    def device_count(number: Any) -> int:
+        number._obj.value = count
+        return 0
+
+    library = SimpleNamespace(cuInit=lambda flags: code, cuDeviceGetCount=device_count, cuGetErrorName=error_name)
+    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: library)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = driver.driver_problem.__wrapped__()
+    assert found is words if words is None else re.fullmatch(words, found)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from typing import NamedTuple
+
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 class _Facts(NamedTuple):
@@ -24,13 +27,21 @@ def driver_problem() -> str | None:
     except OSError:
         return "no NVIDIA driver was found (libcuda.so.1)"
     code, count = driver.cuInit(0), ctypes.c_int(0)
+    if code == _NO_DEVICE:
+        return _sees_none()
     if code == 0:
         code = driver.cuDeviceGetCount(ctypes.byref(count))
     if code != 0:
         name = ctypes.c_char_p()
         driver.cuGetErrorName(code, ctypes.byref(name))
         return f"the NVIDIA driver does not start ({(name.value or b'').decode() or code})"
-    return None if count.value else "the NVIDIA driver sees no GPU"
+    return None if count.value else _sees_none()
+
+
+def _sees_none() -> str:
+    """The driver works and there is no GPU, or none that CUDA_VISIBLE_DEVICES leaves."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "the NVIDIA driver sees no GPU" + ("" if visible is None else f" (CUDA_VISIBLE_DEVICES is '{visible}')")
 
 
 def has_driver() -> bool:

@@ -10,6 +10,7 @@ import typer
 from zoo.cli import (
     Bf16,
     Fp16,
+    Heuristic,
     Json,
     Level,
     Size,
@@ -43,6 +44,7 @@ def run(
     weights: WeightsOption = None,
     size: Size = None,
     level: Level = None,
+    heuristic: Heuristic = False,
     timing_cache: TimingCache = None,
     depth: Annotated[int, typer.Option("--depth", min=1, help="How deep modules are told apart.")] = 2,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs; times are medians.")] = 50,
@@ -70,7 +72,7 @@ def run(
             plan, costs, shape, title = _from_file(Path(source), api, batch)
         else:
             say("building")
-            options = {"level": level, "timing_cache": timing_cache}
+            options = {"level": level, "heuristic": heuristic, "timing_cache": timing_cache}
             plan, costs, shape, title = _build(source, api, precision, batch or 1, wanted, weights, options)
         say(f"measuring {runs} runs")
         with GpuSession(plan, api=api) as session:

@@ -329,7 +329,8 @@ def test_an_engine_of_another_machine(workshop: Workshop, api: Api, tmp_path: Pa
     named = {"version": ("TensorRT 10.9.0", api.name), "compute_capability": ("7.5", compute_capability())}
     message = refused("run", engine, DIGIT, "--save", tmp_path / "out")
     assert all(word in message for word in named[next(iter(claim))]), message
-    assert message.endswith(f"to rebuild it: {rebuild_of(good)}") and "python -m zoo.build lenet5" in message
+    assert message.endswith(f"to rebuild it: {rebuild_of(good)} --save-engine {engine}")
+    assert "python -m zoo.build lenet5" in message
 
     done = zoo("run", engine, DIGIT, "--save", tmp_path / "out", "--auto-rebuild", "--json")
     assert top(answered(done)["results"][0]) == "7"
@@ -355,6 +356,8 @@ def test_a_truncated_engine(workshop: Workshop, tmp_path: Path) -> None:
     engine.write_bytes(engine.read_bytes()[:5000])
     message = refused("run", engine, DIGIT, "--save", tmp_path / "out")
     assert "5000 bytes" in message and "damaged" in message and rebuild_of(engine) in message
+    done = zoo("run", engine, DIGIT, "--save", tmp_path / "out", "--auto-rebuild", "--json")
+    assert top(answered(done)["results"][0]) == "7"
 
 
 def test_no_gpu_is_visible(workshop: Workshop, api: Api, tmp_path: Path) -> None:

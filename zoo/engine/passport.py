@@ -107,6 +107,11 @@ def rebuild_command(
     return f"python -m zoo.build {name}{precision}{options} --weights {shlex.quote(definition.weights.name)} {size}"
 
 
+def rebuild_at(path: str | Path, description: dict[str, Any]) -> str:
+    """The command line that builds the engine of `description` again in the place of `path`."""
+    return f"{description['rebuild']} --save-engine {shlex.quote(str(path))}"
+
+
 def load_description(engine: str | Path) -> dict[str, Any]:
     """Reads the description beside an engine. Raises ZooError when it is missing, garbled or of another file."""
     path = description_path(Path(engine))
@@ -134,13 +139,13 @@ def load_engine(path: str | Path) -> Engine:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ZooError(
-            f"cannot read the engine {path}: {error.strerror}; to build it: {description['rebuild']}"
+            f"cannot read the engine {path}: {error.strerror}; to build it: {rebuild_at(path, description)}"
         ) from None
     if hashlib.sha256(data).hexdigest() != description["sha256"]:
         raise ZooError(
             f"{path} is not the engine that its description was written for ({len(data)} bytes, "
             f"{description.get('size', '?')} expected): it is damaged or replaced; "
-            f"to rebuild it: {description['rebuild']}"
+            f"to rebuild it: {rebuild_at(path, description)}"
         )
     return Engine(data, description)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from zoo.api import Session, input_shapes
 from zoo.driver import device_name, driver_problem
 from zoo.engine.build import build, compile_network
-from zoo.engine.passport import Engine, load_description, load_engine
+from zoo.engine.passport import Engine, load_description, load_engine, rebuild_at
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.network import Definition, Precision, PrecisionName
@@ -39,18 +38,31 @@ def load_engine_session(
 ) -> Session:  # fmt: skip
     """A session for the engine file `path`, which its description must fit.
 
-    Raises ZooError, with the command that rebuilds it, when this machine cannot run the engine; `auto_rebuild` runs
-    that command instead.
+    Raises ZooError, with the command that rebuilds it, when this machine cannot run the engine or the file is damaged;
+    `auto_rebuild` runs that command instead.
     """
+    try:
+        engine = _load(path, cuda)
+    except ZooError as problem:
+        if not auto_rebuild or driver_problem():  # without a GPU what was rebuilt would not run either
+            raise
+        progress(str(problem))
+        engine = load_engine(rebuild(path, load_description(path), progress))
+    return _session(engine, path, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+
+
+def _load(path: Path, cuda: str) -> Engine:
+    """The engine of a file, if this machine can run it, else ZooError. Without a driver TensorRT is not touched."""
     description = load_description(path)
-    problem = _why_not(description, cuda)
-    if problem and not auto_rebuild:
-        raise ZooError(problem)
+    flavour, command = description["flavour"], rebuild_at(path, description)
+    if driver_problem():
+        problem = why_not_loadable(description, None, None, command)
+    else:
+        api = load(flavour) if installed(flavour) else None
+        problem = why_not_loadable(description, api, device_properties(cuda), command)
     if problem:
-        progress(problem)
-        rebuild(path, description, progress)
-    engine = load_engine(path)
-    return _session(engine, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+        raise ZooError(problem)
+    return load_engine(path)
 
 
 def load_model_session(
@@ -76,7 +88,7 @@ def load_model_session(
             model, weights, api, shapes, Precision(precision), level=level, timing_cache=cache, progress=progress
         )
         engine.save(path)
-    return _session(load_engine(path), cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+    return _session(load_engine(path), path, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
 
 
 def timing_cache_path(api: Api) -> Path:
@@ -101,7 +113,7 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
     if weights.digest() != description["weights"]["sha256"]:
         raise ZooError(
             f"{weights.name} is not the weights file that {path} was built from (its content differs); "
-            f"to build an engine from it all the same: {description['rebuild']} --save-engine {shlex.quote(str(path))}"
+            f"to build an engine from it all the same: {rebuild_at(path, description)}"
         )
     options = {key: description[key] for key in ("level", "heuristic", "tf32") if key in description}
     return build(
@@ -123,11 +135,13 @@ def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) 
     return {name: found[name] for name in outputs} | {tap: found[tensor.name] for tap, tensor in tensors.items()}
 
 
-def _session(engine: Engine, **options: Any) -> Session:
+def _session(engine: Engine, path: Path, **options: Any) -> Session:
     description = engine.description
     model = get_model(description["model"])
     api = load(description["flavour"])
-    executor = GpuSession(engine.data, api=api, description=description, rebuild=description["rebuild"], **options)
+    executor = GpuSession(
+        engine.data, api=api, description=description, rebuild=rebuild_at(path, description), **options
+    )
     return Session(
         model,
         executor,
@@ -137,15 +151,6 @@ def _session(engine: Engine, **options: Any) -> Session:
         description["labels"],
         description["weights"]["file"],
     )
-
-
-def _why_not(description: dict[str, Any], cuda: str) -> str | None:
-    """Why this machine cannot run an engine, in a sentence, or None. Nothing of TensorRT runs without a driver."""
-    flavour = description["flavour"]
-    if driver_problem():
-        return why_not_loadable(description, None, None, description["rebuild"])
-    api = load(flavour) if installed(flavour) else None
-    return why_not_loadable(description, api, device_properties(cuda), description["rebuild"])
 
 
 def _shapes(description: dict[str, Any]) -> Shapes:
