@@ -447,8 +447,10 @@ def _latency_table(rows: list[dict[str, Any]]) -> str:
         cells = [*map(str, key), f"{median:.4f}", f"{ours['compute_ms']['p99']:.4f}"]
         for name in names:
             rival = of.get(name)
-            there = rival is not None and not rival["problem"]
-            cells += [f"{rival['compute_ms']['median']:.4f}", f"{rival['ratio']:.3f}"] if there else ["failed", ""]
+            if rival is None or rival["problem"]:  # not asked, or it could not take part
+                cells += ["", ""] if rival is None else ["failed", ""]
+            else:
+                cells += [f"{rival['compute_ms']['median']:.4f}", f"{rival['ratio']:.3f}"]
         bound, differs = ours["bound_ms"], ours["difference"]
         cells += [f"{ours['gmacs']:.2f}"]
         cells += [f"{bound:.4f}", f"{median / bound:.1f}"] if bound else ["", ""]
