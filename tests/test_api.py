@@ -107,6 +107,22 @@ def test_images_of_another_shape(shape: tuple[int, ...], found: str) -> None:
             session(np.zeros(shape, np.float32))
 
 
+def test_submissions_give_what_calls_give() -> None:
+    with zoo.load("lenet5", weights=LENET, device="cpu") as session:
+        given = [images(batch) for batch in (1, 3, 2)]
+        expected = [session(x)["logits"] for x in given]
+        tickets = [session.submit(x) for x in given]
+        for x in given:
+            x[:] = 0  # the submitted images were copied
+        for ticket, logits in zip(tickets, expected):
+            assert np.array_equal(ticket.result()["logits"], logits)
+        bad = session.submit(images(1, 3, 32, 32))
+        with pytest.raises(zoo.ZooError, match="this network takes Nx1x32x32"):
+            bad.result()
+    with pytest.raises(zoo.ZooError, match="the session is closed"):
+        session.submit(images(1))
+
+
 def test_half_precision_on_the_cpu_is_rounded_and_close() -> None:
     x = images(2)
     results = {}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from zoo.engine.passport import Engine, labels
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
@@ -20,10 +18,18 @@ from zoo.weights import Weights, parse_weights
 Device = Literal["auto", "cpu", "gpu"]
 
 
+class Pending(Protocol):
+    """What was submitted: `result()` waits for the outputs."""
+
+    def result(self) -> dict[str, Any]: ...
+
+
 class Executor(Protocol):
     """Runs a network: `executor(images)` maps float32 (N, C, H, W) to the outputs by name."""
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
+    def __call__(self, images: Any) -> dict[str, Any]: ...
+
+    def submit(self, images: Any) -> Pending: ...
 
     def close(self) -> None: ...
 
@@ -44,8 +50,14 @@ class Session:
     labels: list[str] | None
     weights: str
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, images: Any) -> dict[str, Any]:
+        """The outputs by name: numpy arrays for a numpy array. On a GPU also device arrays for device arrays, PyTorch's
+        or any with DLPack or __cuda_array_interface__ (see `zoo.runtime.gpu.GpuSession`)."""
         return self.executor(images)
+
+    def submit(self, images: Any) -> Pending:
+        """Starts the network on `images` and returns at once; `.result()` waits for the outputs."""
+        return self.executor.submit(images)
 
     def close(self) -> None:
         """Frees what the session holds."""

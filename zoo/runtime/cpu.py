@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ class CpuSession:
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         outputs = [output.name for output in self._session.get_outputs()]
         self._names = outputs[: len(outputs) - len(names)] + taps
+        self._submitted = ThreadPoolExecutor(1)  # its thread starts with the first submission
         self.shape = tuple(self._session.get_inputs()[0].shape)
         self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {api.name} network"
 
@@ -52,8 +54,16 @@ class CpuSession:
             raise ZooError(f"the images are {'x'.join(map(str, images.shape))}, this network takes {wanted}")
         return dict(zip(self._names, self._session.run(None, {INPUT: np.ascontiguousarray(images, np.float32)})))
 
+    def submit(self, images: np.ndarray) -> Future[dict[str, np.ndarray]]:
+        """Starts the network on a copy of `images` and returns at once; `.result()` waits for the outputs."""
+        try:
+            return self._submitted.submit(self, images.copy())
+        except RuntimeError as error:  # the pool is shut down
+            raise ZooError("the session is closed; load the model again") from error
+
     def close(self) -> None:
-        """Nothing to free; here so that every session can be closed."""
+        """Waits for what was submitted."""
+        self._submitted.shutdown()
 
     def __enter__(self) -> CpuSession:
         return self
