@@ -959,6 +959,52 @@ def test_pictures_to_results_as_on_the_cpu(device):
     ENGINES.clear()
 
 
+def test_pictures_under_way_keep_their_results_and_do_not_wait_for_each_other(device, monkeypatch):
+    predict = pytest.importorskip("zoo.runtime.predict")
+    from zoo.api import Session
+    from zoo.registry import get_model
+    from zoo.tasks import Options
+
+    ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 3, 64, 64),) * 3}, DETECTOR, detector_network)
+    with open_session() as executor:
+        session = Session(get_model("yolov8n"), executor, "fake", Letterbox(64), (64, 64), None, "none")
+        options, images = Options(conf=0.1), [picture(48, 64, seed) for seed in range(7)]
+        wanted = [predict.Predictor(session, options)(image).result for image in images]
+        assert len({repr(want) for want in wanted}) == len(images)
+        predictor = predict.make_predictor(session, options)
+        under_way = [predictor.submit(image) for image in images]  # five more than there is room for
+        assert [pending.result().result for pending in reversed(under_way)] == wanted[::-1]
+        waited = []
+        monkeypatch.setattr(device, "synchronize", lambda stream=None: waited.append(stream))
+        first, second = predictor.submit(images[0]), predictor.submit(images[1])
+        assert not waited
+        assert second.result().result == wanted[1] and len(waited) == 1  # of its own stream
+        last = predictor.submit(images[2])
+        predictor.close()
+        assert (first.result().result, last.result().result) == (wanted[0], wanted[2])
+        with pytest.raises(ZooError, match="pipeline is closed"):
+            predictor.submit(images[0])
+    ENGINES.clear()
+
+
+def test_a_frame_that_cannot_be_decoded_does_not_spoil_the_next(device):
+    def network(arrays):
+        outputs = detector_network(arrays)
+        outputs["scores"][0, 0, 0] = np.nan if arrays["images"].mean() > 0.9 else 0
+        return outputs
+
+    ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 3, 64, 64),) * 3}, DETECTOR, network)
+    white, good = np.full((64, 64, 3), 255, np.uint8), picture(64, 64)
+    with open_session() as session, FramePipeline(session, Letterbox(64)) as pipeline:
+        want = pipeline(good)
+        bad, after = pipeline.submit(white), pipeline.submit(good)
+        for _ in range(2):
+            with pytest.raises(ZooError, match="NaN or infinity"):
+                bad.result()
+        np.testing.assert_array_equal(after.result().boxes, want.boxes)
+    ENGINES.clear()
+
+
 # ---- NVRTC ----------------------------------------------------------------------------------------------------------
 
 

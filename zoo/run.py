@@ -13,6 +13,7 @@ from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_na
 from zoo.errors import ZooError
 
 AHEAD = 8  # drawn frames that may wait to be written
+UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs on the other
 
 
 def run(
@@ -94,7 +95,8 @@ def _predict_all(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`.
 
-    Three threads overlap: one decodes ahead, this one predicts, one draws and writes.
+    Three threads overlap: one decodes ahead, this one predicts, one draws and writes; on a GPU, copying and inference
+    overlap too.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -103,6 +105,7 @@ def _predict_all(
     from zoo.tasks.images import BadSource, open_sources
 
     bad: list[dict[str, str]] = []
+    underway: deque[tuple[Any, Any]] = deque()  # (frame, its pending prediction)
     pending: deque[Any] = deque()
     items: list[dict[str, Any]] = []
 
@@ -112,15 +115,23 @@ def _predict_all(
             _print(frame, prediction, predictor.task, path)
         return _record(frame, prediction, predictor.task, path)
 
+    def settle(most: int) -> None:
+        """Passes predictions on to the drawing thread until at most `most` are under way."""
+        while len(underway) > most:
+            frame, prediction = underway.popleft()
+            pending.append(drawing.submit(finish, frame, prediction.result()))
+
     with Gallery(save) as gallery, ThreadPoolExecutor(1) as drawing:  # one thread: frames stay in order
         for frame in ahead(open_sources(sources)):
             if isinstance(frame, BadSource):
                 bad.append({"source": frame.name, "error": frame.message})
                 note(f"error: {frame.message}")
                 continue
-            pending.append(drawing.submit(finish, frame, predictor(frame.image)))
+            underway.append((frame, predictor.submit(frame.image)))
+            settle(UNDERWAY - 1)
             while len(pending) > AHEAD:  # a slow disk must not fill the memory with frames
                 items.append(pending.popleft().result())
+        settle(0)
         items += [future.result() for future in pending]
     return items, bad
 

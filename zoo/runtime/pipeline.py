@@ -26,12 +26,32 @@ class _Frames:
         self.buffer: Buffer | None = None
 
 
+class PendingFrame:
+    """The promise of `FramePipeline.submit`."""
+
+    def __init__(self, pipeline: FramePipeline) -> None:
+        self._pipeline = pipeline
+        self._outcome: Detections | dict[str, np.ndarray] | ZooError | None = None  # None while it is under way
+
+    def result(self) -> Detections | dict[str, np.ndarray]:
+        """The result for the frame; waits for it. Raises ZooError for what cannot be decoded."""
+        if self._outcome is None:
+            self._pipeline._settle()
+        assert self._outcome is not None
+        if isinstance(self._outcome, ZooError):
+            raise self._outcome
+        return self._outcome
+
+
 class FramePipeline:
     """Frame to result on one stream: preprocessing kernel, engine, decoding, replayed as one CUDA graph.
 
     A frame is uint8 (H, W, 3), BGR unless `rgb`, on the host or on the GPU (its rows may be pitched). A detector
     (outputs `boxes` and `scores`) gives `Detections` in pixels of the frame; other networks give their outputs as
     numpy arrays. Frames written to `buffer(height, width)` need no staging copy. One thread at a time.
+
+    `submit` returns while the GPU works on the frame. A pipeline has room for one frame; two pipelines that take turns
+    copy one frame while the other's network runs.
     """
 
     def __init__(
@@ -65,16 +85,26 @@ class FramePipeline:
             self._results = {n: (array, self._cuda.pinned(array.nbytes)) for n, array in arrays.items()}
         self._frames: dict[tuple[int, int], _Frames] = {}
         self._graph_of: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # None until a key is seen again
+        self._pending: PendingFrame | None = None
 
     def buffer(self, height: int, width: int) -> np.ndarray:
         """The pinned (H, W, 3) uint8 array that frames of this size are sent from; fill it and pass it."""
         self._open()
+        self._settle()
         with self._cuda.active():
             return self._host_frames(height, width).staging
 
     def __call__(self, frame: Any) -> Detections | dict[str, np.ndarray]:
         """The result for one frame, complete on return. Raises ZooError for another shape or dtype."""
+        return self.submit(frame).result()
+
+    def submit(self, frame: Any) -> PendingFrame:
+        """Starts on a frame and returns; waits for the frame before. Raises ZooError for another shape or dtype.
+
+        A frame on the host is copied first, unless it is `buffer`'s, which must stay as it is, like one on the GPU.
+        """
         self._open()
+        self._settle()
         with self._cuda.active():
             source, pitch = _read_frame(frame, self._stream)
             height, width = source.shape[:2]
@@ -88,8 +118,20 @@ class FramePipeline:
                 if source.stream not in (None, self._stream.handle):
                     order_streams(self._cuda, self._cuda.wrap_stream(source.stream), self._stream)
                 self._run((height, width, source.ptr, pitch), frames, source.ptr, pitch)
+        self._pending = PendingFrame(self)
+        return self._pending
+
+    def _settle(self) -> None:
+        """Waits for the frame under way, if there is one, and keeps its outcome."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        with self._cuda.active():
             self._cuda.synchronize(self._stream)
-            return self._read()
+        try:
+            pending._outcome = self._read()
+        except ZooError as error:
+            pending._outcome = error
 
     def _open(self) -> None:
         if self._bound is None:
@@ -156,6 +198,7 @@ class FramePipeline:
         """Frees the graphs, the context and the buffers. The session stays open."""
         if self._bound is None:
             return
+        self._settle()
         with self._cuda.active():
             self._cuda.synchronize(self._stream)
             for graph in self._graph_of.values():

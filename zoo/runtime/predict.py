@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +30,12 @@ class Prediction:
 
     result: list[Any]
     ms: dict[str, float]
+
+
+class Pending(Protocol):
+    """A picture under way: `result()` waits for its prediction."""
+
+    def result(self) -> Prediction: ...
 
 
 class Predictor:
@@ -51,6 +59,12 @@ class Predictor:
         names = ("preprocess", "inference", "postprocess")
         return Prediction(result, {name: (b - a) * 1e3 for name, a, b in zip(names, steps, steps[1:])})
 
+    def submit(self, image: np.ndarray) -> Pending:
+        """Starts on one picture; here, on the CPU, it is done on return."""
+        done: Future[Prediction] = Future()
+        done.set_result(self(image))
+        return done
+
     def close(self) -> None:
         """Frees what the predictor made; the session stays open."""
 
@@ -62,26 +76,31 @@ class Predictor:
 
 
 class GpuPredictor(Predictor):
-    """The same with preprocessing and decoding in CUDA kernels around the engine, frame to result on one stream."""
+    """The same with preprocessing and decoding in CUDA kernels around the engine, frame to result on one stream.
+
+    Two pipelines take turns, so that a picture is copied to the GPU while the network runs on the one before.
+    """
 
     def __init__(self, session: Session, options: Options = Options()) -> None:
         from zoo.runtime.pipeline import FramePipeline
 
         super().__init__(session, options)
         iou = session.model.iou if options.iou is None else options.iou
-        self._pipeline = FramePipeline(
-            session.executor,  # type: ignore[arg-type]
-            session.preprocess,
-            size=session.size,
-            conf=options.conf,
-            iou=iou,
-            max_det=options.max_det,
-        )
+        settings = {"size": session.size, "conf": options.conf, "iou": iou, "max_det": options.max_det}
+        self._pipelines = [FramePipeline(session.executor, session.preprocess, **settings) for _ in range(2)]  # type: ignore[arg-type]
+        self._turns = itertools.cycle(self._pipelines)
 
     def __call__(self, image: np.ndarray) -> Prediction:
         """The results for one picture."""
+        return self.submit(image).result()
+
+    def submit(self, image: np.ndarray) -> Pending:
+        """Starts on one picture and returns. The second one after it waits for it."""
         start = time.perf_counter()
-        found = self._pipeline(image)
+        pending = next(self._turns).submit(image)
+        return _Underway(lambda: self._predict(image, pending.result(), start))
+
+    def _predict(self, image: np.ndarray, found: Any, start: float) -> Prediction:
         milliseconds = {"total": (time.perf_counter() - start) * 1e3}
         if isinstance(found, dict):
             logits = found["logits"][0]
@@ -99,7 +118,15 @@ class GpuPredictor(Predictor):
         return self.session.executor.outputs["scores"].shape[1]  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        self._pipeline.close()
+        for pipeline in self._pipelines:
+            pipeline.close()
+
+
+@dataclass(frozen=True)
+class _Underway:
+    """A picture that the GPU works on."""
+
+    result: Callable[[], Prediction]
 
 
 def make_predictor(session: Session, options: Options = Options()) -> Predictor:
