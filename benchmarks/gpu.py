@@ -527,8 +527,8 @@ def _calls_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _frames_table(rows: list[dict[str, Any]]) -> str:
-    lines = _head(["model", "frame", "in pinned memory ms", "on the host ms", "two in turns ms", "on the GPU ms", "engine alone ms",
-                   "preprocess and decode on the CPU ms", "boxes"], text=2)  # fmt: skip
+    lines = _head(["model", "frame", "in pinned memory ms", "on the host ms", "two in turns ms", "on the GPU ms",
+                   "engine alone ms", "preprocess and decode on the CPU ms", "boxes"], text=2)  # fmt: skip
     for r in rows:
         keys = ("pinned_ms", "host_ms", "turns_ms", "device_ms", "engine_ms", "cpu_ms")
         boxes = str(r["boxes"]) if r["boxes"] == r["boxes_on_cpu"] else f"{r['boxes']} (CPU: {r['boxes_on_cpu']})"
