@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import zoo
 from zoo.errors import ZooError
 from zoo.runtime.gpu import GpuSession
 from zoo.trt import Api
 
 from .conftest import SmallNet
 
+LENET = Path(__file__).resolve().parents[2] / "weights" / "lenet5.safetensors"
 SLOW = 100_000_000  # clock cycles, some 50 ms: far longer than the network takes
 
 
@@ -102,3 +105,16 @@ def test_tensors_that_are_refused(torch: Any, session: GpuSession, net: SmallNet
         with pytest.raises(ZooError, match=words):
             session(tensor)
     net.check(as_numpy(torch, session(x)), net.images(2))
+
+
+def test_a_loaded_engine_takes_tensors(torch: Any, tmp_path: Path) -> None:
+    path = zoo.build_engine("lenet5", weights=LENET, batch=(1, 2, 4), level=0).save(tmp_path / "lenet5.engine")
+    images = np.random.default_rng(0).standard_normal((4, 1, 32, 32), np.float32)
+    with zoo.load(path, contexts=2) as session:
+        want = session(images)["logits"]
+        x = torch.from_numpy(images).cuda()
+        for _ in range(3):
+            tickets = [session.submit(x), session.submit(x)]
+            for ticket in tickets:
+                assert np.array_equal(torch.from_dlpack(ticket.result()["logits"]).cpu().numpy(), want)
+            assert np.array_equal(session.submit(images).result()["logits"], want)
