@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half written."""
+"""Writing files so that none is ever half written, and where caches are kept."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}") from None
+
+
+def cache_folder() -> Path:
+    """Where engines, timing caches and compiled kernels are kept: $XDG_CACHE_HOME/zoo or ~/.cache/zoo."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zoo"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from zoo.engine.build import build, compile_network
 from zoo.engine.passport import Engine, load_description, load_engine, rebuild_at
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
+from zoo.files import cache_folder
 from zoo.network import Definition, Precision, PrecisionName
 from zoo.registry import Model, get_model
 from zoo.runtime.gpu import GpuSession, device_properties, why_not_loadable
@@ -25,11 +25,6 @@ from zoo.trt import Api, installed, load
 from zoo.weights import Weights, parse_weights
 
 Progress = Callable[[str], None]
-
-
-def cache_folder() -> Path:
-    """Where engines and timing caches are kept: $XDG_CACHE_HOME/zoo or ~/.cache/zoo."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zoo"
 
 
 def load_engine_session(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.files import replacing
+from zoo.files import cache_folder, replacing
 
 _OPTIONS = ("--fmad=false", "--std=c++17")  # separate multiply and add, as numpy computes
 
@@ -67,7 +67,7 @@ def compile_source(source: str, name: str, compute_capability: str) -> bytes:
     the compiler's log.
     """
     key = hashlib.sha256(repr((source, name, compute_capability, version(), _OPTIONS)).encode()).hexdigest()[:32]
-    cached = _cache_folder() / f"{Path(name).stem}-{key}.bin"
+    cached = cache_folder() / f"{Path(name).stem}-{key}.bin"
     try:
         return cached.read_bytes()
     except OSError:
@@ -111,10 +111,6 @@ def _output(get_size: Any, get: Any, program: ctypes.c_void_p) -> bytes:
 def _check(code: int) -> None:
     if code != 0:
         raise ZooError(f"NVRTC failed: {library().nvrtcGetErrorString(code).decode()}")
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zoo"
 
 
 def _keep(path: Path, data: bytes) -> None:
