@@ -34,6 +34,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from zoo.engine.build import compile_network
 from zoo.engine.definition import INPUT, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
@@ -45,7 +46,6 @@ from zoo.runtime.gpu import GpuSession
 from zoo.runtime.profiling import LayerTime, Profile, profile_session
 from zoo.runtime.timing import Replay, copy_gb_per_s, gpu_state, machine
 from zoo.trt import Api
-from zoo.weights import RandomWeights, Weights
 
 SECTIONS = ("latency", "gap", "calls", "frames", "threads", "builds")
 MATRIX = 8192
@@ -102,8 +102,11 @@ def gap(ring: Arena, api: Api, options: Options, say: Say) -> None:
         return
     model = get_model(GAP_MODEL)
     shape = (GAP_BATCH, *model.input)
-    costs = layer_costs(define(model, RandomWeights(0), api, shape, Precision("fp16")), "fp16")
-    with _session(ring, api, options, model, batch=GAP_BATCH) as session:
+    _note(f"{model.name} fp16 batch {GAP_BATCH}: building")
+    definition = define(model, ring.weights(model, None), api, shape, Precision("fp16"))
+    costs = layer_costs(definition, "fp16")
+    plan = compile_network(definition, Shapes.static(shape), **options.effort, timing_cache=options.timing_cache)
+    with GpuSession(plan, api=api) as session:
         profile = profile_session(session, {INPUT: shape}, costs, runs=100)
     say({"section": "gap", "model": model.name, "precision": "fp16", "batch": GAP_BATCH,
          **taken_apart(profile, costs.group(costs.layers), tflops, bandwidth)})  # fmt: skip
@@ -402,10 +405,10 @@ def _sessions(ring: Arena, api: Api, options: Options, wanted: list[str], say: S
                 say({"section": "threads", "model": name, **threads(session, images, 8)})
 
 
-def _session(ring: Arena, api: Api, options: Options, model: Model, contexts: int = 1, batch: int = 1) -> GpuSession:
-    _note(f"{model.name} fp16 batch {batch}: building")
-    weights: Weights = ring.weights(model, None) if ring.torch else RandomWeights(0)
-    plan, _ = compile_ours(model, weights, api, Shapes.static((batch, *model.input)), "fp16", options)
+def _session(ring: Arena, api: Api, options: Options, model: Model, contexts: int = 1) -> GpuSession:
+    _note(f"{model.name} fp16 batch 1: building")
+    weights = ring.weights(model, None)
+    plan, _ = compile_ours(model, weights, api, Shapes.static((1, *model.input)), "fp16", options)
     return GpuSession(plan, api=api, contexts=contexts)
 
 

@@ -66,9 +66,7 @@ def compile_network(
     return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache)
 
 
-def serialize(
-    api: Api, builder: Any, network: Any, config: Any, what: str, timing_cache: Path | None = None
-) -> bytes:  # fmt: skip
+def serialize(api: Api, builder: Any, network: Any, config: Any, what: str, timing_cache: Path | None = None) -> bytes:
     """Runs the builder; the timing cache is read before and written after. `what` names it in a refusal."""
     timings = attach_timing_cache(api, config, timing_cache) if timing_cache else None
     data = builder.build_serialized_network(network, config)

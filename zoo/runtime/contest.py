@@ -27,7 +27,7 @@ import numpy as np
 
 from zoo.api import find_weights
 from zoo.driver import driver_problem
-from zoo.engine.build import builder_config, serialize, set_precision_flags
+from zoo.engine.build import builder_config, compile_network, serialize
 from zoo.engine.definition import INPUT, creation_flags, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
@@ -222,10 +222,8 @@ def compile_ours(
     name = "fp32" if precision == "tf32" else precision
     definition = define(model, weights, api, shapes.network, Precision(name))  # type: ignore[arg-type]
     cost = cost_of(definition, precision)
-    config = builder_config(api, definition.builder, shapes, **options.effort, tf32=precision == "tf32")
-    set_precision_flags(definition, config)
-    plan = serialize(api, definition.builder, definition.network, config, "the network", options.timing_cache)
-    return plan, cost
+    effort = {**options.effort, "tf32": precision == "tf32", "timing_cache": options.timing_cache}
+    return compile_network(definition, shapes, **effort), cost
 
 
 def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: Options) -> bytes:
