@@ -56,7 +56,7 @@ def describe(
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
     outputs = [definition.network.get_output(i) for i in range(definition.network.num_outputs)]
-    return {
+    description = {
         "format": FORMAT,
         "model": model.name,
         "task": model.task,
@@ -76,8 +76,8 @@ def describe(
         "weights": {"file": weights.name, "sha256": weights.digest()},
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "rebuild": rebuild_command(model.name, definition, shapes, level=level, heuristic=heuristic, tf32=tf32),
     }
+    return {**description, "rebuild": rebuild_command(description)}
 
 
 def labels(metadata: dict[str, str]) -> list[str] | None:
@@ -85,26 +85,22 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
     return json.loads(metadata["classes"]) if "classes" in metadata else None
 
 
-def rebuild_command(
-    name: str,
-    definition: Definition,
-    shapes: Shapes,
-    *,
-    level: int | None = None,
-    heuristic: bool = False,
-    tf32: bool = False,
-) -> str:
-    """The command line that builds this engine again on the machine that runs it."""
-    text = {
-        key: "x".join(map(str, shape)) for key, shape in (("min", shapes.min), ("opt", shapes.opt), ("max", shapes.max))
-    }
-    size = f"--min-shapes {text['min']} --opt-shapes {text['opt']} --max-shapes {text['max']}"
+def shapes_of(description: dict[str, Any]) -> Shapes:
+    """The input shapes of a description."""
+    return Shapes(*(tuple(description["input"][key]) for key in ("min", "opt", "max")))
+
+
+def rebuild_command(description: dict[str, Any]) -> str:
+    """The command line that builds the engine of `description` again on the machine that runs it."""
+    shapes, precision = shapes_of(description), description["precision"]
+    command = f"python -m zoo.build {description['model']}" + ("" if precision == "fp32" else f" --{precision}")
+    command += "" if description["level"] is None else f" --level {description['level']}"
+    command += "".join(f" --{option}" for option in ("heuristic", "tf32") if description[option])
+    command += f" --weights {shlex.quote(description['weights']['file'])}"
     if not shapes.dynamic:
-        size = f"--batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
-    precision = "" if definition.precision.name == "fp32" else f" --{definition.precision.name}"
-    options = "" if level is None else f" --level {level}"
-    options += (" --heuristic" if heuristic else "") + (" --tf32" if tf32 else "")
-    return f"python -m zoo.build {name}{precision}{options} --weights {shlex.quote(definition.weights.name)} {size}"
+        return f"{command} --batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
+    low, best, high = ("x".join(map(str, shape)) for shape in (shapes.min, shapes.opt, shapes.max))
+    return f"{command} --min-shapes {low} --opt-shapes {best} --max-shapes {high}"
 
 
 def rebuild_at(path: str | Path, description: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.api import Session, input_shapes
 from zoo.driver import device_name, driver_problem
 from zoo.engine.build import build, compile_network
-from zoo.engine.passport import Engine, load_description, load_engine, rebuild_at
+from zoo.engine.passport import Engine, load_description, load_engine, rebuild_at, shapes_of
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.files import cache_folder
@@ -103,7 +103,7 @@ def require_gpu() -> None:
 
 def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda text: None) -> Path:
     """Builds the engine of `description` again, for this machine, in the place of `path`."""
-    model, shapes = get_model(description["model"]), _shapes(description)
+    model, shapes = get_model(description["model"]), shapes_of(description)
     weights = parse_weights(description["weights"]["file"], model.name)
     if weights.digest() != description["weights"]["sha256"]:
         raise ZooError(
@@ -146,7 +146,3 @@ def _session(engine: Engine, path: Path, **options: Any) -> Session:
         description["labels"],
         description["weights"]["file"],
     )
-
-
-def _shapes(description: dict[str, Any]) -> Shapes:
-    return Shapes(*(tuple(description["input"][key]) for key in ("min", "opt", "max")))
