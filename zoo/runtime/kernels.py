@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Buffer, Cuda, Stream
 from zoo.runtime.nvrtc import compile_source
+from zoo.tasks.geometry import Geometry, center_crop_geometry, letterbox_geometry
 from zoo.tasks.spec import CenterCrop, Letterbox, Preprocess
 
 _SOURCES = Path(__file__).with_name("kernels")
@@ -37,42 +38,7 @@ def _function(cuda: Cuda, file: str, name: str) -> Any:
     return cuda.function(_module(cuda, file), name)
 
 
-# ---- where a picture lies, and the resampling tables ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where a picture lies in the network input: input = picture x scale + offset; sizes are (width, height).
-
-    The same numbers as `zoo.tasks.preprocess.Placement`, which needs no pixels to be known.
-    """
-
-    picture: tuple[int, int]
-    resized: tuple[int, int]
-    offset: tuple[int, int]
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        return self.resized[0] / self.picture[0], self.resized[1] / self.picture[1]
-
-
-def letterbox_geometry(picture: tuple[int, int], size: tuple[int, int]) -> Geometry:
-    """ultralytics' LetterBox(auto=False, center=True); sizes are (width, height)."""
-    ratio = min(size[1] / picture[1], size[0] / picture[0])
-    resized = (max(round(picture[0] * ratio), 1), max(round(picture[1] * ratio), 1))
-    return Geometry(
-        picture, resized, (round((size[0] - resized[0]) / 2 - 0.1), round((size[1] - resized[1]) / 2 - 0.1))
-    )
-
-
-def center_crop_geometry(picture: tuple[int, int], size: tuple[int, int], spec: CenterCrop) -> Geometry:
-    """torchvision's Resize and CenterCrop; sizes are (width, height). Raises ZooError when the crop is the larger."""
-    short = round(spec.resize * max(size) / spec.size)
-    if short < max(size):
-        raise ZooError(f"a picture resized to {short} is too small for a crop of {size[1]}x{size[0]}; raise `resize`")
-    long = int(short * max(picture) / min(picture))
-    resized = (short, long) if picture[0] < picture[1] else (long, short)
-    return Geometry(picture, resized, (-round((resized[0] - size[0]) / 2), -round((resized[1] - size[1]) / 2)))
+# ---- resampling tables -----------------------------------------------------------------------------------------------
 
 
 def bilinear_table(length: int, resized: int, clamp: bool) -> np.ndarray:

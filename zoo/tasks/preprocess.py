@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.tasks.geometry import Geometry, center_crop_geometry, letterbox_geometry
 from zoo.tasks.spec import CenterCrop, Letterbox, Preprocess
 
 _PRECISION = 1 << 22  # Pillow's fixed-point resampling weights
@@ -62,20 +63,13 @@ def check_size(spec: Preprocess, height: int, width: int) -> None:
 
 def _center_crop(image: np.ndarray, spec: CenterCrop, height: int, width: int) -> tuple[np.ndarray, Placement]:
     """torchvision's Resize(spec.resize), CenterCrop and Normalize; another crop size keeps the share of the picture."""
-    full_height, full_width = image.shape[:2]
-    short = round(spec.resize * max(height, width) / spec.size)
-    if short < max(height, width):
-        raise ZooError(f"A picture resized to {short} is too small for a crop of {height}x{width}; raise `resize`.")
-    long = int(short * max(image.shape[:2]) / min(image.shape[:2]))
-    new_height, new_width = (short, long) if full_height <= full_width else (long, short)
-    top, left = round((new_height - height) / 2), round((new_width - width) / 2)
-
+    geometry = center_crop_geometry(_size(image), (width, height), spec)
+    (new_width, new_height), (left, top) = geometry.resized, (-offset for offset in geometry.offset)
     rows = _resize_columns(image, new_width, left, left + width)
     crop = _resize_columns(rows.swapaxes(0, 1), new_height, top, top + height).swapaxes(0, 1)
     pixels = crop[..., ::-1].astype(np.float32) / 255
     pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
-    scale = (new_width / full_width, new_height / full_height)
-    return _to_chw(pixels), Placement(scale, (-left, -top), (full_width, full_height))
+    return _to_chw(pixels), _placement(geometry)
 
 
 def _resize_columns(image: np.ndarray, size: int, start: int, stop: int) -> np.ndarray:
@@ -101,26 +95,31 @@ def _resize_columns(image: np.ndarray, size: int, start: int, stop: int) -> np.n
 
 def _letterbox(image: np.ndarray, spec: Letterbox, height: int, width: int) -> tuple[np.ndarray, Placement]:
     """ultralytics' LetterBox(auto=False, center=True): the same roundings, so the same bytes."""
-    full_height, full_width = image.shape[:2]
-    ratio = min(height / full_height, width / full_width)
-    new_width, new_height = max(round(full_width * ratio), 1), max(round(full_height * ratio), 1)
-    if (new_width, new_height) != (full_width, full_height):
-        image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    left, top = round((width - new_width) / 2 - 0.1), round((height - new_height) / 2 - 0.1)
+    geometry = letterbox_geometry(_size(image), (width, height))
+    (new_width, new_height), (left, top) = geometry.resized, geometry.offset
+    if geometry.resized != geometry.picture:
+        image = cv2.resize(image, geometry.resized, interpolation=cv2.INTER_LINEAR)
     canvas = np.full((height, width, 3), spec.fill, np.uint8)
     canvas[top : top + new_height, left : left + new_width] = image
-    scale = (new_width / full_width, new_height / full_height)
-    return _to_chw(canvas[..., ::-1].astype(np.float32) / 255), Placement(scale, (left, top), (full_width, full_height))
+    return _to_chw(canvas[..., ::-1].astype(np.float32) / 255), _placement(geometry)
 
 
 def _gray(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, Placement]:
     """Stretched to the input size; shrinking averages, so that thin strokes survive."""
-    full_height, full_width = image.shape[:2]
-    shrinks = full_height > height or full_width > width
+    geometry = Geometry(_size(image), (width, height), (0, 0))
+    shrinks = geometry.picture[0] > width or geometry.picture[1] > height
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    scale = (width / full_width, height / full_height)
-    return _to_chw(gray[..., None].astype(np.float32) / 255), Placement(scale, (0, 0), (full_width, full_height))
+    return _to_chw(gray[..., None].astype(np.float32) / 255), _placement(geometry)
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height)."""
+    return image.shape[1], image.shape[0]
+
+
+def _placement(geometry: Geometry) -> Placement:
+    return Placement(geometry.scale, geometry.offset, geometry.picture)
 
 
 def _to_chw(pixels: np.ndarray) -> np.ndarray:
