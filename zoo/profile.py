@@ -112,7 +112,7 @@ def _build(
 def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCosts, Any, str]:
     """The same for an engine file; the costs come from the definition of the model that it says it is."""
     from zoo.engine.definition import define
-    from zoo.engine.passport import load_engine
+    from zoo.engine.passport import load_engine, rebuild_at
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.runtime.costs import layer_costs
@@ -121,7 +121,7 @@ def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCos
 
     engine = load_engine(path)
     about = engine.description
-    problem = why_not_loadable(about, api, device_properties())
+    problem = why_not_loadable(about, api, device_properties(), rebuild_at(path, about))
     if problem:
         raise ZooError(problem)
     best = about["input"]["opt"]
