@@ -27,6 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wts import processor
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MODELS = ("resnet50", "mobilenet_v2", "vit_b_16", "yolov5s", "yolov8n")
@@ -72,11 +74,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What it ran on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": names[0] if names else platform.machine(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load": [round(load, 1) for load in os.getloadavg()],
         "python": platform.python_version(),

@@ -147,8 +147,8 @@ def load(
 
     On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a
     model name is compiled first (once: the engine is kept in a cache) and an engine file is loaded, whose weights,
-    precision and size are its own; `options` are
-    those of `zoo.runtime.engines.load_engine_session`, and for a model name also `batch`, as in `build_engine`.
+    precision and size are its own; `options` are those of `zoo.runtime.engines.load_engine_session`, and for a model
+    name also `batch`, as in `build_engine`.
     """
     if _is_engine(source):
         if device == "cpu":

@@ -214,7 +214,7 @@ _STATE = {
 
 def machine() -> dict[str, str]:
     """What results were measured on: GPU, driver, versions, processor, date."""
-    facts = {
+    return {
         "gpu": device_name() or "none",
         "driver": smi("driver_version") or "unknown",
         "cuda": _cuda_version(),
@@ -223,7 +223,6 @@ def machine() -> dict[str, str]:
         "cpus": str(os.cpu_count()),
         "date": datetime.date.today().isoformat(),
     }
-    return facts
 
 
 def gpu_state() -> dict[str, str]:

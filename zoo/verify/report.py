@@ -252,12 +252,12 @@ header { margin-bottom: 20px } h1 { display: inline; font-size: 26px; margin: 0 
 h2 { font-size: 16px; margin: 0 0 12px }
 header p { margin: 8px 0 0; color: var(--soft) }
 .badge { font-weight: 700; font-size: 13px; letter-spacing: .06em; padding: 3px 10px; border-radius: 99px;
-  margin-right: 12px;   vertical-align: 4px; color: var(--card); background: var(--good) }
+  margin-right: 12px; vertical-align: 4px; color: var(--card); background: var(--good) }
 .badge.fail { background: var(--bad) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0 0 24px }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
-  margin-bottom: 18px;   overflow-x: auto }
+  margin-bottom: 18px; overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums }
 th { text-align: left; font-weight: 500; color: var(--soft); border-bottom: 1px solid var(--line) }
 th, td { padding: 4px 14px 4px 0; white-space: nowrap } .number { text-align: right }
