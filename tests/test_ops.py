@@ -90,6 +90,31 @@ def torch_ramp(*shape: int) -> torch.Tensor:
     return torch.arange(1.0, 1 + np.prod(shape)).reshape(shape).double()
 
 
+class Sorted(nn.Module):
+    """Channels of what comes before, in another order."""
+
+    def __init__(self, order: list[int]) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, self.order]
+
+
+class OnEach(nn.Module):
+    """One module on each of four groups of channels."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.one = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.one(group) for group in x.chunk(4, 1)], 1)
+
+
+ORDER = [3, 0, 5, 1, 4, 2]
+
+
 def mean(x: torch.Tensor) -> torch.Tensor:
     return x.mean((2, 3), keepdim=True)
 
@@ -106,6 +131,27 @@ CASES = [
     Case("conv groups", nn.Conv2d(8, 12, 3, padding=1, groups=4), lambda net, x: ops.conv2d(net, x, 12, 3, groups=4)),
     Case("conv depthwise", nn.Conv2d(8, 8, 5, padding=2, groups=8), lambda net, x: ops.conv2d(net, x, 8, 5, groups=8)),
     Case("conv no bias", nn.Conv2d(8, 12, 3, bias=False), lambda net, x: ops.conv2d(net, x, 12, 3, pad=0, bias=False)),
+    Case(
+        "conv order",
+        nn.Sequential(nn.Conv2d(8, 6, 3, padding=1), Sorted(ORDER)),
+        lambda net, x: ops.conv2d(net / 0, x, 6, 3, order=ORDER),
+    ),
+    Case(
+        "conv order no bias",
+        nn.Sequential(nn.Conv2d(8, 6, 1, bias=False), Sorted(ORDER)),
+        lambda net, x: ops.conv2d(net / 0, x, 6, 1, bias=False, order=ORDER),
+    ),
+    Case("patch_conv2d", nn.Conv2d(8, 12, 3, 3), lambda net, x: ops.patch_conv2d(net, x, 12, 3), (8, 9, 12)),
+    Case(
+        "conv2d_each",
+        OnEach(nn.Conv2d(2, 1, 1, bias=False)),
+        lambda net, x: ops.conv2d_each(net / "one", x, 4),
+    ),
+    Case(
+        "conv_bn 1x1 not merged",
+        nn.Sequential(nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12)),
+        lambda net, x: ops.conv_bn(net, x, 12, 1, conv=0, bn=1, merge=False),
+    ),
     Case(
         "conv_bn",
         nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)),
@@ -350,6 +396,20 @@ def test_a_size_that_does_not_fit_names_those_that_do(
 ) -> None:
     with pytest.raises(ZooError, match=advice):
         define_net(lambda net, x: ops.relu(net, x) if ops.fixed_size(net, x, 32) else None, shape=shape)
+
+
+@pytest.mark.parametrize(("api", "kernel", "dilation"), [("tensorrt8", 1, 2), ("tensorrt8", 3, 1), ("rtx", 1, 1)])
+def test_only_tensorrt_8_is_kept_from_merging(
+    api: str, kernel: int, dilation: int, define_net: Callable[..., Definition], request: pytest.FixtureRequest
+) -> None:
+    """Its 1x1 convolutions get a dilation, which changes nothing for them; that of a larger kernel would."""
+    module = nn.Sequential(nn.Conv2d(8, 12, kernel, bias=False), nn.BatchNorm2d(12))
+    weights = {f"m.{name}": values.numpy() for name, values in module.state_dict().items()}
+    build = lambda net, x: ops.conv_bn(net / "m", x, 12, kernel, conv=0, bn=1, merge=False)  # noqa: E731
+    definition = define_net(build, weights, (1, 8, 9, 10), api=request.getfixturevalue(api))
+    layer = definition.network.get_layer(0)
+    layer.__class__ = definition.api.trt.IConvolutionLayer
+    assert tuple(layer.dilation_nd) == (dilation, dilation)
 
 
 def test_fixed_size(define_net: Callable[..., Definition]) -> None:

@@ -170,9 +170,9 @@ YOLOV8N = [
         instead("models.yolov8.join", "model.14", lambda real, net, x, skip: net.tap(ops.concat(net, [skip, x])))),
     Bug("lost bias of the classes", "model.22.cv3.1.2", zero("model.22.cv3.1.2.bias")),
     Bug("box branch reads the other level's kernel", "model.22.cv2.0.1.bn", swap("model.22.cv2.0.1.conv.weight", "model.22.cv2.1.1.conv.weight")),
-    Bug("softmax of the bins missing", "model.22.dfl.conv", instead("models.yolov8.softmax", "model.22.dfl", lambda real, net, x, axis: x)),
+    Bug("softmax of the bins missing", "model.22.dfl.conv", instead("models.yolov8.softmax", "model.22.dfl.1", lambda real, net, x, axis: x)),
     Bug("anchors off by half a cell", "boxes", instead("models.yolov8.add", "model.22", lambda real, net, x, y: x if tuple(y.shape)[1] == 4 else real(net, x, y))),
-    Bug("scores without sigmoid", "scores", instead("models.yolov8.sigmoid", "model.22.scores", lambda real, net, x: x)),
+    Bug("scores without sigmoid", "scores", instead("models.yolov8.sigmoid", "model.22.scores.1", lambda real, net, x: x)),
 ]  # fmt: skip
 
 

@@ -41,10 +41,10 @@ class Precision:
 class Definition:
     """A network under construction, and what is known of it by name.
 
-    `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own
-    because the host folded them into the next. `parameters` and `buffers`: every weight read, with the shape that the
-    definition stated. `arrays`: weights that the network holds but cannot give back (bf16), by (layer name, attribute).
-    `names`: how often each name was used. `ops`: the kinds of op that the network is made of.
+    `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own,
+    because the host folded them into the next or sorted their channels. `parameters` and `buffers`: every weight read,
+    with the shape that the definition stated. `arrays`: weights that the network holds but cannot give back (bf16), by
+    (layer name, attribute). `names`: how often each name was used. `ops`: the kinds of op that the network is made of.
     """
 
     api: Api
@@ -201,10 +201,11 @@ class Net:
         self.definition.taps[self.scope] = x
         return x
 
-    def peek(self) -> str:
-        """The name that this scope's next `done` will give (what `pack` needs before the layer exists)."""
-        count = self.definition.names.get(self.scope, 0)
-        return f"{self.scope}:{count}" if count else self.scope
+    def peek(self, step: str = "") -> str:
+        """The name that the next `done` will give here, or that `step`: `pack` needs it before there is a layer."""
+        name = f"{self.scope}.{step}" if step else self.scope
+        count = self.definition.names.get(name, 0)
+        return f"{name}:{count}" if count else name
 
     def unique(self, name: str) -> str:
         """`name`, or `name:1`, `name:2` … for the second and later use, as the reference counts calls of a module."""

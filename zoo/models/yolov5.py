@@ -24,7 +24,6 @@ from zoo.ops import (
     sigmoid,
     silu,
     split,
-    transpose,
     upsample_nearest,
 )
 from zoo.registry import register
@@ -48,8 +47,10 @@ class Config:
         return max(round(n * self.depth), 1)
 
 
-def conv(net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, pad: int | None = None) -> Tensor:
-    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, eps=1e-3))
+def conv(
+    net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, pad: int | None = None, merge: bool = True
+) -> Tensor:
+    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, eps=1e-3, merge=merge))
 
 
 def bottleneck(net: Net, x: Tensor, shortcut: bool) -> Tensor:
@@ -62,7 +63,7 @@ def c3(net: Net, x: Tensor, out: int, repeats: int, shortcut: bool = True) -> Te
     y = conv(net / "cv1", x, out // 2)
     for i in range(repeats):
         y = bottleneck(net / "m" / i, y, shortcut)
-    return conv(net / "cv3", concat(net, [y, conv(net / "cv2", x, out // 2)]), out)
+    return conv(net / "cv3", concat(net, [y, conv(net / "cv2", x, out // 2, merge=False)]), out)
 
 
 def sppf(net: Net, x: Tensor, out: int) -> Tensor:
@@ -90,10 +91,11 @@ def cells(size: tuple[int, int], levels: list[Tensor]) -> tuple[np.ndarray, np.n
 def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
     """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class."""
     out, areas, found = 5 + cfg.num_classes, [x.shape[2] * x.shape[3] for x in levels], []
+    values_first = np.arange(ANCHORS * out).reshape(ANCHORS, out).T.ravel()  # not anchors: nothing is left to transpose
     for i, (x, area) in enumerate(zip(levels, areas)):
         at = net / "m" / i
-        x = reshape(at, conv2d(at, x, ANCHORS * out, 1), (0, ANCHORS, out, area))
-        found.append(reshape(at, transpose(at, x, (0, 2, 1, 3)), (0, out, ANCHORS * area)))
+        x = conv2d(at, x, ANCHORS * out, 1, order=values_first)
+        found.append(reshape(at, x, (0, out, ANCHORS * area)))
     box, objectness, classes = split(net, concat(net, found, axis=2), (4, 1, cfg.num_classes))
     scores = mul(net, sigmoid(net / "classes", classes), sigmoid(net / "objectness", objectness))
 

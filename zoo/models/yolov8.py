@@ -16,12 +16,12 @@ from zoo.ops import (
     add,
     concat,
     conv2d,
+    conv2d_each,
     conv_bn,
     fixed_size,
     max_pool,
     mul,
     narrow,
-    reduce_sum,
     reshape,
     sigmoid,
     silu,
@@ -82,13 +82,16 @@ def join(net: Net, x: Tensor, skip: Tensor) -> Tensor:
     return net.tap(concat(net, [x, skip]))
 
 
-def distances(net: Net, x: Tensor, bins: int) -> Tensor:
-    """(N, 4 * bins, A) logits -> (N, 4, A): the mean of each distribution over 0 … bins - 1."""
-    x = softmax(net, reshape(net, x, (0, 4, bins, x.shape[2])), axis=2)
-    at = net / "conv"
-    values = at.constant(at.weight("weight", 1, bins, 1, 1).reshape(1, 1, bins, 1), "weight")
-    mean = at.tap(reshape(at, reduce_sum(at, mul(at, x, values), axis=2), (0, 1, 4, x.shape[3])))
-    return net.tap(reshape(net, mean, (0, 4, x.shape[3])))
+def distances(net: Net, levels: list[Tensor], bins: int) -> Tensor:
+    """Logits (N, 4 * bins, H, W) of each level -> (N, 4, A): the mean of each distribution over 0 … bins - 1."""
+    means, at = [], (net / "conv").fp32
+    for i, x in enumerate(levels):
+        x = softmax(net / i, reshape(net / i, x, (0, 4, bins, -1)), axis=2)
+        x = conv2d_each(at, reshape(net / i, x, (0, 4 * bins, *levels[i].shape[2:])), groups=4)
+        means.append(reshape(at, x, (0, 4, -1)))
+    mean = concat(at, means, axis=2)
+    mean = at.tap(reshape(at, mean, (0, 1, 4, mean.shape[2])))
+    return net.tap(reshape(at, mean, (0, 4, mean.shape[3])))
 
 
 def cells(size: tuple[int, int], levels: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
@@ -101,13 +104,13 @@ def cells(size: tuple[int, int], levels: list[Tensor]) -> tuple[np.ndarray, np.n
     return np.concatenate(centres, axis=1), np.concatenate(strides)
 
 
-def branch(net: Net, levels: list[Tensor], width: int, out: int) -> Tensor:
-    """Three convolutions on each level: (N, out, A)."""
+def branch(net: Net, levels: list[Tensor], width: int, out: int) -> list[Tensor]:
+    """Three convolutions on each level: (N, out, H, W)."""
     found = []
     for i, x in enumerate(levels):
         x = conv(net / i / 1, conv(net / i / 0, x, width, 3), width, 3)
-        found.append(reshape(net / i, conv2d(net / i / 2, x, out, 1), (0, out, -1)))
-    return concat(net, found, axis=2)
+        found.append(conv2d(net / i / 2, x, out, 1))
+    return found
 
 
 def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
@@ -115,14 +118,16 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
     first = levels[0].shape[1]
     logits = branch(net / "cv2", levels, max(16, first // 4, 4 * cfg.reg_max), 4 * cfg.reg_max)
     classes = branch(net / "cv3", levels, max(first, min(cfg.num_classes, 100)), cfg.num_classes)
+    scores = [sigmoid(net / "scores" / i, x) for i, x in enumerate(classes)]  # here it fuses into the convolution
+    scores = concat(net, [reshape(net, x, (0, cfg.num_classes, -1)) for x in scores], axis=2)
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
-    left_top, right_bottom = split(at, distances(at / "dfl", logits, cfg.reg_max), (2, 2))
+    left_top, right_bottom = split(at, distances(net / "dfl", logits, cfg.reg_max), (2, 2))
     boxes = concat(at, [sub(at, right_bottom, left_top), add(at, right_bottom, left_top)])
     centres, strides = cells(size, levels)
     scale = at.constant(np.stack([strides / 2] * 2 + [strides] * 2)[None], "scale")
     offset = at.constant(np.concatenate([centres, np.zeros_like(centres)])[None], "offset")
-    return {"boxes": add(at, mul(at, boxes, scale), offset), "scores": sigmoid(net / "scores", classes)}
+    return {"boxes": add(at, mul(at, boxes, scale), offset), "scores": scores}
 
 
 def configure(weights: Weights, cfg: Config) -> Config:
