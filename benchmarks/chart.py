@@ -25,7 +25,7 @@ from zoo.files import replacing
 BARS = {  # contestant -> label, colour; drawn in this order
     "zoo": ("zoo", "#2f6fde"),
     "onnx": ("ONNX export, same TensorRT", "#8fb3ef"),
-    "compile": ("torch.compile", "#e0894a"),
+    "graphed": ("torch.compile, as a CUDA graph", "#e0894a"),
     "torch": ("eager PyTorch", "#b9bec8"),
 }
 BAR, GAP, LEFT, WIDTH, TOP = 13, 14, 110, 300, 86  # pixels: a bar, between rows, the names, a panel's bars, the head

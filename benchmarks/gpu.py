@@ -1,7 +1,7 @@
 """The published GPU figures, as Markdown: `python benchmarks/gpu.py --out results [--sections latency,calls ...]`.
 
-    latency    our engines, in turns with TensorRT on PyTorch's ONNX export, PyTorch, and torch.compile without and
-               with frozen weights, beside the least time that the measured bandwidth and matrix rate allow
+    latency    our engines, in turns with TensorRT on PyTorch's ONNX export, PyTorch, and torch.compile as documented,
+               as a CUDA graph and with frozen weights, beside the least time that the measured rates allow
     gap        what lies between resnet50's time at batch 32 and the least time that it could take, layer by layer
     calls      what a session's call costs beyond the bare replay of its CUDA graph
     frames     a frame to boxes: kernels and engine in one graph, or with preprocessing and decoding on the CPU
@@ -40,7 +40,7 @@ from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.network import Precision
 from zoo.registry import Model, get_model
-from zoo.runtime.contest import Arena, Options, arena, compile_ours, tensorrt_on_gpu
+from zoo.runtime.contest import RIVALS, Arena, Options, arena, compile_ours, tensorrt_on_gpu
 from zoo.runtime.costs import Cost, layer_costs
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.profiling import LayerTime, Profile, profile_session
@@ -456,7 +456,7 @@ def _rates(r: dict[str, Any]) -> str:
 
 
 def _latency_table(rows: list[dict[str, Any]]) -> str:
-    names = [name for name in ("onnx", "torch", "compile", "frozen") if any(r["name"] == name for r in rows)]
+    names = [name for name in RIVALS if any(r["name"] == name for r in rows)]
     head = ["model", "precision", "batch", "ours ms", "p99", *(f"{n} ms | ours / {n}" for n in names)]
     head += ["GMACs", "bound ms", "ours / bound", "differs", "SM MHz"]
     lines = _head(" | ".join(head).split(" | "), text=2)
@@ -583,7 +583,7 @@ def main() -> None:
     parser.add_argument("--models", default="resnet50,vit_b_16,mobilenet_v2,yolov8n", help="of the latency table")
     parser.add_argument("--batch", default="1,8,32")
     parser.add_argument("--precision", default="fp16")
-    parser.add_argument("--against", default="onnx,torch,compile,frozen", help="rivals; empty: none, no matrix rate")
+    parser.add_argument("--against", default=",".join(RIVALS), help="rivals; empty: none, no matrix rate")
     parser.add_argument("--torch-python", default="", help="interpreter that has PyTorch")
     parser.add_argument("--build-models", default="resnet50,yolov8n")
     parser.add_argument("--level", type=int)

@@ -304,7 +304,7 @@ def test_all_contestants_compute_the_same(ring: Arena, name: str, size: tuple[in
 
 
 def test_compiled_rivals_compute_the_same(ring: Arena) -> None:
-    ring.rivals = ("torch", "compile", "frozen")
+    ring.rivals = ("torch", "compile", "graphed", "frozen")
     model = get_model("lenet5")
     results = ring.hold(model, ring.weights(model, None), "fp32", 2)
     assert [r.name for r in results] == ["zoo", *ring.rivals] and not ring.failed
@@ -514,7 +514,7 @@ def test_two_engines_side_by_side() -> None:
     [
         (["resnet18", "--batch", "0"], "the batch '0' is not a number from 1 on"),
         (["resnet18", "--precision", "int3"], "there is no precision 'int3'; choose among fp32, tf32, fp16, bf16"),
-        (["resnet18", "--against", "onxx"], "there is no rival 'onxx'; choose among onnx, torch, compile, frozen"),
+        (["resnet18", "--against", "onxx"], "there is no rival 'onxx'; choose among onnx, torch, compile, graphed, frozen"),
         (["resnet19"], "no model is named 'resnet19'"),
         (["resnet18"], "this measures on a GPU"),
     ],

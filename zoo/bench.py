@@ -39,8 +39,8 @@ def run(
         str,
         typer.Option(
             "--against",
-            help="Rivals: onnx (same TensorRT, PyTorch's export), torch (eager), compile (torch.compile), frozen (the "
-            "same with frozen weights); or several: onnx,torch.",
+            help="Rivals: onnx (same TensorRT, PyTorch's export), torch (eager), compile (torch.compile), graphed (the "
+            "same as a CUDA graph), frozen (and with frozen weights); or several: onnx,torch.",
             show_default=False,
         ),
     ] = "",
@@ -69,7 +69,7 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Times MODELs on this machine's GPU: CUDA graph replays between events, float32 input and output.
+    """Times MODELs on this machine's GPU: CUDA graphs between events, float32 input and output.
 
     Prints trtexec's figures for ours and one table with all rivals. The rivals get the same weights and images, their
     outputs are compared first, and rounds take turns. Without --weights and without a file of the model's name, the

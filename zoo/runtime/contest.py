@@ -1,9 +1,9 @@
-"""Our engine against its rivals: TensorRT with the ONNX file that PyTorch exports, PyTorch itself, torch.compile
-without and with frozen weights.
+"""Our engine against its rivals: TensorRT with the ONNX file that PyTorch exports, PyTorch itself, torch.compile as
+documented, as a CUDA graph, and with frozen weights.
 
 All compute the same function of the same weights and images, with float32 at both ends, and their outputs are compared
 before anything is timed. Rounds take turns, so that clocks and temperature are the same for all; a time is the GPU's
-own, between two CUDA events around one replay of a CUDA graph.
+own, between two CUDA events around one replay of a CUDA graph, or around one call of what torch.compile returns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from zoo.verify.compare import relative_l2
 from zoo.weights import RandomWeights, Weights, load_weights, save_safetensors
 
 Progress = Callable[[str], None]
-RIVALS = ("onnx", "torch", "compile", "frozen")
+RIVALS = ("onnx", "torch", "compile", "graphed", "frozen")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 OURS = "zoo"
 # Relative L2 from PyTorch's fp32 beyond which a contest would compare different things; rounding stays far below.
@@ -172,7 +172,7 @@ class EngineContestant:
 
 
 class TorchContestant:
-    """PyTorch in its process: "torch", "compile" or "frozen"."""
+    """PyTorch in its process: "torch", "compile", "graphed" or "frozen"."""
 
     def __init__(self, kind: str, torch: TorchProcess, precision: str) -> None:
         start = time.perf_counter()

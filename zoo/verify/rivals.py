@@ -3,13 +3,14 @@
 Each line in is a command, each line out its answer, both JSON objects. `zoo.runtime.contest` is the client; it may run
 under another interpreter, with other versions of everything. Arrays travel as safetensors files.
 
-All rivals take float32 images and give float32 outputs, as our engines do, compute in channels_last in the wanted
-precision with cuDNN's autotuner on, and replay a CUDA graph of the whole:
+All rivals take float32 images and give float32 outputs, as our engines do, and compute in channels_last in the wanted
+precision with cuDNN's autotuner on:
 
-    torch     the reference as published, eager
-    compile   the same under torch.compile: default mode, static shapes, nothing else set
-    frozen    the same under torch.compile with inductor's freezing, which makes constants of the weights and so folds
-              BatchNorms into convolutions; PyTorch calls it experimental, and it is off by default
+    torch     the reference as published, eager, replayed as a CUDA graph
+    compile   the reference under torch.compile as documented: default mode, static shapes, called
+    graphed   the same code, replayed as a CUDA graph
+    frozen    the same with inductor's freezing, which makes constants of the weights and so folds BatchNorms into
+              convolutions; PyTorch calls it experimental, and it is off by default; replayed as a CUDA graph
 
 The mode "max-autotune" is left out, since it tunes for minutes per model.
 """
@@ -42,8 +43,10 @@ from zoo.verify.reference import (
 )
 
 Pick = Callable[[Any], tuple[torch.Tensor, ...]]
+Run = Callable[[], tuple[torch.Tensor, ...]]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 WARM = 3
+CODE = {"torch": "eager", "compile": "compiled", "graphed": "compiled", "frozen": "frozen"}  # what a rival runs
 
 
 class Whole(nn.Module):
@@ -86,7 +89,8 @@ class Worker:
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
-        self.rivals: dict[str, Callable[[], tuple[torch.Tensor, ...]]] = {}
+        self.rivals: dict[str, Run] = {}
+        self._code: dict[tuple[str, str], Callable[[torch.Tensor], tuple[torch.Tensor, ...]]] = {}
         self._kept: list[Any] = []  # graphs and what they read and write
         self._stream = torch.cuda.Stream() if device == "cuda" else None
 
@@ -140,15 +144,13 @@ class Worker:
         return {"bytes": Path(path).stat().st_size}
 
     def prepare(self, kind: str, precision: str) -> dict[str, Any]:
-        """Makes a rival ready: "torch", "compile" or "frozen"."""
+        """Makes a rival ready: "torch", "compile", "graphed" or "frozen"."""
         self._set_tf32(precision == "tf32")
         torch.backends.cudnn.benchmark = True
-        module = self._whole(precision, torch.channels_last)
         with torch.no_grad():
-            module(self.images)  # anchors are made at the first call, which is not to be compiled
-            run = module if kind == "torch" else _compiled(module, frozen=kind == "frozen")
-            run(self.images)
-            self.rivals[kind] = self._captured(lambda: run(self.images))
+            code, images = self._ready(CODE[kind], precision), self.images
+            run = _without_gradients(lambda: code(images))
+            self.rivals[kind] = run if kind == "compile" else self._captured(run)
         return {}
 
     def outputs(self, kind: str, path: str) -> dict[str, Any]:
@@ -187,6 +189,7 @@ class Worker:
     def release(self) -> dict[str, Any]:
         """Frees the rivals and the reference."""
         self.rivals.clear()
+        self._code.clear()
         self._kept.clear()
         self.module = self.images = None
         torch.compiler.reset()
@@ -204,10 +207,19 @@ class Worker:
             torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)
         return Whole(module, dtype, layout, self.pick).eval()
 
-    def _captured(self, run: Callable[[], tuple[torch.Tensor, ...]]) -> Callable[[], tuple[torch.Tensor, ...]]:
-        """`run` as the replay of a CUDA graph."""
+    def _ready(self, code: str, precision: str) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+        """The reference in `precision`, eager or compiled and run once. Rivals that run the same code share it."""
+        if (code, precision) not in self._code:
+            module = self._whole(precision, torch.channels_last)
+            module(self.images)  # anchors are made at the first call, which is not to be compiled
+            compiled = module if code == "eager" else _compiled(module, self.images, frozen=code == "frozen")
+            self._code[code, precision] = compiled
+        return self._code[code, precision]
+
+    def _captured(self, run: Run) -> Run:
+        """`run` as the replay of a CUDA graph; on the CPU as it is."""
         if self.device.type != "cuda":
-            return _without_gradients(run)
+            return run
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -233,35 +245,34 @@ class Worker:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
-def _compiled(module: nn.Module, frozen: bool) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """`module` under torch.compile. Its first call compiles; it raises where inductor cannot freeze the weights.
+def _compiled(
+    module: nn.Module, images: torch.Tensor, frozen: bool
+) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """`module` under torch.compile, compiled for `images`. It raises where inductor cannot freeze the weights.
 
     The rivals of a row live side by side, without torch.compiler.reset() between them: folded weights, which a CUDA
     graph reads, belong to the compiled code. The option keeps them apart, for dynamo would give the one the code of the
-    other. It does not freeze by itself: dynamo, whenever it compiles, looks at the configuration.
+    other. It does not freeze by itself: dynamo looks at the configuration when it compiles.
     """
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
     dynamo.recompile_limit = 1000  # yolov5's forward is compiled block by block, each for several shapes
     compiled = torch.compile(module, dynamic=False, options={"freezing": True} if frozen else None)
-
-    def call(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        with inductor.patch(freezing=frozen):
-            return compiled(images)
-
-    return call
+    with inductor.patch(freezing=frozen):
+        compiled(images)
+    return compiled
 
 
-def _without_gradients(run: Callable[[], Any]) -> Callable[[], Any]:
-    def call() -> Any:
+def _without_gradients(run: Run) -> Run:
+    def call() -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
             return run()
 
     return call
 
 
-def _wall_ms(run: Callable[[], Any]) -> float:
+def _wall_ms(run: Run) -> float:
     start = time.perf_counter()
     run()
     return (time.perf_counter() - start) * 1e3
