@@ -84,7 +84,7 @@ def test_a_buffer_of_cuda_core(cuda: Cuda) -> None:
     core = pytest.importorskip("cuda.core")
     device = core.Device()
     device.set_current()
-    buffer = device.allocate(4096)
+    buffer = device.allocate(4096, stream=device.create_stream())
     source = read_source(buffer, cuda.stream())
     assert source.ptr == int(buffer.handle) and source.shape == (4096,) and source.dtype.itemsize == 1
 
@@ -281,6 +281,9 @@ def microseconds(cuda: Cuda, call: Callable[[], object]) -> float:
     return best * 1e6
 
 
+PATIENCE_S = 120
+
+
 def test_loading_and_closing_leaks_nothing(api: Api, cuda: Cuda, net: SmallNet, say: Say) -> None:
     cycles = int(os.environ.get("ZOO_LEAK_CYCLES", "10000"))
     x = net.images(2)
@@ -299,7 +302,11 @@ def test_loading_and_closing_leaks_nothing(api: Api, cuda: Cuda, net: SmallNet, 
         if number % (cycles // 4 or 1) == 0:
             say(f"after {number} cycles: {describe(memory(cuda))}")
     after = memory(cuda)
-    say(f"{cycles} cycles in {time.perf_counter() - start:.0f} s; before {describe(before)}; after {describe(after)}")
+    seconds = time.perf_counter() - start
+    while before[0] - after[0] > 4 << 20 and time.perf_counter() - start - seconds < PATIENCE_S:
+        time.sleep(1)  # other programs may be using the GPU: what they have comes back, and what leaks does not
+        after = memory(cuda)
+    say(f"{cycles} cycles in {seconds:.0f} s; before {describe(before)}; after {describe(after)}")
     assert before[0] - after[0] <= 4 << 20, "GPU memory leaks"
     assert after[1] - before[1] <= 64 << 20, "host memory leaks"
 

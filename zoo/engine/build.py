@@ -137,10 +137,10 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
                 f"the timing cache {path} is of {found}, this is {_cache_key(api).decode()}; name another file"
             )
     cache = config.create_timing_cache(blob)
-    if cache is None or not config.set_timing_cache(cache, True):
-        raise ZooError(
-            f"{api.name} does not accept the timing cache {path}: {api.log.drain()}; delete it or name another"
-        )
+    accepted = cache is not None and config.set_timing_cache(cache, True)
+    words = api.log.drain()  # also those of TensorRT 8.6 when it takes all but the code generator's part: no refusal
+    if not accepted:
+        raise ZooError(f"{api.name} does not accept the timing cache {path}: {words}; delete it or name another")
     return TimingCache(cache, blob)
 
 
