@@ -514,7 +514,10 @@ def test_two_engines_side_by_side() -> None:
     [
         (["resnet18", "--batch", "0"], "the batch '0' is not a number from 1 on"),
         (["resnet18", "--precision", "int3"], "there is no precision 'int3'; choose among fp32, tf32, fp16, bf16"),
-        (["resnet18", "--against", "onxx"], "there is no rival 'onxx'; choose among onnx, torch, compile, graphed, frozen"),
+        (
+            ["resnet18", "--against", "onxx"],
+            "there is no rival 'onxx'; choose among onnx, torch, compile, graphed, frozen",
+        ),
         (["resnet19"], "no model is named 'resnet19'"),
         (["resnet18"], "this measures on a GPU"),
     ],

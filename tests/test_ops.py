@@ -141,7 +141,6 @@ CASES = [
         nn.Sequential(nn.Conv2d(8, 6, 1, bias=False), Sorted(ORDER)),
         lambda net, x: ops.conv2d(net / 0, x, 6, 1, bias=False, order=ORDER),
     ),
-    Case("patch_conv2d", nn.Conv2d(8, 12, 3, 3), lambda net, x: ops.patch_conv2d(net, x, 12, 3), (8, 9, 12)),
     Case(
         "conv2d_each",
         OnEach(nn.Conv2d(2, 1, 1, bias=False)),

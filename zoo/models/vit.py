@@ -15,13 +15,13 @@ from zoo.ops import (
     add,
     attention,
     concat,
+    conv2d,
     expand_batch,
     fixed_size,
     gelu,
     layer_norm,
     linear,
     narrow,
-    patch_conv2d,
     reshape,
     split,
     transpose,
@@ -49,7 +49,7 @@ def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
         raise ZooError(
             f"images of {height}x{width} do not fit {tokens} position embeddings; use {cfg.image}x{cfg.image}"
         )
-    x = patch_conv2d(net / "conv_proj", x, cfg.width, cfg.patch)
+    x = conv2d(net / "conv_proj", x, cfg.width, cfg.patch, cfg.patch, pad=0)
     x = transpose(net, reshape(net, x, (0, cfg.width, -1)), (0, 2, 1))
     token = net.constant(net.weight("class_token", 1, 1, cfg.width), "class_token")
     return concat(net, [expand_batch(net, token, like=x), x])

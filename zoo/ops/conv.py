@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo.network import Net, Tensor, configured
-from zoo.ops.linear import affine
 from zoo.ops.norm import batch_norm_affine
-from zoo.ops.shape import fixed_size, reshape, transpose
 
 
 def conv2d(
@@ -38,21 +36,6 @@ def conv2d(
     kernel, shift = kernel[order], None if shift is None else shift[order]
     net.definition.folded.add(net.scope)
     return net.step(_convolution(net, net.peek("conv2d"), x, kernel, shift, stride, pad, groups), "conv2d", x)
-
-
-def patch_conv2d(net: Net, x: Tensor, out: int, k: int) -> Tensor:
-    """Conv2d whose stride is its kernel: (N, C, H, W) -> (N, out, H / k, W / k), as a matrix product over the patches.
-
-    TensorRT 8.6 computes such a convolution at a tenth of the rate of the product, and copies around it.
-    """
-    (height, width), channels = fixed_size(net, x, k), x.shape[1]
-    rows, columns = height // k, width // k
-    kernel = net.weight("weight", out, channels, k, k).reshape(out, -1)
-    x = reshape(net, net.enter(x), (0, channels, rows, k, columns, k), "cut")
-    x = reshape(net, transpose(net, x, (0, 2, 4, 1, 3, 5)), (0, rows * columns, -1), "patches")
-    x = net.step(affine(net, x, kernel, net.weight("bias", out)), "affine", x)
-    x = transpose(net, x, (0, 2, 1), "channels_first")
-    return net.done(configured(net.network.add_shuffle(x), reshape_dims=(0, out, rows, columns)), "conv2d", x)
 
 
 def conv2d_each(net: Net, x: Tensor, groups: int) -> Tensor:
