@@ -6,13 +6,14 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from zoo.driver import device_name
-from zoo.engine.build import build, compile_network
+from zoo.engine.build import attach_timing_cache, build, compile_network, save_timing_cache
 from zoo.engine.passport import Engine, description_path, load_description, load_engine
 from zoo.engine.shapes import Shapes, parse_shape, parse_size
 from zoo.errors import Refused, ZooError
@@ -248,6 +249,30 @@ def test_a_timing_cache_of_another_version_or_gpu_is_refused(rtx: Api, tmp_path:
     ) as error:
         lenet(rtx, timing_cache=cache)
     assert rtx.name in str(error.value) and cache.read_bytes() == foreign
+
+
+class Grumbling:
+    """A builder config of TensorRT 8.6 that finds no cuBLAS: it takes a timing cache with an error in the log."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    def create_timing_cache(self, blob: bytes) -> bytes:
+        if blob:
+            self.api.log.record("ERROR", "4: The timing cache will not be used!")
+        return blob
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        return True
+
+
+def test_a_timing_cache_that_is_used_in_part(tensorrt8: Api, tmp_path: Path) -> None:
+    cache = tmp_path / "timing.cache"
+    assert attach_timing_cache(tensorrt8, Grumbling(tensorrt8), cache).refused == ""
+    save_timing_cache(tensorrt8, SimpleNamespace(serialize=lambda: b"timings"), cache)
+    found = attach_timing_cache(tensorrt8, Grumbling(tensorrt8), cache)
+    assert "cuBLAS 12 and cuDNN 8" in found.refused and found.data == b"timings"
+    assert tensorrt8.log.drain() == ""  # nothing is left for the next refusal to quote
 
 
 # Nothing is half written

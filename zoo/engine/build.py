@@ -46,7 +46,7 @@ def build(
     definition = define(model, weights, api, shapes.network, precision)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
     effort: dict[str, Any] = {"level": level, "heuristic": heuristic, "tf32": tf32}
-    data = compile_network(definition, shapes, **effort, timing_cache=timing_cache)
+    data = compile_network(definition, shapes, **effort, timing_cache=timing_cache, progress=progress)
     return Engine(data, describe(definition, model.configured(weights), shapes, data, **effort))
 
 
@@ -58,17 +58,23 @@ def compile_network(
     heuristic: bool = False,
     tf32: bool = False,
     timing_cache: Path | None = None,
+    progress: Progress = lambda text: None,
 ) -> bytes:
     """The serialised engine of a definition (see `build` for the options)."""
     api, builder = definition.api, definition.builder
     config = builder_config(api, builder, shapes, level=level, heuristic=heuristic, tf32=tf32)
     set_precision_flags(definition, config)
-    return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache)
+    return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache, progress)
 
 
-def serialize(api: Api, builder: Any, network: Any, config: Any, what: str, timing_cache: Path | None = None) -> bytes:
+def serialize(
+    api: Api, builder: Any, network: Any, config: Any, what: str, timing_cache: Path | None = None,
+    progress: Progress = lambda text: None,
+) -> bytes:  # fmt: skip
     """Runs the builder; the timing cache is read before and written after. `what` names it in a refusal."""
     timings = attach_timing_cache(api, config, timing_cache) if timing_cache else None
+    if timings is not None and timings.refused:
+        progress(f"compiling without some timings of {timing_cache}: {timings.refused}")
     data = builder.build_serialized_network(network, config)
     errors = api.log.drain()
     if data is None:
@@ -116,10 +122,14 @@ def set_precision_flags(definition: Definition, config: Any) -> None:
 
 @dataclass(frozen=True)
 class TimingCache:
-    """A timing cache in use, with the bytes that it was made from: TensorRT may read them until the build is done."""
+    """A timing cache in use, with the bytes that it was made from: TensorRT may read them until the build is done.
+
+    `refused` says why TensorRT uses a part of it only, if so.
+    """
 
     cache: Any
     data: bytes
+    refused: str = ""
 
 
 def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
@@ -138,10 +148,19 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
             )
     cache = config.create_timing_cache(blob)
     accepted = cache is not None and config.set_timing_cache(cache, True)
-    words = api.log.drain()  # also those of TensorRT 8.6 when it takes all but the code generator's part: no refusal
+    words = api.log.drain()
     if not accepted:
         raise ZooError(f"{api.name} does not accept the timing cache {path}: {words}; delete it or name another")
-    return TimingCache(cache, blob)
+    return TimingCache(cache, blob, _refused_part(api) if words else "")
+
+
+def _refused_part(api: Api) -> str:
+    """TensorRT 8's code generator marks its timings with the versions of these libraries, and then takes only its own.
+
+    Where they are missing it marks them with zeros, and refuses those too.
+    """
+    needed = "cuBLAS 12 and cuDNN 8" if api.major == 8 else "cuBLAS and cuDNN"
+    return f"those of generated kernels need {needed}, the same as when they were written, where {api.name} finds them"
 
 
 def save_timing_cache(api: Api, cache: Any, path: Path) -> None:
