@@ -86,8 +86,9 @@ def distances(net: Net, levels: list[Tensor], bins: int) -> Tensor:
     """Logits (N, 4 * bins, H, W) of each level -> (N, 4, A): the mean of each distribution over 0 … bins - 1."""
     means, at = [], (net / "conv").fp32
     for i, x in enumerate(levels):
+        height, width = x.shape[2:]
         x = softmax(net / i, reshape(net / i, x, (0, 4, bins, -1)), axis=2)
-        x = conv2d_each(at, reshape(net / i, x, (0, 4 * bins, *levels[i].shape[2:])), groups=4)
+        x = conv2d_each(at, reshape(net / i, x, (0, 4 * bins, height, width)), groups=4)
         means.append(reshape(at, x, (0, 4, -1)))
     mean = concat(at, means, axis=2)
     mean = at.tap(reshape(at, mean, (0, 1, 4, mean.shape[2])))
