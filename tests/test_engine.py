@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from zoo.engine.shapes import Shapes, parse_shape, parse_size
 from zoo.errors import Refused, ZooError
 from zoo.network import Precision
 from zoo.registry import get_model
+from zoo.runtime import engines
 from zoo.runtime.engines import rebuild
 from zoo.trt import Api
 from zoo.weights import load_weights, save_safetensors
@@ -225,6 +227,58 @@ def test_other_weights_are_not_slipped_into_an_engine(rtx: Api, tmp_path: Path) 
     with pytest.raises(ZooError, match="its content differs.*--save-engine"):
         rebuild(path, load_description(path))
     assert path.read_bytes() == before
+
+
+# Engines built at first use
+
+
+@pytest.fixture
+def first_use(rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Loads LeNet-5 by name as on a GPU, and tells which of it was built now; TensorRT-RTX plays TensorRT."""
+    built: list[str] = []
+
+    def count(model: Any, *arguments: Any, **options: Any) -> Engine:
+        built.append(model.name)
+        return build(model, *arguments, **options)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(engines, "require_gpu", lambda: None)
+    monkeypatch.setattr(engines, "load", lambda flavour: rtx)
+    monkeypatch.setattr(engines, "build", count)
+    monkeypatch.setattr(engines, "GpuSession", lambda data, **options: SimpleNamespace(close=lambda: None))
+
+    def load(**options: Any) -> list[str]:
+        built.clear()
+        engines.load_model_session(get_model("lenet5"), load_weights(LENET), **options).close()
+        return list(built)
+
+    return load
+
+
+def test_an_engine_is_built_once(first_use: Callable[..., list[str]]) -> None:
+    assert first_use() == ["lenet5"] and first_use() == []
+
+
+@pytest.mark.parametrize("options", [{"precision": "fp16"}, {"batch": 2}, {"level": 1}])
+def test_other_options_are_another_engine(first_use: Callable[..., list[str]], options: dict[str, Any]) -> None:
+    first_use()
+    assert first_use(**options) == ["lenet5"] and first_use(**options) == []
+
+
+def test_a_changed_definition_is_another_engine(
+    first_use: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_use()
+    copy = tmp_path / "zoo" / "runtime" / "engines.py"
+    shutil.copytree(Path(engines.__file__).parents[1], copy.parents[1])
+    for change, built in ((b"", []), (b"# corrected\n", ["lenet5"])):
+        with open(copy.parents[1] / "models" / "lenet5.py", "ab") as file:
+            file.write(change)
+        with monkeypatch.context() as patch:
+            patch.setattr(engines, "__file__", str(copy))
+            engines.definitions_digest.cache_clear()
+            assert first_use() == built
+    engines.definitions_digest.cache_clear()
 
 
 # Timing caches

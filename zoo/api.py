@@ -148,15 +148,16 @@ def load(
     On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a
     model name is compiled first (once: the engine is kept in a cache) and an engine file is loaded, whose weights,
     precision and size are its own; `options` are those of `zoo.runtime.engines.load_engine_session`, and for a model
-    name also `batch`, as in `build_engine`.
+    name also `batch`, `level` and `heuristic`, as in `build_engine`.
     """
     if _is_engine(source):
         if device == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
-        if weights is not None or size is not None or precision != "fp32":
+        built_in = {"batch", "level", "heuristic"} & options.keys()
+        if weights is not None or size is not None or precision != "fp32" or built_in:
             raise ZooError(
-                f"{source} is an engine, whose weights, size and precision are built in; leave those options away, or "
-                "give the model's name instead"
+                f"{source} is an engine, in which weights, size, precision and TensorRT's effort are built in; leave "
+                "those options away, or give the model's name instead"
             )
         from zoo.runtime.engines import load_engine_session
 

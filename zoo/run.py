@@ -9,7 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, progress, size_of
+from zoo.cli import (
+    Fp16,
+    Heuristic,
+    Json,
+    Level,
+    Size,
+    WeightsOption,
+    command,
+    note,
+    precision_name,
+    print_json,
+    progress,
+    size_of,
+)
 from zoo.errors import ZooError
 
 AHEAD = 8  # drawn frames that may wait to be written
@@ -41,6 +54,8 @@ def run(
     as_json: Json = False,
     device: Annotated[str, typer.Option("--device", help="cpu, gpu or auto.")] = "auto",
     fp16: Fp16 = False,
+    level: Level = None,
+    heuristic: Heuristic = False,
     cuda: Annotated[str, typer.Option("--cuda", help="How to reach the GPU: cuda-python or pycuda.")] = "cuda-python",
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay the network as a CUDA graph.")
@@ -62,10 +77,11 @@ def run(
         raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
     options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
     wanted = size_of(size)
+    effort = {"level": level, "heuristic": heuristic} if level is not None or heuristic else {}
     with progress() as say:  # an engine may have to be built
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
-            cuda=cuda, graphs=cuda_graph, auto_rebuild=auto_rebuild, progress=say,
+            cuda=cuda, graphs=cuda_graph, auto_rebuild=auto_rebuild, progress=say, **effort,
         )  # type: ignore[arg-type]  # fmt: skip
     with session:
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")

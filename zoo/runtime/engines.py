@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -62,28 +63,42 @@ def _load(path: Path, cuda: str) -> Engine:
 
 def load_model_session(
     model: Model, weights: Weights, precision: PrecisionName = "fp32", size: tuple[int, int] | None = None, *,
-    batch: int | tuple[int, int, int] = 1, level: int | None = None, auto_rebuild: bool = False,
-    cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
+    batch: int | tuple[int, int, int] = 1, level: int | None = None, heuristic: bool = False,
+    auto_rebuild: bool = False, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
     progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
     """A session for a model on this machine's GPU. Its engine is built at first use and then read from the cache.
 
-    `auto_rebuild` changes nothing here: the cache holds only engines that were built for this TensorRT and this GPU.
+    `level` and `heuristic` are those of `zoo.engine.build.build`. `auto_rebuild` changes nothing here: the cache holds
+    only engines that were built for this TensorRT and this GPU.
     """
     require_gpu()
     shapes = input_shapes(model, batch, size)
     api = load("tensorrt")
-    key = json.dumps([model.name, weights.digest(), precision, str(shapes), api.name, device_name(), level])
+    effort: dict[str, Any] = {"level": level, "heuristic": heuristic}
+    key = json.dumps([
+        model.name, weights.digest(), precision, str(shapes), api.name, device_name(), effort, definitions_digest(),
+    ])  # fmt: skip
     path = (
         cache_folder() / "engines" / f"{model.name}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.engine"
     )
     if not path.exists():
         cache = timing_cache_path(api)
         engine = build(
-            model, weights, api, shapes, Precision(precision), level=level, timing_cache=cache, progress=progress
+            model, weights, api, shapes, Precision(precision), **effort, timing_cache=cache, progress=progress
         )
         engine.save(path)
     return _session(load_engine(path), path, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+
+
+@functools.cache
+def definitions_digest() -> str:
+    """The hash of the code that makes engines: one that a former definition made must not answer for today's."""
+    package = Path(__file__).resolve().parents[1]
+    code = [package / "network.py"]
+    for part in ("engine", "models", "ops"):
+        code += package.glob(f"{part}/*.py")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code))).hexdigest()
 
 
 def timing_cache_path(api: Api) -> Path:
