@@ -331,6 +331,8 @@ def test_half_precision_is_bounded_by_the_reference_and_compared_with_our_own() 
     ref32, ref_half = Run({"logits": exact}), Run({"logits": exact + 1e-2 * noise})
     assert compare_half({"logits": own["logits"] + 1.9e-2 * noise}, own, ref_half, ref32).ok
     assert not compare_half({"logits": own["logits"] + 2.2e-2 * noise}, own, ref_half, ref32).ok
+    unused = compare_half(own, own, ref_half, ref32)
+    assert not unused.ok and unused.outputs[0].problem == "float16 was not used: these are the bits of fp32"
     overflow = compare_half(own, own, Run({"logits": exact * np.inf}), ref32)
     assert not overflow.ok and "reference itself is not finite" in overflow.outputs[0].problem
 
