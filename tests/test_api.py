@@ -217,11 +217,12 @@ def test_an_engine_where_there_is_no_gpu(tmp_path: Path) -> None:
         with pytest.raises(zoo.ZooError, match=f"to rebuild it: python -m zoo.build lenet5 .* --save-engine {path}$"):
             zoo.load(path, auto_rebuild=auto_rebuild)
         assert path.read_bytes() == before
-    for options in ({"weights": LENET}, {"size": (32, 32)}, {"precision": "fp16"}):
+    built_in = {"weights": LENET, "size": (32, 32), "precision": "fp16", "batch": 2, "level": 1, "heuristic": True}
+    for name, value in built_in.items():
         with pytest.raises(
             zoo.ZooError, match="is an engine, in which weights, size, precision and .* are built in; leave"
         ):
-            zoo.load(path, **options)
+            zoo.load(path, **{name: value})
     with pytest.raises(zoo.ZooError, match="is an engine, which needs a GPU; for the CPU, give the model's name"):
         zoo.load(path, device="cpu")
     with pytest.raises(zoo.ZooError, match="use --device cpu"):

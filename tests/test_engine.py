@@ -306,14 +306,14 @@ def test_a_timing_cache_of_another_version_or_gpu_is_refused(rtx: Api, tmp_path:
 
 
 class Grumbling:
-    """A builder config of TensorRT 8.6 that finds no cuBLAS: it takes a timing cache with an error in the log."""
+    """A builder config that takes a timing cache with an error in the log, as TensorRT 8.6 does without cuBLAS."""
 
-    def __init__(self, api: Api) -> None:
-        self.api = api
+    def __init__(self, api: Api, words: str = "4: The timing cache will not be used!") -> None:
+        self.api, self.words = api, words
 
     def create_timing_cache(self, blob: bytes) -> bytes:
         if blob:
-            self.api.log.record("ERROR", "4: The timing cache will not be used!")
+            self.api.log.record("ERROR", self.words)
         return blob
 
     def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
@@ -326,6 +326,7 @@ def test_a_timing_cache_that_is_used_in_part(tensorrt8: Api, tmp_path: Path) -> 
     save_timing_cache(tensorrt8, SimpleNamespace(serialize=lambda: b"timings"), cache)
     found = attach_timing_cache(tensorrt8, Grumbling(tensorrt8), cache)
     assert "cuBLAS 12 and cuDNN 8" in found.refused and found.data == b"timings"
+    assert attach_timing_cache(tensorrt8, Grumbling(tensorrt8, "3: another"), cache).refused == "3: another"
     assert tensorrt8.log.drain() == ""  # nothing is left for the next refusal to quote
 
 

@@ -151,16 +151,19 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
     words = api.log.drain()
     if not accepted:
         raise ZooError(f"{api.name} does not accept the timing cache {path}: {words}; delete it or name another")
-    return TimingCache(cache, blob, _refused_part(api) if words else "")
+    return TimingCache(cache, blob, _why_in_part(api, words))
 
 
-def _refused_part(api: Api) -> str:
-    """TensorRT 8's code generator marks its timings with the versions of these libraries, and then takes only its own.
+def _why_in_part(api: Api, words: str) -> str:
+    """What TensorRT said while it took a cache, in words that help where they are known to.
 
+    TensorRT 8's code generator marks its timings with the versions of these libraries, and then takes only its own.
     Where they are missing it marks them with zeros, and refuses those too.
     """
-    needed = "cuBLAS 12 and cuDNN 8" if api.major == 8 else "cuBLAS and cuDNN"
-    return f"those of generated kernels need {needed}, the same as when they were written, where {api.name} finds them"
+    if api.major != 8 or "The timing cache will not be used" not in words:
+        return words
+    libraries = "cuBLAS 12 and cuDNN 8, the same as when they were written"
+    return f"those of generated kernels need {libraries}, where {api.name} finds them"
 
 
 def save_timing_cache(api: Api, cache: Any, path: Path) -> None:

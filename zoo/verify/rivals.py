@@ -43,6 +43,7 @@ from zoo.verify.reference import (
 )
 
 Pick = Callable[[Any], tuple[torch.Tensor, ...]]
+Code = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 Run = Callable[[], tuple[torch.Tensor, ...]]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 WARM = 3
@@ -90,7 +91,7 @@ class Worker:
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.rivals: dict[str, Run] = {}
-        self._code: dict[tuple[str, str], Callable[[torch.Tensor], tuple[torch.Tensor, ...]]] = {}
+        self._code: dict[tuple[str, str], Code] = {}
         self._kept: list[Any] = []  # graphs and what they read and write
         self._stream = torch.cuda.Stream() if device == "cuda" else None
 
@@ -207,14 +208,14 @@ class Worker:
             torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)
         return Whole(module, dtype, layout, self.pick).eval()
 
-    def _ready(self, code: str, precision: str) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-        """The reference in `precision`, eager or compiled and run once. Rivals that run the same code share it."""
-        if (code, precision) not in self._code:
+    def _ready(self, how: str, precision: str) -> Code:
+        """The reference in `precision`, "eager", "compiled" or "frozen", run once. Rivals of the same code share it."""
+        if (how, precision) not in self._code:
             module = self._whole(precision, torch.channels_last)
             module(self.images)  # anchors are made at the first call, which is not to be compiled
-            compiled = module if code == "eager" else _compiled(module, self.images, frozen=code == "frozen")
-            self._code[code, precision] = compiled
-        return self._code[code, precision]
+            code = module if how == "eager" else _compiled(module, self.images, frozen=how == "frozen")
+            self._code[how, precision] = code
+        return self._code[how, precision]
 
     def _captured(self, run: Run) -> Run:
         """`run` as the replay of a CUDA graph; on the CPU as it is."""
@@ -245,9 +246,7 @@ class Worker:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
-def _compiled(
-    module: nn.Module, images: torch.Tensor, frozen: bool
-) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+def _compiled(module: nn.Module, images: torch.Tensor, frozen: bool) -> Code:
     """`module` under torch.compile, compiled for `images`. It raises where inductor cannot freeze the weights.
 
     The rivals of a row live side by side, without torch.compiler.reset() between them: folded weights, which a CUDA
