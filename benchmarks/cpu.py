@@ -209,7 +209,7 @@ def export(name: str, weights: str, path: str) -> None:
 
     from zoo.registry import get_model
     from zoo.verify.pretrained import load_state
-    from zoo.verify.reference import load_reference
+    from zoo.verify.references import load_reference
     from zoo.weights import load_weights
 
     class First(torch.nn.Module):

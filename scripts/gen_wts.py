@@ -88,8 +88,8 @@ def check(model: Model, arrays: dict[str, np.ndarray], source: str) -> int:
 
 def from_published(model: Model) -> tuple[dict[str, np.ndarray], list[str] | None]:
     """The weights that the reference library publishes, downloaded by that library."""
+    from zoo.verify.calibration import state_arrays
     from zoo.verify.pretrained import load_published
-    from zoo.verify.reference import state_arrays
 
     note(f"loading the published weights of {model.reference}")
     module, classes = load_published(model.reference)
@@ -98,7 +98,7 @@ def from_published(model: Model) -> tuple[dict[str, np.ndarray], list[str] | Non
 
 def from_random(model: Model, seed: int) -> tuple[dict[str, np.ndarray], None]:
     """Random weights whose BatchNorm statistics are measured, so that the output depends on the input."""
-    from zoo.verify.reference import calibrated, state_arrays
+    from zoo.verify.calibration import calibrated, state_arrays
 
     return state_arrays(calibrated(model.reference, seed, model.input)), None
 
@@ -144,9 +144,11 @@ def _classes(metadata: dict[str, str]) -> list[str] | None:
 
 def write_golden(model: Model, arrays: dict[str, np.ndarray], path: Path) -> None:
     """Two inputs and what the reference makes of them in fp32 and in fp64: `verify --golden` needs no PyTorch."""
+    from zoo.verify.calibration import sample_images
     from zoo.verify.golden import save_golden
     from zoo.verify.pretrained import load_state
-    from zoo.verify.reference import load_reference, run_reference, sample_images
+    from zoo.verify.references import load_reference
+    from zoo.verify.running import run_reference
 
     module = load_state(load_reference(model.reference, classes_of(model, arrays)), arrays)
     images = sample_images(2, model.input, seed=1)

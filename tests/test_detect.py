@@ -24,7 +24,9 @@ from zoo.weights import RandomWeights, Weights, from_arrays, load_weights, save_
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[reference]'")
 
-from zoo.verify.reference import YOLOV5_HINT, calibrated, run_reference, sample_images, state_arrays  # noqa: E402
+from zoo.verify.calibration import calibrated, sample_images, state_arrays  # noqa: E402
+from zoo.verify.references import YOLOV5_HINT  # noqa: E402
+from zoo.verify.running import run_reference  # noqa: E402
 
 SMALL = (3, 96, 160)
 NETWORKS = ["yolov5n", "yolov8n"]

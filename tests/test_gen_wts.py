@@ -22,7 +22,8 @@ import torch
 
 from zoo.errors import ZooError
 from zoo.registry import get_model
-from zoo.verify.reference import calibrated, load_reference, state_arrays
+from zoo.verify.calibration import calibrated, state_arrays
+from zoo.verify.references import load_reference
 from zoo.weights import load_weights, save_safetensors
 
 ROOT = Path(__file__).resolve().parent.parent

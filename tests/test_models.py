@@ -58,14 +58,14 @@ def reference_of(name: str, **options: Any) -> tuple[Any, Weights]:
     for package in ("torch", source.partition(":")[0]):
         if not package.endswith(".py") and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    from zoo.verify.reference import calibrated, state_arrays
+    from zoo.verify.calibration import calibrated, state_arrays
 
     module = calibrated(source, size=tuple(row_of(name)["input"]), **options)
     return module, from_arrays(state_arrays(module), f"the weights of {name}")
 
 
 def images_for(name: str) -> np.ndarray:
-    from zoo.verify.reference import sample_images
+    from zoo.verify.calibration import sample_images
 
     return sample_images(IMAGES, tuple(row_of(name)["input"]), seed=1)
 
@@ -91,7 +91,8 @@ def test_parameter_count(name: str, rtx: Api) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_its_reference(name: str, rtx: Api) -> None:
     """fp32: every output at every batch size, every layer at one; no module and no tensor of the reference left out."""
-    from zoo.verify.reference import num_parameters, run_reference
+    from zoo.verify.calibration import num_parameters
+    from zoo.verify.running import run_reference
 
     model, row = get_model(name), row_of(name)
     module, weights = reference_of(name)
@@ -117,7 +118,7 @@ def test_equals_its_reference(name: str, rtx: Api) -> None:
 
 @pytest.mark.parametrize("name", smallest_of_each_architecture())
 def test_half_precision_loses_at_most_twice_what_pytorch_loses(name: str, rtx: Api) -> None:
-    from zoo.verify.reference import run_reference
+    from zoo.verify.running import run_reference
 
     model, shape, images = get_model(name), (-1, *row_of(name)["input"]), images_for(name)
     module, weights = reference_of(name)

@@ -188,7 +188,8 @@ class Case:
 @functools.cache
 def case(name: str, size: tuple[int, int, int]) -> Case:
     """Calibrated weights and what the reference makes of them, layer by layer."""
-    from zoo.verify.reference import calibrated, run_reference, sample_images, state_arrays
+    from zoo.verify.calibration import calibrated, sample_images, state_arrays
+    from zoo.verify.running import run_reference
 
     module = calibrated(get_model(name).reference, 0, size)
     images = sample_images(1, size, seed=1)

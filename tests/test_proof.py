@@ -13,10 +13,12 @@ from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.registry import get_model
 from zoo.trt import Api
+from zoo.verify.calibration import sample_images
 from zoo.verify.golden import load_golden, save_golden
 from zoo.verify.pretrained import load_state
 from zoo.verify.proof import arrays_of, execute_on_cpu, prove, prove_golden
-from zoo.verify.reference import load_reference, run_reference, sample_images
+from zoo.verify.references import load_reference
+from zoo.verify.running import run_reference
 from zoo.weights import RandomWeights, from_arrays, load_weights, save_safetensors
 
 LENET = Path(__file__).resolve().parent.parent / "weights" / "lenet5.safetensors"

@@ -15,17 +15,11 @@ from zoo.verify.compare import ROUNDOFF, Report, Row, Run, compare_half, compare
 
 torch = pytest.importorskip("torch")
 
-from zoo.verify import reference  # noqa: E402
-from zoo.verify.reference import (  # noqa: E402
-    calibrated,
-    dependence,
-    load_reference,
-    num_parameters,
-    run_reference,
-    sample_images,
-    state_arrays,
-)
+from zoo.verify import references  # noqa: E402
+from zoo.verify.calibration import calibrated, dependence, num_parameters, sample_images, state_arrays  # noqa: E402
+from zoo.verify.references import load_reference  # noqa: E402
 from zoo.verify.report import to_dict, to_html, to_terminal, verdict, write_html, write_json  # noqa: E402
+from zoo.verify.running import DTYPES, run_reference  # noqa: E402
 from zoo.verify.torchvision_shim import import_torchvision, nms  # noqa: E402
 
 SIZE = (3, 64, 64)
@@ -151,7 +145,7 @@ def test_an_output_that_ignores_the_input_is_refused(monkeypatch: pytest.MonkeyP
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(1e-6 * x.mean((1, 2, 3))[:, None])
 
-    monkeypatch.setitem(reference._LOADERS, "deaf", lambda name: Deaf())
+    monkeypatch.setitem(references._LOADERS, "deaf", lambda name: Deaf())
     with pytest.raises(ZooError, match="logits of deaf:net changes by"):
         calibrated("deaf:net", size=SIZE)
 
@@ -221,7 +215,7 @@ def test_precisions_differ_as_much_as_they_should(resnet18: torch.nn.Module) -> 
     images = sample_images(2, SIZE, seed=5)
     exact = run_reference(resnet18, images, "float64").outputs["logits"]
     assert exact.dtype == np.float64
-    logits = {name: run_reference(resnet18, images, name).outputs["logits"] for name in reference.DTYPES}
+    logits = {name: run_reference(resnet18, images, name).outputs["logits"] for name in DTYPES}
     assert 1e-8 < relative_l2(logits["float32"], exact) < 1e-5
     assert 1e-4 < relative_l2(logits["float16"], exact) < 2e-2 and logits["float16"].dtype == np.float32
     assert 1e-3 < relative_l2(logits["bfloat16"], exact) < 2e-1

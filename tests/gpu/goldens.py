@@ -94,7 +94,8 @@ def sample(array: np.ndarray) -> np.ndarray:
 
 def make(folder: Path, model: str, size: tuple[int, int, int]) -> Path:
     """Writes the golden of `model` for images of `size` (C, H, W)."""
-    from zoo.verify.reference import run_reference, sample_images
+    from zoo.verify.calibration import sample_images
+    from zoo.verify.running import run_reference
 
     entry = get_model(model)
     module, arrays, tensors = _calibrated(entry.reference, size)
@@ -117,14 +118,15 @@ def _calibrated(
 ) -> tuple[nn.Module, dict[str, np.ndarray], dict[str, tuple[list[int], int]]]:
     """The reference with calibrated weights, what a file keeps of them, and shape and checksum of every tensor.
 
-    They are drawn as by `zoo.verify.reference.calibrated`; large tensors then keep only the size of their filters.
+    They are drawn as by `zoo.verify.calibration.calibrated`; large tensors then keep only the size of their filters.
     """
     import torch
 
-    from zoo.verify import reference as ref
+    from zoo.verify import calibration as ref
+    from zoo.verify.references import load_reference
 
     with ref._no_initialisation():
-        module = ref.load_reference(source)
+        module = load_reference(source)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {SEED}".encode()))
     ref._draw_parameters(module, generator)
     arrays = {}

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.verify.reference import YOLOV5_HINT, load_reference
+from zoo.verify.references import YOLOV5_HINT, load_reference
 from zoo.verify.torchvision_shim import import_torchvision
 
 YOLOV5_RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"

@@ -80,8 +80,10 @@ def prove(
     Without `weights` both get the reference's calibrated random weights. fp16 and bf16 are compared with our own fp32.
     `layers` compares every tap too. Raises ZooError when the reference cannot be made or the definition is refused.
     """
+    from zoo.verify.calibration import calibrated, sample_images, state_arrays
     from zoo.verify.pretrained import load_state
-    from zoo.verify.reference import calibrated, load_reference, run_reference, sample_images, state_arrays
+    from zoo.verify.references import load_reference
+    from zoo.verify.running import run_reference
 
     shape = (IMAGES, model.input[0], *(size or model.input[1:]))
     if weights is None:

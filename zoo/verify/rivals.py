@@ -32,15 +32,9 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from zoo.errors import ZooError
+from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.pretrained import load_state
-from zoo.verify.reference import (
-    _forget_grids,
-    _outputs,
-    calibrated,
-    load_reference,
-    sample_images,
-    state_arrays,
-)
+from zoo.verify.references import forget_grids, load_reference, outputs_of
 
 Pick = Callable[[Any], tuple[torch.Tensor, ...]]
 Code = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -77,7 +71,7 @@ def _pick_yolov5(result: Any) -> tuple[torch.Tensor, ...]:
 
 def picker(module: nn.Module, result: Any) -> tuple[list[str], Pick]:
     """The outputs' names, and the function that takes them from what the reference returns; checked on `result`."""
-    expected = _outputs(module, result)
+    expected = outputs_of(module, result)
     yolov5 = type(module).__module__.startswith("yolov5.")
     pick = _pick_tensor if isinstance(result, torch.Tensor) else _pick_yolov5 if yolov5 else _pick_ultralytics
     for value, found in zip(expected.values(), pick(result), strict=True):
@@ -122,7 +116,7 @@ class Worker:
         self.images = torch.from_numpy(images).to(self.device)
         self._set_tf32(False)
         with torch.no_grad():
-            _forget_grids(self.module)
+            forget_grids(self.module)
             result = self.module(self.images)
             self.names, self.pick = picker(self.module, result)
             outputs = {name: value.float().cpu().numpy() for name, value in zip(self.names, self.pick(result))}
@@ -202,7 +196,7 @@ class Worker:
 
     def _whole(self, precision: str, layout: torch.memory_format) -> Whole:
         dtype = DTYPES[precision]
-        _forget_grids(self.module)
+        forget_grids(self.module)
         module = copy.deepcopy(self.module).to(dtype)
         if layout == torch.channels_last:
             torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)

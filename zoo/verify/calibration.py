@@ -1,0 +1,128 @@
+"""Sane random weights for a reference, and images to measure them on.
+
+Random weights must be *calibrated*: with PyTorch's own initialisation the activations of a deep network die layer by
+layer, and an output that no longer depends on the input agrees with every wrong network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+
+from zoo.errors import ZooError
+from zoo.verify.references import load_reference
+from zoo.verify.running import run_reference
+
+MIN_DEPENDENCE = 1e-2
+
+
+def calibrated(
+    source: str, seed: int = 0, size: tuple[int, int, int] = (3, 64, 64), classes: int | None = None
+) -> nn.Module:
+    """The reference with sane random weights: activations stay alive and the output depends on the input.
+
+    Every trainable parameter is drawn anew, BatchNorm statistics are measured on `sample_images` of `size` (C, H, W).
+    The same source, seed and size give the same weights. Raises ZooError when two images give nearly the same output.
+    """
+    with _no_initialisation():
+        module = load_reference(source, classes)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {seed}".encode()))
+    _draw_parameters(module, generator)
+    _measure_statistics(module, size, seed, generator)
+    images = sample_images(2, size, seed + 1000)
+    for name, value in dependence(module, images[:1], images[1:]).items():
+        if not value > MIN_DEPENDENCE:
+            raise ZooError(f"{name} of {source} changes by {value:.1e} between two images, expected > {MIN_DEPENDENCE}")
+    return module
+
+
+def sample_images(count: int, size: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """Structured random images: (count, C, H, W) float32 of about zero mean and unit variance.
+
+    Smooth shapes, hard edges and fine grain, each image with its own colours: unlike white noise, they differ in what
+    a network sees.
+    """
+    channels, height, width = size
+    rng = np.random.default_rng(seed)
+    images = np.empty((count, channels, height, width), np.float32)
+    for image in images:
+        smooth = torch.from_numpy(rng.standard_normal((1, channels, 5, 5), np.float32))
+        image[:] = nn.functional.interpolate(smooth, (height, width), mode="bicubic", align_corners=True)[0]
+        for _ in range(6):  # rectangles
+            top, left = rng.integers(0, height), rng.integers(0, width)
+            bottom, right = top + rng.integers(1, height + 1) // 2 + 1, left + rng.integers(1, width + 1) // 2 + 1
+            image[:, top:bottom, left:right] = rng.standard_normal((channels, 1, 1), np.float32)
+        image += 0.2 * rng.standard_normal(image.shape, np.float32)
+    return images
+
+
+def dependence(module: nn.Module, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:
+    """||y(a) - y(b)|| / ||y(a)|| of every output."""
+    a, b = run_reference(module, images_a).outputs, run_reference(module, images_b).outputs
+    return {name: float(np.linalg.norm(a[name] - b[name]) / np.linalg.norm(a[name])) for name in a}
+
+
+@contextlib.contextmanager
+def _no_initialisation() -> Iterator[None]:
+    """Models are built with parameters left as they lie: drawing 300 million numbers twice takes seconds."""
+    random = [name for name in vars(nn.init) if name.endswith(("normal_", "uniform_"))]
+    with contextlib.ExitStack() as stack:
+        for name in random:
+            stack.enter_context(mock.patch.object(nn.init, name, lambda tensor, *args, **kwargs: tensor))
+        yield
+
+
+@torch.no_grad()
+def _draw_parameters(module: nn.Module, generator: torch.Generator) -> None:
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue  # a constant that is stored as a parameter, as YOLO's DFL
+        if name.endswith("bias"):
+            parameter.normal_(0, 0.2, generator=generator)
+        elif parameter.ndim == 1:  # the scale of a normalisation
+            parameter.uniform_(0.5, 1.5, generator=generator)
+        elif name.endswith("weight"):  # convolution, linear, attention projection
+            gain = 2.0 if parameter.ndim > 2 else 1.0  # convolutions are followed by an activation that halves
+            parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
+            # Filters of unlike size: where a variance is small, the wrong epsilon of a BatchNorm shows.
+            scale = torch.empty(len(parameter)).uniform_(-3, 1, generator=generator).exp2() / 0.85  # rms 1
+            parameter.mul_(scale.view(-1, *[1] * (parameter.ndim - 1)))
+        else:  # embeddings, tokens, layer scales
+            parameter.normal_(0, 0.02, generator=generator)
+
+
+@torch.no_grad()
+def _measure_statistics(module: nn.Module, size: tuple[int, int, int], seed: int, generator: torch.Generator) -> None:
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over batches; a moving one keeps most of the initial 1
+        norm.train()
+    for batch in range(2):
+        module(torch.from_numpy(sample_images(8, size, seed + batch)))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+        noise = torch.empty_like(norm.running_mean).normal_(0, 0.1, generator=generator)
+        norm.running_mean += noise * norm.running_var.sqrt()
+        norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25, generator=generator)
+        norm.eval()
+
+
+def state_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """The state_dict as float32 arrays under upstream's names, without `num_batches_tracked`; memory is shared."""
+    state = module.state_dict()
+    return {name: value.float().numpy() for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def num_parameters(module: nn.Module) -> int:
+    """How many parameters the module has, as papers count them: without BatchNorm statistics and other buffers."""
+    return sum(parameter.numel() for parameter in module.parameters())
