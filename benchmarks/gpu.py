@@ -38,13 +38,13 @@ from zoo.engine.build import compile_network
 from zoo.engine.definition import INPUT, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
+from zoo.measure.contest import RIVALS, Arena, Options, arena, compile_ours, tensorrt_on_gpu
+from zoo.measure.costs import Cost, layer_costs
+from zoo.measure.profiling import LayerTime, Profile, profile_session
+from zoo.measure.timing import Replay, copy_gb_per_s, gpu_state, machine
 from zoo.network import Precision
 from zoo.registry import Model, get_model
-from zoo.runtime.contest import RIVALS, Arena, Options, arena, compile_ours, tensorrt_on_gpu
-from zoo.runtime.costs import Cost, layer_costs
 from zoo.runtime.gpu import GpuSession
-from zoo.runtime.profiling import LayerTime, Profile, profile_session
-from zoo.runtime.timing import Replay, copy_gb_per_s, gpu_state, machine
 from zoo.trt import Api
 
 SECTIONS = ("latency", "gap", "calls", "frames", "threads", "builds")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.api import find_weights, input_shapes
+from zoo.api import find_weights
 from zoo.driver import has_driver
+from zoo.engine.shapes import input_shapes
 from zoo.registry import get_model
 from zoo.weights import RandomWeights, from_arrays, load_weights, save_safetensors, save_wts
 

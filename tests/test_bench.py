@@ -25,15 +25,16 @@ from zoo import bench
 from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
+from zoo.measure import contest, profiling, timing
+from zoo.measure.contest import Arena, Options, TorchProcess, take_turns
+from zoo.measure.costs import Cost, LayerCost, LayerCosts, cost_of, layer_costs
+from zoo.measure.profiling import LayerTime, Profile
+from zoo.measure.timing import Latency, Replay, Spread, Stopwatch
 from zoo.network import Definition, Precision
 from zoo.ops import add, relu, split
 from zoo.registry import get_model
-from zoo.runtime import contest, gpu, profiling, timing
-from zoo.runtime.contest import Arena, Options, TorchProcess, take_turns
-from zoo.runtime.costs import Cost, LayerCost, LayerCosts, cost_of, layer_costs
+from zoo.runtime import gpu
 from zoo.runtime.cpu import CpuSession
-from zoo.runtime.profiling import LayerTime, Profile
-from zoo.runtime.timing import Latency, Replay, Spread, Stopwatch
 from zoo.trt import Api
 from zoo.weights import RandomWeights, save_safetensors
 

@@ -937,8 +937,8 @@ def test_frames_to_logits_and_pitched_frames(device):
 
 def test_pictures_to_results_as_on_the_cpu(device):
     predict = pytest.importorskip("zoo.runtime.predict")
-    from zoo.api import Session
     from zoo.registry import get_model
+    from zoo.session import Session
     from zoo.tasks import Options
 
     logits = lambda arrays: {"logits": arrays["images"].mean((2, 3))}  # noqa: E731
@@ -961,8 +961,8 @@ def test_pictures_to_results_as_on_the_cpu(device):
 
 def test_pictures_under_way_keep_their_results_and_do_not_wait_for_each_other(device, monkeypatch):
     predict = pytest.importorskip("zoo.runtime.predict")
-    from zoo.api import Session
     from zoo.registry import get_model
+    from zoo.session import Session
     from zoo.tasks import Options
 
     ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 3, 64, 64),) * 3}, DETECTOR, detector_network)

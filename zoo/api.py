@@ -3,71 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from zoo.engine.passport import Engine, labels
-from zoo.engine.shapes import Shapes
+from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError
 from zoo.network import Precision, PrecisionName
 from zoo.registry import Model, get_model
-from zoo.tasks.spec import Preprocess
+from zoo.session import Session
 from zoo.weights import Weights, parse_weights
 
 Device = Literal["auto", "cpu", "gpu"]
-
-
-class Pending(Protocol):
-    """What was submitted: `result()` waits for the outputs."""
-
-    def result(self) -> dict[str, Any]: ...
-
-
-class Executor(Protocol):
-    """Runs a network: `executor(images)` maps float32 (N, C, H, W) to the outputs by name."""
-
-    def __call__(self, images: Any) -> dict[str, Any]: ...
-
-    def submit(self, images: Any) -> Pending: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Session:
-    """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
-
-    `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they
-    have any. `size` is the network's input size (H, W), and `weights` says where the weights came from.
-    """
-
-    model: Model
-    executor: Executor
-    runs_on: str
-    preprocess: Preprocess
-    size: tuple[int, int]
-    labels: list[str] | None
-    weights: str
-
-    def __call__(self, images: Any) -> dict[str, Any]:
-        """The outputs by name: numpy arrays for a numpy array. On a GPU also device arrays for device arrays, PyTorch's
-        or any with DLPack or __cuda_array_interface__ (see `zoo.runtime.gpu.GpuSession`)."""
-        return self.executor(images)
-
-    def submit(self, images: Any) -> Pending:
-        """Starts the network on `images` and returns at once; `.result()` waits for the outputs."""
-        return self.executor.submit(images)
-
-    def close(self) -> None:
-        """Frees what the session holds."""
-        self.executor.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None = None) -> Weights:
@@ -86,13 +33,6 @@ def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None 
             if (folder / f"{model.name}{suffix}").is_file():
                 return parse_weights(str(folder / f"{model.name}{suffix}"), model.name)
     return parse_weights(f"weights/{model.name}.safetensors", model.name)
-
-
-def input_shapes(model: Model, batch: int | tuple[int, int, int] = 1, size: tuple[int, int] | None = None) -> Shapes:
-    """The shapes for a fixed batch, or for a (min, opt, max) batch, at `size` (H, W) or the model's own."""
-    channels, *own = model.input
-    batches = (batch,) * 3 if isinstance(batch, int) else batch
-    return Shapes(*((n, channels, *(size or own)) for n in batches))  # type: ignore[arg-type]
 
 
 def build_engine(

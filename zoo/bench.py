@@ -26,7 +26,7 @@ from zoo.cli import (
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from zoo.runtime.contest import Result
+    from zoo.measure.contest import Result
 
 
 def run(
@@ -75,9 +75,9 @@ def run(
     outputs are compared first, and rounds take turns. Without --weights and without a file of the model's name, the
     weights are random (calibrated where PyTorch is at hand). Exit status 1 when a rival could not take part.
     """
+    from zoo.measure import contest
+    from zoo.measure.timing import gpu_state, machine
     from zoo.registry import get_model
-    from zoo.runtime import contest
-    from zoo.runtime.timing import gpu_state, machine
 
     entries = [get_model(name) for name in models]
     batches = [_positive(text) for text in batch.split(",")]

@@ -122,8 +122,7 @@ def run(
 
 def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:
     """The shapes that the options ask for: a fixed batch and size, or a profile (what lacks equals its neighbour)."""
-    from zoo.api import input_shapes
-    from zoo.engine.shapes import Shapes, parse_shape
+    from zoo.engine.shapes import Shapes, input_shapes, parse_shape
 
     low, opt, high = profile
     if not any(profile):

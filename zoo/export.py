@@ -26,8 +26,9 @@ def run(
 ) -> None:
     """Writes MODEL's network definition as an ONNX file that onnxruntime runs and Netron draws."""
     from zoo import onnx
-    from zoo.api import find_weights, input_shapes
+    from zoo.api import find_weights
     from zoo.engine.definition import define
+    from zoo.engine.shapes import input_shapes
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.trt import load

@@ -25,7 +25,7 @@ from zoo.cli import (
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from zoo.runtime.costs import LayerCosts
+    from zoo.measure.costs import LayerCosts
     from zoo.trt import Api
 
 
@@ -60,10 +60,10 @@ def run(
     Layers are timed by TensorRT's profiler, which waits after each: use python -m zoo.bench for the whole. Without
     --weights and without a file of the model's name, the weights are random.
     """
-    from zoo.runtime import profiling
-    from zoo.runtime.contest import tensorrt_on_gpu
+    from zoo.measure import profiling
+    from zoo.measure.contest import tensorrt_on_gpu
+    from zoo.measure.timing import machine
     from zoo.runtime.gpu import GpuSession
-    from zoo.runtime.timing import machine
 
     precision, wanted = precision_name(fp16, bf16), size_of(size)
     api = tensorrt_on_gpu()
@@ -91,13 +91,13 @@ def _build(
     options: dict[str, Any],
 ) -> tuple[bytes, LayerCosts, Any, str]:  # fmt: skip
     """(engine, costs of the definition's layers, input shape, title) for a model."""
-    from zoo.api import input_shapes
     from zoo.engine.build import compile_network
     from zoo.engine.definition import define
+    from zoo.engine.shapes import input_shapes
+    from zoo.measure.contest import given_weights
+    from zoo.measure.costs import layer_costs
     from zoo.network import Precision
     from zoo.registry import get_model
-    from zoo.runtime.contest import given_weights
-    from zoo.runtime.costs import layer_costs
     from zoo.weights import RandomWeights
 
     model = get_model(name)
@@ -113,9 +113,9 @@ def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCos
     """The same for an engine file; the costs come from the definition of the model that it says it is."""
     from zoo.engine.definition import define
     from zoo.engine.passport import load_engine, rebuild_at
+    from zoo.measure.costs import layer_costs
     from zoo.network import Precision
     from zoo.registry import get_model
-    from zoo.runtime.costs import layer_costs
     from zoo.runtime.gpu import device_properties, why_not_loadable
     from zoo.weights import RandomWeights
 

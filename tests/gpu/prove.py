@@ -275,7 +275,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
     """Where and how this was run."""
     machine: dict[str, Any] = {}
     if args.device == "gpu":
-        from zoo.runtime.timing import machine as describe
+        from zoo.measure.timing import machine as describe
 
         machine = describe()
     return {"stage": "about", "command": " ".join(sys.argv), "device": args.device, "level": args.level, **machine}

@@ -18,12 +18,12 @@ import pytest
 from zoo.engine.build import compile_network
 from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
+from zoo.measure import profiling
+from zoo.measure.costs import LayerCosts, layer_costs
+from zoo.measure.timing import Replay, copy_gb_per_s, gpu_state, machine
 from zoo.registry import get_model
-from zoo.runtime import profiling
-from zoo.runtime.costs import LayerCosts, layer_costs
 from zoo.runtime.cuda import Cuda
 from zoo.runtime.gpu import GpuSession
-from zoo.runtime.timing import Replay, copy_gb_per_s, gpu_state, machine
 from zoo.trt import Api
 from zoo.weights import RandomWeights
 

@@ -21,13 +21,13 @@ import cv2
 import numpy as np
 import pytest
 
-from zoo.api import Session
 from zoo.driver import compute_capability, device_name
 from zoo.engine.definition import define
 from zoo.engine.passport import description_path, load_engine
 from zoo.registry import get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
+from zoo.session import Session
 from zoo.tasks import Options
 from zoo.tasks.detect import non_max_suppression
 from zoo.tasks.images import open_sources

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from zoo.errors import ZooError
+from zoo.registry import Model
 
 Shape = tuple[int, int, int, int]
 
@@ -40,6 +41,13 @@ class Shapes:
     def __str__(self) -> str:
         shapes = (self.min, self.opt, self.max) if self.dynamic else (self.min,)
         return " / ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def input_shapes(model: Model, batch: int | tuple[int, int, int] = 1, size: tuple[int, int] | None = None) -> Shapes:
+    """The shapes for a fixed batch, or for a (min, opt, max) batch, at `size` (H, W) or the model's own."""
+    channels, *own = model.input
+    batches = (batch,) * 3 if isinstance(batch, int) else batch
+    return Shapes(*((n, channels, *(size or own)) for n in batches))  # type: ignore[arg-type]
 
 
 def parse_size(text: str) -> tuple[int, int]:

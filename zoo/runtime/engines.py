@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from zoo.api import Session, input_shapes
 from zoo.driver import device_name, driver_problem
 from zoo.engine.build import build, compile_network
 from zoo.engine.passport import Engine, load_description, load_engine, rebuild_at, shapes_of
-from zoo.engine.shapes import Shapes
+from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError
 from zoo.files import cache_folder
 from zoo.network import Definition, Precision, PrecisionName
 from zoo.registry import Model, get_model
 from zoo.runtime.gpu import GpuSession, device_properties, why_not_loadable
+from zoo.session import Session
 from zoo.tasks.spec import from_dict
 from zoo.trt import Api, installed, load
 from zoo.weights import Weights, parse_weights

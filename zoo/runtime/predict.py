@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from zoo.api import Session
+from zoo.session import Session
 from zoo.tasks import Options, Task, get_task
 from zoo.tasks.labels import labels_for
 from zoo.tasks.preprocess import Placement, preprocess

@@ -1,6 +1,6 @@
 """PyTorch as a rival: `python -m zoo.verify.rivals` serves one client that measures, through stdin and stdout.
 
-Each line in is a command, each line out its answer, both JSON objects. `zoo.runtime.contest` is the client; it may run
+Each line in is a command, each line out its answer, both JSON objects. `zoo.measure.contest` is the client; it may run
 under another interpreter, with other versions of everything. Arrays travel as safetensors files.
 
 All rivals take float32 images and give float32 outputs, as our engines do, and compute in channels_last in the wanted

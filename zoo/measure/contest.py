@@ -31,11 +31,11 @@ from zoo.engine.build import builder_config, compile_network, serialize
 from zoo.engine.definition import INPUT, creation_flags, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
+from zoo.measure.costs import Cost, cost_of
+from zoo.measure.timing import LEAD, Latency, Replay, Spread, gpu_state
 from zoo.network import Precision
 from zoo.registry import Model
-from zoo.runtime.costs import Cost, cost_of
 from zoo.runtime.gpu import GpuSession
-from zoo.runtime.timing import LEAD, Latency, Replay, Spread, gpu_state
 from zoo.trt import Api, load
 from zoo.verify.compare import relative_l2
 from zoo.weights import RandomWeights, Weights, load_weights, save_safetensors

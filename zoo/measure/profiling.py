@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.measure.costs import Cost, LayerCosts
+from zoo.measure.timing import Replay
 from zoo.runtime.arrays import Shape
-from zoo.runtime.costs import Cost, LayerCosts
 from zoo.runtime.gpu import GpuSession
-from zoo.runtime.timing import Replay
 
 SEVERAL = "(several modules)"
 UNNAMED = "(made by TensorRT)"

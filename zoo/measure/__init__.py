@@ -1,0 +1,1 @@
+"""What measures: times on the GPU, rivals, costs of layers, profiles by layer."""
