@@ -23,9 +23,11 @@ from zoo import driver
 from zoo.errors import ZooError
 from zoo.runtime import arrays, gpu, kernels, nvrtc
 from zoo.runtime.arrays import DeviceArray
+from zoo.runtime.compatibility import why_not_loadable
 from zoo.runtime.cuda import Cuda, Device, Stream
-from zoo.runtime.gpu import GpuSession, why_not_loadable
+from zoo.runtime.gpu import GpuSession
 from zoo.runtime.pipeline import FramePipeline
+from zoo.runtime.slot import MAX_PLANS
 from zoo.tasks.spec import CenterCrop, Gray, Letterbox
 
 # ---- a CUDA provider on host memory ---------------------------------------------------------------------------------
@@ -382,12 +384,12 @@ def test_the_sessions_own_input_buffer(cuda):
 
 def test_remembered_addresses_are_bounded(cuda):
     with open_session() as session:
-        arrays = [on_device(cuda, images(1, seed)) for seed in range(gpu._MAX_PLANS + 8)]
+        arrays = [on_device(cuda, images(1, seed)) for seed in range(MAX_PLANS + 8)]
         for _ in range(2):
             for seed, array in enumerate(arrays):
                 session(array)
                 check(session(array), images(1, seed))
-        assert len(cuda.graphs_alive) == gpu._MAX_PLANS
+        assert len(cuda.graphs_alive) == MAX_PLANS
 
 
 def test_growing_buffers_keeps_old_views_and_results_right(cuda):

@@ -116,7 +116,7 @@ def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCos
     from zoo.measure.costs import layer_costs
     from zoo.network import Precision
     from zoo.registry import get_model
-    from zoo.runtime.gpu import device_properties, why_not_loadable
+    from zoo.runtime.compatibility import device_properties, why_not_loadable
     from zoo.weights import RandomWeights
 
     engine = load_engine(path)

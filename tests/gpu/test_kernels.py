@@ -12,7 +12,7 @@ import pytest
 from zoo.runtime import kernels
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Cuda, Stream
-from zoo.runtime.gpu import GpuSession, record
+from zoo.runtime.gpu import GpuSession
 from zoo.runtime.pipeline import FramePipeline
 from zoo.tasks.detect import non_max_suppression
 from zoo.tasks.preprocess import Placement, preprocess
@@ -69,7 +69,7 @@ def gpu_time(cuda: Cuda, stream: Stream, work: Callable[[], None]) -> float:
         for _ in range(10):
             work()
 
-    graph = record(cuda, stream, ten)
+    graph = cuda.capture(stream, ten)
     start, end = cuda.event(timing=True), cuda.event(timing=True)
     best = float("inf")
     for _ in range(5):
@@ -126,7 +126,7 @@ def test_detection_equals_the_cpu(
     arrays = [array_of(cuda, x, stream) for x in (boxes, scores)]
     detector = kernels.Detector(cuda, *arrays, stream, **options)
     placements = detector.placements([geometry] * images)
-    graph = record(cuda, stream, lambda: detector.enqueue(placements, stream))
+    graph = cuda.capture(stream, lambda: detector.enqueue(placements, stream))
     for _ in range(3):
         cuda.launch_graph(graph, stream)
     for image, got in enumerate(detector.parse(detector.output.numpy())):

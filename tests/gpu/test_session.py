@@ -18,8 +18,9 @@ import pytest
 
 from zoo.errors import ZooError
 from zoo.runtime.arrays import DeviceArray, read_source
+from zoo.runtime.compatibility import device_properties
 from zoo.runtime.cuda import Cuda, provider
-from zoo.runtime.gpu import GpuSession, device_properties
+from zoo.runtime.gpu import GpuSession
 from zoo.trt import Api
 
 from .conftest import SmallNet

@@ -18,7 +18,7 @@ import numpy as np
 from zoo.driver import device_name, pci_bus_id
 from zoo.runtime.arrays import Shape
 from zoo.runtime.cuda import Cuda, Stream
-from zoo.runtime.gpu import GpuSession, record
+from zoo.runtime.gpu import GpuSession
 
 LEAD = 4  # replays ahead of the first one measured: the GPU is then busy while the host enqueues the others
 
@@ -121,7 +121,7 @@ class Replay:
             self.bound = session.bind(shapes, self.stream)
             for array in self.bound.inputs.values():
                 self.cuda.zero(array.ptr, array.nbytes, self.stream)
-            self._graph = record(self.cuda, self.stream, self._enqueue)
+            self._graph = self.cuda.capture(self.stream, self._enqueue)
             self._stopwatch = Stopwatch(self.cuda, self.stream)
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.runtime.arrays import Source, order_streams, producer_stream, read_source
 from zoo.runtime.cuda import Buffer, Stream
-from zoo.runtime.gpu import GpuSession, record
+from zoo.runtime.gpu import GpuSession
 from zoo.runtime.kernels import Detections, Detector, Preprocessor
 from zoo.tasks.spec import Preprocess
 
@@ -162,7 +162,7 @@ class FramePipeline:
         seen = key in self._graph_of
         self._remember(key)
         if seen and self._graphs:
-            graph = record(self._cuda, self._stream, lambda: self._work(frames, address, pitch))
+            graph = self._cuda.capture(self._stream, lambda: self._work(frames, address, pitch))
             self._graph_of[key] = graph
             self._graphs = graph is not None
         if graph is None:
