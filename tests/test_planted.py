@@ -20,9 +20,9 @@ from zoo import ops
 from zoo.engine.definition import define
 from zoo.network import Net, Tensor
 from zoo.registry import get_model
-from zoo.runtime.cpu import CpuSession
 from zoo.trt import Api
-from zoo.verify.compare import Report, Run, compare_runs
+from zoo.verify.compare import Report
+from zoo.verify.proof import compare_reference, execute_on_cpu
 from zoo.weights import from_arrays
 
 Arrays = dict[str, np.ndarray]
@@ -178,29 +178,27 @@ YOLOV8N = [
 
 @dataclass(frozen=True)
 class Case:
+    """A reference with calibrated weights, and images."""
+
     model: str
+    module: Any
     arrays: Arrays
     images: np.ndarray
-    ref32: Run
-    ref64: Run
 
 
 @functools.cache
 def case(name: str, size: tuple[int, int, int]) -> Case:
-    """Calibrated weights and what the reference makes of them, layer by layer."""
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
-    from zoo.verify.running import run_reference
 
     module = calibrated(get_model(name).reference, 0, size)
-    images = sample_images(1, size, seed=1)
-    runs = [run_reference(module, images, dtype, taps=True) for dtype in ("float32", "float64")]
-    return Case(name, state_arrays(module), images, *runs)
+    return Case(name, module, state_arrays(module), sample_images(1, size, seed=1))
 
 
 def verdict(case: Case, rtx: Api, arrays: Arrays) -> Report:
     definition = define(get_model(case.model), from_arrays(arrays), rtx, case.images.shape)
     taps = list(definition.taps)
-    return compare_runs(CpuSession(definition, taps)(case.images), case.ref32, case.ref64, taps, definition.folded)
+    ours = execute_on_cpu(definition, taps, case.images)
+    return compare_reference(case.module, case.images, ours, taps, definition.folded)
 
 
 def check(case: Case, bug: Bug, rtx: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,19 @@ def test_the_first_layer_that_differs_is_named(rtx: Api, start: str) -> None:
     assert report.first_divergence.name == start
 
 
+def test_a_late_error_is_found_behind_an_early_one(rtx: Api) -> None:
+    def execute(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
+        """Every tensor between the two is far from the reference's, but what its own inputs make of it."""
+        found = execute_on_cpu(definition, taps, images)
+        return found | {name: found[name] * np.float32(1.01) for name in ("layer1.0.bn2", "layer4.1.bn2")}
+
+    report = prove(get_model("resnet18"), rtx, layers=True, size=SMALL, execute=execute).report
+    after = {"layer1.0.relu:1", "layer4.1.relu:1"}  # was not computed from what this executor says of its input
+    assert {row.name for row in report.wrong} == {"layer1.0.bn2", "layer4.1.bn2"} | after
+    assert report.first_divergence is not None and report.first_divergence.name == "layer1.0.bn2"
+    assert len(report.own) == len(report.taps) + len(report.outputs)
+
+
 def test_without_layers_a_wrong_output_still_fails(rtx: Api) -> None:
     proof = prove(get_model("lenet5"), rtx, execute=wrong_from(""), executor="a wrong one")
     assert not proof.report.ok and proof.executor == "a wrong one"

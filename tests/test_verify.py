@@ -196,6 +196,52 @@ def test_attention_counts_as_a_leaf() -> None:
     assert run.leaves == {"attention": "MultiheadAttention"} and run.taps["attention"].shape == (1, 3, 8)
 
 
+class Chained(torch.nn.Module):
+    """What substitution has to mind: an in-place module, one that returns a tuple, one that is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Linear(4, 4)
+        self.relu = torch.nn.ReLU(inplace=True)
+        self.attention = torch.nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.scale(x)
+        self.relu(y)  # its result is y
+        y = y + self.attention(y, y, y)[0]
+        return self.relu(y).mean(1)
+
+
+def test_the_network_goes_on_with_what_is_given() -> None:
+    torch.manual_seed(0)
+    net, x = Chained().eval(), np.random.default_rng(0).standard_normal((2, 3, 4), np.float32)
+    free = run_reference(net, x, taps=True)
+    mine = {name: value + 1 for name, value in free.taps.items() if name != "relu:1"}
+    before = {name: value.copy() for name, value in mine.items()}
+    run = run_reference(net, x, "float64", taps=True, given=mine)
+
+    np.testing.assert_allclose(run.taps["scale"], free.taps["scale"], rtol=1e-4, atol=1e-6)  # on the same images
+    np.testing.assert_array_equal(run.taps["relu"], np.maximum(mine["scale"], 0))  # exactly ours, cast up
+    wanted, _ = net.attention(*[torch.from_numpy(mine["relu"])] * 3)
+    np.testing.assert_allclose(run.taps["attention"], wanted.detach(), rtol=1e-4, atol=1e-6)
+    expected = np.maximum(mine["relu"].astype(np.float64) + mine["attention"], 0)
+    np.testing.assert_array_equal(run.taps["relu:1"], expected)
+    np.testing.assert_allclose(run.outputs["logits"], expected.mean(1))
+    assert all(np.array_equal(mine[name], before[name]) for name in mine), "what was given must stay as it was"
+
+
+def test_a_tensor_of_another_shape_is_not_taken() -> None:
+    net, x = Chained().eval(), np.ones((2, 3, 4), np.float32)
+    free = run_reference(net, x, taps=True)
+    run = run_reference(net, x, taps=True, given={"scale": np.zeros((2, 4), np.float32)})
+    np.testing.assert_array_equal(run.taps["attention"], free.taps["attention"])
+
+
+def test_what_is_kept_of_a_tap_is_asked_of_the_caller() -> None:
+    run = run_reference(Chained().eval(), np.ones((2, 3, 4), np.float32), taps=["relu:1"], keep=lambda name, a: a.shape)
+    assert run.taps == {"relu:1": (2, 3, 4)} and set(run.leaves) == {"scale", "relu", "attention", "relu:1"}
+
+
 @pytest.mark.parametrize("source", ["ultralytics:yolov8n", "yolov5:yolov5n"])
 def test_detections_have_the_form_of_the_zoo(source: str) -> None:
     require(source)
@@ -339,7 +385,7 @@ def failing() -> Report:
     good = Row("stem.<conv>", (1, 8, 4, 4), 1e-7, 2e-7, 8e-7, kind="Conv2d")
     bad = Row("block.bn", (1, 8, 4, 4), 3e-2, 2e-7, 8e-7, kind="BatchNorm2d")
     nan = Row("block.relu", (1, 8, 4, 4), np.inf, np.nan, np.nan, "2 of 128 values are NaN or inf", "ReLU")
-    return Report([Row("logits", (1, 10), 1e-1, 1e-7, 4e-7)], [good, bad, nan], ["block.conv"], rule="the rule")
+    return Report([Row("logits", (1, 10), 1e-1, 1e-7, 4e-7)], [good, bad, nan], missing=["block.conv"], rule="the rule")
 
 
 def test_the_verdict_names_the_first_layer(failing: Report) -> None:

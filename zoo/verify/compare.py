@@ -2,12 +2,16 @@
 
 In fp32, every tensor's relative L2 distance from the reference computed in float64 may be at most 4 times what the
 reference itself loses in fp32. That catches what cosine similarity, top-1 agreement and `allclose(5e-3)` let pass: a
-BatchNorm epsilon of 0 for 1e-5, a GELU by tanh, a lost bias. Needs numpy only.
+BatchNorm epsilon of 0 for 1e-5, a GELU by tanh, a lost bias.
+
+It is asked twice. Of the whole network: there the errors of all modules add up, and the bound grows with the
+reference's. And of each module on our own inputs to it: the reference goes on with our tensors, so that error and
+bound are that module's own arithmetic, and an early mistake neither hides nor blames a later module. Needs numpy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -73,6 +77,8 @@ class Row:
 class Report:
     """The verdict: every output on its own, every tap in network order.
 
+    outputs, taps: what errors amount to along the whole network
+    own:     the same tensors, each module on our own inputs to it; empty where only the whole can be judged
     missing: modules of the reference that computed something and that no tap of ours was compared with
     extra:   taps of ours that the reference has no module for (a functional call there)
     rule:    the rule in words
@@ -80,29 +86,43 @@ class Report:
 
     outputs: list[Row]
     taps: list[Row] = field(default_factory=list)
+    own: list[Row] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     rule: str = ""
 
     @property
     def ok(self) -> bool:
-        """True when every output and every tap is within its bound. Missing taps are told, not judged."""
+        """True when every output and every tap is within its bounds. Missing taps are told, not judged."""
         return bool(self.outputs) and not self.failures
 
     @property
+    def rows(self) -> list[Row]:
+        """Everything that is judged: modules on our own inputs, then taps and outputs of the whole network."""
+        return [*self.own, *self.taps, *self.outputs]
+
+    @property
     def failures(self) -> list[Row]:
-        """Taps in network order, then outputs."""
-        return [row for row in (*self.taps, *self.outputs) if not row.ok]
+        """The rows out of bounds: first the modules whose own arithmetic is wrong, in network order."""
+        return [row for row in self.rows if not row.ok]
+
+    @property
+    def wrong(self) -> list[Row]:
+        """The modules whose own arithmetic is wrong."""
+        return [row for row in self.own if not row.ok]
 
     @property
     def first_divergence(self) -> Row | None:
-        """The first tensor in network order that is out of bounds: the place to look for the mistake."""
+        """The first module whose own arithmetic is wrong; without such, the first tensor of the whole network that is.
+
+        The place to look for the mistake.
+        """
         return next(iter(self.failures), None)
 
     @property
     def worst(self) -> Row | None:
-        """The tensor that is nearest to its bound or furthest beyond it."""
-        return max((*self.taps, *self.outputs), key=lambda row: (bool(row.problem), row.ratio), default=None)
+        """The row that is nearest to its bound or furthest beyond it."""
+        return max(self.rows, key=lambda row: (bool(row.problem), row.ratio), default=None)
 
 
 def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
@@ -128,18 +148,41 @@ def compare_runs(
     `ours` holds outputs and taps by name, `order` names the taps in network order, `folded` the modules that exist in
     the reference alone because they were folded into the next (a convolution into its BatchNorm).
     """
-    rule = factor, ROUNDOFF["float32"]
     shared = [name for name in order if name in ref64.taps]
+    floor = ROUNDOFF["float32"]
+    return report_of(
+        [judged(n, ours.get(n), value, ref32.outputs[n], value, factor, floor) for n, value in ref64.outputs.items()],
+        [judged(n, ours.get(n), ref64.taps[n], ref32.taps[n], ref64.taps[n], factor, floor) for n in shared],
+        ref64.leaves,
+        order,
+        folded,
+        factor,
+    )
+
+
+def report_of(
+    outputs: list[Row],
+    taps: list[Row],
+    leaves: Mapping[str, str],
+    order: Sequence[str],
+    folded: Collection[str] = (),
+    factor: float = FACTOR,
+    own: list[Row] | None = None,
+) -> Report:
+    """The report on rows of the reference's tensors: kinds, coverage and the rule are added; arguments as before."""
+    shared = {row.name for row in taps}
     return Report(
-        outputs=_rows(ref64.outputs, ours, ref64.outputs, ref32.outputs, ref64.outputs, *rule, {}),
-        taps=_rows(shared, ours, ref64.taps, ref32.taps, ref64.taps, *rule, ref64.leaves),
+        outputs=outputs,
+        taps=[replace(row, kind=leaves.get(row.name, "")) for row in taps],
+        own=[replace(row, kind=leaves.get(row.name, "")) for row in own or ()],
         missing=[
             name
-            for name, kind in ref64.leaves.items()
+            for name, kind in leaves.items()
             if name not in shared and name not in folded and kind not in NO_ARITHMETIC
         ],
-        extra=[name for name in order if name not in ref64.taps],
-        rule=f"relative L2 against the float64 reference, at most {factor:g} x what the reference itself loses in fp32",
+        extra=[name for name in order if name not in shared],
+        rule=f"relative L2 against the float64 reference, at most {factor:g} x what the reference itself loses in fp32"
+        + (", in the whole network and in each module on our own inputs" if own else ""),
     )
 
 
@@ -156,8 +199,10 @@ def compare_half(
     Outputs only. Rounding differs from kernel to kernel inside a network, and structure is proven in fp32. A run that
     loses nothing at all proves nothing: weakly typed TensorRT may compute in fp32 all the same.
     """
-    names = list(ref32.outputs)
-    rows = _rows(names, ours, ours32, ref_half.outputs, ref32.outputs, factor, ROUNDOFF[dtype], {})
+    rows = [
+        judged(name, ours.get(name), ours32[name], ref_half.outputs[name], exact, factor, ROUNDOFF[dtype])
+        for name, exact in ref32.outputs.items()
+    ]
     if all(row.error == 0 for row in rows):
         rows = [replace(row, problem=f"{dtype} was not used: these are the bits of fp32") for row in rows]
     return Report(
@@ -166,27 +211,22 @@ def compare_half(
     )
 
 
-def _rows(
-    names: Iterable[str],
-    ours: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
-    rounded: Mapping[str, np.ndarray],
-    exact: Mapping[str, np.ndarray],
+def judged(
+    name: str,
+    ours: np.ndarray | None,
+    expected: np.ndarray,
+    rounded: np.ndarray,
+    exact: np.ndarray,
     factor: float,
     floor: float,
-    kinds: Mapping[str, str],
-) -> list[Row]:
-    """ours against expected, bounded by factor x the distance of rounded from exact."""
-    rows = []
-    for name in names:
-        problem = _problem(ours.get(name), expected[name])
-        noise = relative_l2(rounded[name], exact[name])
-        if not np.isfinite(noise):
-            problem = problem or "the reference itself is not finite in this precision, so it sets no bound"
-        error = float("inf") if problem else relative_l2(ours[name], expected[name])
-        bound = factor * max(noise, floor)
-        rows.append(Row(name, expected[name].shape, error, noise, bound, problem, kinds.get(name, "")))
-    return rows
+) -> Row:
+    """`ours` against `expected`, bounded by `factor` x the distance of `rounded` from `exact`, at least `floor`."""
+    problem = _problem(ours, expected)
+    noise = relative_l2(rounded, exact)
+    if not np.isfinite(noise):
+        problem = problem or "the reference itself is not finite in this precision, so it sets no bound"
+    error = float("inf") if problem else relative_l2(ours, expected)
+    return Row(name, expected.shape, error, noise, factor * max(noise, floor), problem)
 
 
 def _problem(ours: np.ndarray | None, expected: np.ndarray) -> str:

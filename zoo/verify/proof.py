@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,11 +17,15 @@ from zoo.verify.compare import (
     FACTOR,
     FP16_SUMS_FACTOR,
     HALF_FACTOR,
+    ROUNDOFF,
     TANH_FACTOR,
     Report,
+    Row,
     Run,
     compare_half,
     compare_runs,
+    judged,
+    report_of,
 )
 from zoo.weights import Weights, from_arrays
 
@@ -100,15 +104,45 @@ def prove(
     taps = list(definition.taps) if layers and precision == "fp32" else []
     ours = execute(definition, taps, images)
     progress("running the reference")
-    ref32 = run_reference(module, images, "float32", taps=bool(taps))
     if precision == "fp32":
-        ref64 = run_reference(module, images, "float64", taps=bool(taps))
-        report = compare_runs(ours, ref32, ref64, taps, definition.folded, factor(definition))
+        report = compare_reference(module, images, ours, taps, definition.folded, factor(definition))
     else:
         half = define(model, weights, api, shape, Precision(precision))
-        ref16 = run_reference(module, images, HALVES[precision])
+        ref32, ref16 = run_reference(module, images), run_reference(module, images, HALVES[precision])
         report = compare_half(execute(half, [], images), ours, ref16, ref32, HALVES[precision], factor(half))
     return Proof(model.name, precision, weights.name, executor, report)
+
+
+def compare_reference(
+    module: Any,
+    images: np.ndarray,
+    ours: Mapping[str, np.ndarray],
+    taps: Sequence[str] = (),
+    folded: Collection[str] = (),
+    factor: float = FACTOR,
+) -> Report:
+    """Our fp32 outputs and `taps` on `images` against the reference: the whole network, and each module on our inputs.
+
+    `ours` holds outputs and taps by name, `taps` names the latter in network order, `folded` the modules that exist in
+    the reference alone. No tensor of the reference is kept longer than it is needed.
+    """
+    from zoo.verify.running import run_reference
+
+    def rows(given: Mapping[str, np.ndarray]) -> tuple[list[Row], list[Row], dict[str, str]]:
+        def against(name: str, exact: np.ndarray, rounded: np.ndarray) -> Row:
+            return judged(name, ours.get(name), exact, rounded, exact, factor, ROUNDOFF["float32"])
+
+        ref32 = run_reference(module, images, "float32", taps=taps, given=given)
+        keep = lambda name, exact: against(name, exact, ref32.taps.pop(name))  # noqa: E731
+        ref64 = run_reference(module, images, "float64", taps=taps, given=given, keep=keep)
+        outputs = [against(name, exact, ref32.outputs[name]) for name, exact in ref64.outputs.items()]
+        return outputs, [ref64.taps[name] for name in taps if name in ref64.taps], ref64.leaves
+
+    outputs, whole, leaves = rows({})
+    if not taps:
+        return report_of(outputs, whole, leaves, taps, folded, factor)
+    own_outputs, own, _ = rows({name: ours[name] for name in taps if np.isfinite(ours[name]).all()})
+    return report_of(outputs, whole, leaves, taps, folded, factor, [*own, *own_outputs])
 
 
 def prove_golden(

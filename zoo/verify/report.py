@@ -24,13 +24,23 @@ TRIMMED = 12  # layers that a terminal shows unless all are asked for
 
 def verdict(report: Report) -> str:
     """One line: how many tensors agree, or the first one that does not."""
-    compared = len(report.outputs) + len(report.taps)
+    compared = len({row.name for row in report.rows})
     first = report.first_divergence
     if first is None:
         worst = f", the worst at {report.worst.ratio:.0%} of its bound" if report.worst else ""
         return f"{compared} of {compared} tensors agree with the reference{worst}"
-    why = first.problem or f"{first.error:.1e} where {first.bound:.1e} is allowed"
-    return f"{len(report.failures)} of {compared} tensors differ, first at {first.name}: {why}"
+    where = " on our own inputs" if report.wrong else ""
+    why = first.problem or f"{first.error:.1e} where {first.bound:.1e} is allowed{where}"
+    return f"{len({row.name for row in report.failures})} of {compared} tensors differ, first at {first.name}: {why}"
+
+
+def own_arithmetic(report: Report) -> str:
+    """Which modules compute wrongly themselves, in a line; empty where the modules are not judged one by one."""
+    if not report.own or report.ok:
+        return ""
+    if not report.wrong:
+        return "Every module agrees on our own inputs: what differs in the whole network is rounding that adds up."
+    return f"Wrong in their own arithmetic: {_some([row.name for row in report.wrong], 8)}."
 
 
 def to_terminal(report: Report, title: str = "", every: bool = False) -> RenderableType:
@@ -39,40 +49,60 @@ def to_terminal(report: Report, title: str = "", every: bool = False) -> Rendera
     Of many layers it shows those around the first failure, or those nearest to their bound, unless `every` one is asked
     for.
     """
-    parts: list[RenderableType] = [_table(report.outputs, f"{title} outputs".strip())]
+    own = {row.name: row for row in report.own}
+    parts: list[RenderableType] = [_table(report.outputs, own, f"{title} outputs".strip())]
     if report.taps:
-        shown = report.taps if every else _trimmed(report.taps)
-        parts.append(_table(shown, f"{len(shown)} of {len(report.taps)} layers in network order"))
+        shown = report.taps if every else _trimmed(report.taps, own)
+        parts.append(_table(shown, own, f"{len(shown)} of {len(report.taps)} layers in network order"))
     if report.missing:
         parts.append(Text(f"{len(report.missing)} modules without a counterpart: {_some(report.missing)}", "yellow"))
+    if own_arithmetic(report):
+        parts.append(Text(own_arithmetic(report), "red"))
     parts.append(Text(f"Rule: {report.rule}.", "dim"))
     state, style = ("PASSED", "bold green") if report.ok else ("FAILED", "bold red")
     parts.append(Text(f"{state}  {verdict(report)}", style))
     return Group(*parts)
 
 
-def _trimmed(rows: Sequence[Row]) -> list[Row]:
+def _trimmed(rows: Sequence[Row], own: Mapping[str, Row]) -> list[Row]:
     """What leads up to the first failure and what follows it; the rows nearest to their bound when all agree."""
-    first = next((index for index, row in enumerate(rows) if not row.ok), None)
+    alone = [own.get(row.name, row) for row in rows]
+    first = next((i for i, row in enumerate(alone) if not row.ok), None)
+    if first is None:
+        first = next((i for i, row in enumerate(rows) if not row.ok), None)
     if first is not None:
         return list(rows[max(first - 2, 0) :][:TRIMMED])
-    tightest = {row.name for row in sorted(rows, key=lambda row: -row.ratio)[:TRIMMED]}
+    shares = {row.name: -max(row.ratio, each.ratio) for row, each in zip(rows, alone)}
+    tightest = sorted(shares, key=shares.__getitem__)[:TRIMMED]
     return [row for row in rows if row.name in tightest]
 
 
-def _table(rows: Sequence[Row], title: str) -> Table:
+def _table(rows: Sequence[Row], own: Mapping[str, Row], title: str) -> Table:
+    """Numbers of the whole network; where `own` has them, on the left those of each module on our own inputs."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("tensor", overflow="fold")
     table.add_column("shape", style="dim")
-    for heading in ("error", "noise", "bound", "share"):
+    for heading in (*(("own error", "bound", "share") if own else ()), "error", "bound", "share"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for row in rows:
-        mark = Text("ok", "green") if row.ok else Text(row.problem or "differs", "red")
-        share = "" if row.problem else _share(row)
-        error = "-" if row.problem else f"{row.error:.1e}"
-        table.add_row(row.name, _shape(row), error, f"{row.noise:.1e}", f"{row.bound:.1e}", share, mark)
+        alone = own.get(row.name)
+        numbers = (*_numbers(alone), *_numbers(row)) if own else _numbers(row)
+        table.add_row(row.name, _shape(row), *numbers, _mark(row, alone))
     return table
+
+
+def _numbers(row: Row | None) -> tuple[str, str, str]:
+    if row is None or row.problem:
+        return "-", "-", "-"
+    return f"{row.error:.1e}", f"{row.bound:.1e}", _share(row)
+
+
+def _mark(row: Row, alone: Row | None) -> Text:
+    """Wrong itself, wrong by what came before it, or neither."""
+    if alone and not alone.ok:
+        return Text(alone.problem or "wrong", "bold red")
+    return Text("ok", "green") if row.ok else Text(row.problem or "differs", "red")
 
 
 def _share(row: Row) -> str:
@@ -101,6 +131,8 @@ def to_dict(report: Report, title: str = "", facts: Mapping[str, Any] | None = N
         "first_divergence": report.first_divergence.name if report.first_divergence else None,
         "outputs": [_row_dict(row) for row in report.outputs],
         "taps": [_row_dict(row) for row in report.taps],
+        "own": [_row_dict(row) for row in report.own],
+        "wrong": [row.name for row in report.wrong],
         "missing": report.missing,
         "extra": report.extra,
     }
@@ -138,13 +170,18 @@ def to_html(report: Report, title: str = "", facts: Mapping[str, Any] | None = N
     state = "pass" if report.ok else "fail"
     sections = [
         f'<header><span class="badge {state}">{state.upper()}</span><h1>{title}</h1>'
-        f"<p>{html.escape(verdict(report))}.</p></header>",
+        f"<p>{html.escape(verdict(report))}.</p><p>{html.escape(own_arithmetic(report))}</p></header>",
         _facts(report, facts or {}),
         _section("Outputs", _html_table(report.outputs)),
     ]
+    if report.own:
+        sections.append(_section("Each module on our own inputs", _legend() + _chart(report.own)))
     if report.taps:
-        sections.append(_section("Error by layer", _legend() + _chart(report.taps)))
-        sections.append(_section(f"{len(report.taps)} layers in network order", _html_table(report.taps)))
+        sections.append(_section("The whole network, layer by layer", _legend() + _chart(report.taps)))
+    if report.own:
+        sections.append(_section(f"{len(report.own)} modules on our own inputs", _html_table(report.own)))
+    if report.taps:
+        sections.append(_section(f"{len(report.taps)} layers of the whole network", _html_table(report.taps)))
     if report.missing:
         names = "".join(f"<li>{html.escape(name)}</li>" for name in report.missing)
         sections.append(_section("Modules of the reference without a counterpart", f"<ul>{names}</ul>"))

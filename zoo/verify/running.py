@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,38 @@ from zoo.errors import ZooError
 from zoo.verify.compare import Run
 from zoo.verify.references import forget_grids, outputs_of
 
+Keep = Callable[[str, np.ndarray], Any]
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 
 
-def run_reference(module: nn.Module, images: np.ndarray, dtype: str = "float32", taps: bool = False) -> Run:
+def run_reference(
+    module: nn.Module,
+    images: np.ndarray,
+    dtype: str = "float32",
+    taps: bool | Collection[str] = False,
+    *,
+    given: Mapping[str, np.ndarray] = {},
+    keep: Keep = lambda name, value: value,
+) -> Run:
     """One forward pass of `images` (N, C, H, W) in `dtype`: "float32", "float64", "float16" or "bfloat16".
 
     Outputs have the zoo's form: "logits" (N, classes), or "boxes" (N, 4, A) and "scores" (N, classes, A).
     The module itself is left as it was: other precisions run on a copy.
+
+    `taps` asks for what the modules return: all of them, or those of these names; the run holds what `keep(name,
+    value)` makes of each, by default the values. `given` are tensors by tap: where a module of that name returns, the
+    network goes on with the given one in place of its own, if the shapes are equal. So each module is seen on inputs
+    of our choice, and no error reaches it from the modules before it.
     """
     if dtype not in DTYPES:
         raise ZooError(f"dtype {dtype!r} of a reference run is unknown, expected one of {', '.join(DTYPES)}")
     if dtype != "float32":
         module = copy.deepcopy(module).to(DTYPES[dtype])
     forget_grids(module)
-    with torch.no_grad(), _Taps(module, enabled=taps) as recorded:
+    recorder = _Recorder(module, taps, given, keep)
+    with torch.no_grad(), recorder:
         outputs = outputs_of(module, module(torch.from_numpy(images).to(DTYPES[dtype])))
-    return Run({name: _array(value) for name, value in outputs.items()}, recorded.taps, recorded.leaves)
+    return Run({name: _array(value) for name, value in outputs.items()}, recorder.taps, recorder.leaves)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
@@ -38,26 +54,28 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return (tensor if tensor.dtype == torch.float64 else tensor.float()).detach().cpu().numpy().copy()
 
 
-class _Taps:
-    """Records what modules return while it is entered.
+class _Recorder:
+    """Records what modules return while it is entered, and lets the network go on with what is given instead.
 
     YOLO shares one activation module among all its blocks, so a module may have many paths: the one that lies under
     the module that is running now is the one that was called.
     """
 
-    def __init__(self, module: nn.Module, enabled: bool) -> None:
-        self.taps: dict[str, np.ndarray] = {}
+    def __init__(
+        self, module: nn.Module, names: bool | Collection[str], given: Mapping[str, np.ndarray], keep: Keep
+    ) -> None:
+        self.taps: dict[str, Any] = {}
         self.leaves: dict[str, str] = {}
-        self._module, self._enabled = module, enabled
+        self._module, self._names, self._given, self._keep = module, names, given, keep
         self._running: list[tuple[str, list[str]]] = []  # path of each module under way, the children that it called
         self._calls: Counter[str] = Counter()
         self._handles: list[Any] = []
 
-    def __enter__(self) -> _Taps:
+    def __enter__(self) -> _Recorder:
         paths: dict[nn.Module, list[str]] = {}
         for path, module in self._module.named_modules(remove_duplicate=False):
             paths.setdefault(module, []).append(path)
-        for module, names in paths.items() if self._enabled else ():
+        for module, names in paths.items() if self._names or self._given else ():
             self._handles.append(module.register_forward_pre_hook(lambda *_, names=names: self._begin(names)))
             self._handles.append(module.register_forward_hook(lambda m, _, result: self._end(m, result)))
         return self
@@ -73,13 +91,23 @@ class _Taps:
             self._running[-1][1].append(path)
         self._running.append((path, []))
 
-    def _end(self, module: nn.Module, result: Any) -> None:
+    def _end(self, module: nn.Module, result: Any) -> Any:
+        """Records the result; what it returns, if anything, takes the result's place."""
         path, children = self._running.pop()
-        result = result[0] if isinstance(result, tuple) else result
-        if not path or not isinstance(result, torch.Tensor):
-            return  # the whole model; a head that returns a list
+        value = result[0] if isinstance(result, tuple) else result
+        if not path or not isinstance(value, torch.Tensor):
+            return None  # the whole model; a head that returns a list
         calls, self._calls[path] = self._calls[path], self._calls[path] + 1
         name = f"{path}:{calls}" if calls else path
-        self.taps[name] = _array(result)
         if not children:
             self.leaves[name] = type(module).__name__
+        if self._names is True or (self._names and name in self._names):
+            self.taps[name] = self._keep(name, _array(value))
+        ours = self._given.get(name)
+        if ours is None or ours.shape != value.shape:
+            return None
+        if getattr(module, "inplace", False):  # its input, which others may hold too, is its result
+            value.copy_(torch.from_numpy(ours))
+            return None
+        value = torch.tensor(ours, dtype=value.dtype)  # a copy, since later modules may work in place
+        return (value, *result[1:]) if isinstance(result, tuple) else value
