@@ -217,7 +217,7 @@ def export(name: str, weights: str, path: str) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.module = module
+            self.module = reference.module
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             result = self.module(images)
@@ -225,7 +225,9 @@ def export(name: str, weights: str, path: str) -> None:
 
     warnings.simplefilter("ignore")
     model, opened = get_model(name), load_weights(weights)
-    module = load_state(load_reference(model.reference), {n: opened.read(n, opened.shape(n)) for n in opened.names()})
+    reference = load_state(
+        load_reference(model.reference), {n: opened.read(n, opened.shape(n)) for n in opened.names()}
+    )
     images, part = torch.zeros(1, *model.input), f"{path}.part"
     torch.onnx.export(First().eval(), (images,), part, input_names=["images"], opset_version=17, dynamo=False)
     os.replace(part, path)

@@ -87,13 +87,11 @@ def check(model: Model, arrays: dict[str, np.ndarray], source: str) -> int:
 
 
 def from_published(model: Model) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """The weights that the reference library publishes, downloaded by that library."""
-    from zoo.verify.calibration import state_arrays
-    from zoo.verify.pretrained import load_published
+    """The weights that the authors of the reference publish."""
+    from zoo.verify.pretrained import download_published
 
     note(f"loading the published weights of {model.reference}")
-    module, classes = load_published(model.reference)
-    return state_arrays(module), classes
+    return from_checkpoint(download_published(model.reference), unpickle=True)
 
 
 def from_random(model: Model, seed: int) -> tuple[dict[str, np.ndarray], None]:
@@ -150,9 +148,9 @@ def write_golden(model: Model, arrays: dict[str, np.ndarray], path: Path) -> Non
     from zoo.verify.references import load_reference
     from zoo.verify.running import run_reference
 
-    module = load_state(load_reference(model.reference, classes_of(model, arrays)), arrays)
+    reference = load_state(load_reference(model.reference, classes_of(model, arrays)), arrays)
     images = sample_images(2, model.input, seed=1)
-    runs = [run_reference(module, images, dtype) for dtype in ("float32", "float64")]
+    runs = [run_reference(reference, images, dtype) for dtype in ("float32", "float64")]
     save_golden(path, model.name, images, *runs)
     print(f"{path}: golden inputs and outputs, {path.stat().st_size / 1e6:.1f} MB")
 

@@ -321,9 +321,11 @@ def test_only_the_frozen_rival_folds_batch_norms(
     import torch._inductor.config as inductor
 
     from zoo.verify import rivals
+    from zoo.verify.references import Library, Reference
 
     reference = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)).eval()
-    monkeypatch.setattr(rivals, "load_reference", lambda source, classes: reference)
+    given = Reference("conv-bn", reference, Library())
+    monkeypatch.setattr(rivals, "load_reference", lambda source, classes: given)
     modules = []
     whole = rivals.Worker._whole
     monkeypatch.setattr(rivals.Worker, "_whole", lambda *given: modules.append(whole(*given)) or modules[-1])

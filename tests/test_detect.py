@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from zoo.api import load
 from zoo.engine.definition import define
@@ -19,24 +19,19 @@ from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
 from zoo.tasks import Options
 from zoo.trt import Api
+from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.compare import compare_runs
+from zoo.verify.references import Reference
+from zoo.verify.running import run_reference
 from zoo.weights import RandomWeights, Weights, from_arrays, load_weights, save_wts
-
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[reference]'")
-
-from zoo.verify.calibration import calibrated, sample_images, state_arrays  # noqa: E402
-from zoo.verify.references import YOLOV5_HINT  # noqa: E402
-from zoo.verify.running import run_reference  # noqa: E402
 
 SMALL = (3, 96, 160)
 NETWORKS = ["yolov5n", "yolov8n"]
 
 
 @functools.cache
-def reference(name: str, classes: int = 80) -> torch.nn.Module:
-    """With random weights that detect objects of many sizes and classes. Skips where its package is not installed."""
-    if name.startswith("yolov5") and not find_spec("yolov5"):  # its import is for `calibrated` to prepare
-        pytest.skip(f"needs yolov5: {YOLOV5_HINT}")
+def reference(name: str, classes: int = 80) -> Reference:
+    """With random weights that detect objects of many sizes and classes."""
     return calibrated(get_model(name).reference, size=SMALL, classes=classes)
 
 
@@ -77,7 +72,7 @@ def test_yolov8_equals_ultralytics_predict(
 ) -> None:
     from ultralytics import YOLO
 
-    torch.save({"model": reference("yolov8n")}, tmp_path / "yolov8n.pt")
+    torch.save({"model": reference("yolov8n").module}, tmp_path / "yolov8n.pt")
     options = {"conf": 0.9, "rect": rect, "device": "cpu", "verbose": False, "save": False}
     (result,) = YOLO(tmp_path / "yolov8n.pt").predict(photo, **options)
     assert_same_detections(predict("yolov8n", photo, size, conf=0.9), result.boxes.data.numpy())
@@ -85,7 +80,7 @@ def test_yolov8_equals_ultralytics_predict(
 
 @pytest.mark.parametrize(("size", "auto"), [((640, 640), False), ((640, 480), True)], ids=["square", "rect"])
 def test_yolov5_equals_the_steps_of_its_detect(photo: np.ndarray, size: tuple[int, int], auto: bool) -> None:
-    module = reference("yolov5n")
+    module = reference("yolov5n").module
     from yolov5.utils.augmentations import letterbox
     from yolov5.utils.general import non_max_suppression, scale_boxes
 

@@ -5,7 +5,6 @@ The registry is the test matrix: a new model is tested once it is registered and
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,15 +52,11 @@ def smallest_of_each_architecture() -> list[str]:
 
 
 def reference_of(name: str, **options: Any) -> tuple[Any, Weights]:
-    """The calibrated reference and its weights; skips where its package is not installed."""
-    source = get_model(name).reference
-    for package in ("torch", source.partition(":")[0]):
-        if not package.endswith(".py") and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    """The calibrated reference and its weights. A missing library fails, with the command that installs it."""
     from zoo.verify.calibration import calibrated, state_arrays
 
-    module = calibrated(source, size=tuple(row_of(name)["input"]), **options)
-    return module, from_arrays(state_arrays(module), f"the weights of {name}")
+    reference = calibrated(get_model(name).reference, size=tuple(row_of(name)["input"]), **options)
+    return reference, from_arrays(state_arrays(reference), f"the weights of {name}")
 
 
 def images_for(name: str) -> np.ndarray:
@@ -95,14 +90,14 @@ def test_equals_its_reference(name: str, rtx: Api) -> None:
     from zoo.verify.running import run_reference
 
     model, row = get_model(name), row_of(name)
-    module, weights = reference_of(name)
-    assert num_parameters(module) == row["params"]
+    reference, weights = reference_of(name)
+    assert num_parameters(reference) == row["params"]
 
     definition = define(model, weights, rtx, (-1, *row["input"]))
     assert weights.unused(model.ignored) == []
 
     images = images_for(name)
-    ref32, ref64 = (run_reference(module, images, dtype, taps=True) for dtype in ("float32", "float64"))
+    ref32, ref64 = (run_reference(reference, images, dtype, taps=True) for dtype in ("float32", "float64"))
     session = CpuSession(definition, definition.taps, threads=1)
     for batch in (1, 2, 5):
         chosen, taps = np.arange(batch) % IMAGES, batch == IMAGES
@@ -121,12 +116,12 @@ def test_half_precision_loses_at_most_twice_what_pytorch_loses(name: str, rtx: A
     from zoo.verify.running import run_reference
 
     model, shape, images = get_model(name), (-1, *row_of(name)["input"]), images_for(name)
-    module, weights = reference_of(name)
-    ref32 = run_reference(module, images)
+    reference, weights = reference_of(name)
+    ref32 = run_reference(reference, images)
     ours32 = CpuSession(define(model, weights, rtx, shape), threads=1)(images)
     for precision, dtype in HALVES.items():
         half = CpuSession(define(model, weights, rtx, shape, Precision(precision)), half="round", threads=1)(images)
-        report = compare_half(half, ours32, run_reference(module, images, dtype), ref32, dtype)
+        report = compare_half(half, ours32, run_reference(reference, images, dtype), ref32, dtype)
         assert report.ok, f"{precision}: {report.worst}"
 
 

@@ -181,7 +181,7 @@ class Case:
     """A reference with calibrated weights, and images."""
 
     model: str
-    module: Any
+    reference: Any
     arrays: Arrays
     images: np.ndarray
 
@@ -190,15 +190,15 @@ class Case:
 def case(name: str, size: tuple[int, int, int]) -> Case:
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
 
-    module = calibrated(get_model(name).reference, 0, size)
-    return Case(name, module, state_arrays(module), sample_images(1, size, seed=1))
+    reference = calibrated(get_model(name).reference, 0, size)
+    return Case(name, reference, state_arrays(reference), sample_images(1, size, seed=1))
 
 
 def verdict(case: Case, rtx: Api, arrays: Arrays) -> Report:
     definition = define(get_model(case.model), from_arrays(arrays), rtx, case.images.shape)
     taps = list(definition.taps)
     ours = execute_on_cpu(definition, taps, case.images)
-    return compare_reference(case.module, case.images, ours, taps, definition.folded)
+    return compare_reference(case.reference, case.images, ours, taps, definition.folded)
 
 
 def check(case: Case, bug: Bug, rtx: Api, monkeypatch: pytest.MonkeyPatch) -> None:

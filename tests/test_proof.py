@@ -138,9 +138,9 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What LeNet-5's reference makes of two images with the weights that ship, layer by layer."""
     path = tmp_path_factory.mktemp("golden") / "lenet5.golden.safetensors"
     model = get_model("lenet5")
-    module = load_state(load_reference(model.reference), lenet_arrays())
+    reference = load_state(load_reference(model.reference), lenet_arrays())
     images = sample_images(2, model.input, seed=1)
-    runs = [run_reference(module, images, dtype, taps=True) for dtype in ("float32", "float64")]
+    runs = [run_reference(reference, images, dtype, taps=True) for dtype in ("float32", "float64")]
     save_golden(path, model.name, images, *runs)
     return path
 

@@ -9,37 +9,31 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
 from zoo.errors import ZooError
+from zoo.verify.calibration import calibrated, dependence, num_parameters, sample_images, state_arrays
 from zoo.verify.compare import ROUNDOFF, Report, Row, Run, compare_half, compare_runs, relative_l2
-
-torch = pytest.importorskip("torch")
-
-from zoo.verify import references  # noqa: E402
-from zoo.verify.calibration import calibrated, dependence, num_parameters, sample_images, state_arrays  # noqa: E402
-from zoo.verify.references import load_reference  # noqa: E402
-from zoo.verify.report import to_dict, to_html, to_terminal, verdict, write_html, write_json  # noqa: E402
-from zoo.verify.running import DTYPES, run_reference  # noqa: E402
-from zoo.verify.torchvision_shim import import_torchvision, nms  # noqa: E402
+from zoo.verify.references import Library, Reference, libraries, load_reference
+from zoo.verify.report import to_dict, to_html, to_terminal, verdict, write_html, write_json
+from zoo.verify.running import DTYPES, run_reference
+from zoo.verify.torchvision_shim import import_torchvision, nms
 
 SIZE = (3, 64, 64)
 
 
-def require(source: str) -> None:
-    """Skips, with what to install, where the package of a reference is missing."""
-    try:
-        load_reference(source)
-    except ZooError as error:
-        pytest.skip(str(error))
+def plain(module: torch.nn.Module) -> Reference:
+    """A module that is of no library."""
+    return Reference("test:net", module.eval(), Library())
 
 
 @pytest.fixture(scope="module")
-def resnet18() -> torch.nn.Module:
+def resnet18() -> Reference:
     return calibrated("torchvision:resnet18", size=SIZE)
 
 
 @pytest.fixture(scope="module")
-def runs(resnet18: torch.nn.Module) -> tuple[Run, Run]:
+def runs(resnet18: Reference) -> tuple[Run, Run]:
     images = sample_images(2, SIZE, seed=5)
     return run_reference(resnet18, images, taps=True), run_reference(resnet18, images, "float64", taps=True)
 
@@ -86,8 +80,8 @@ def test_nms_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("resnet18", "expected torchvision"),
-        ("nobody:resnet18", "expected torchvision"),
+        ("resnet18", "a prefix among FILE.py, timm, torchvision"),
+        ("nobody:resnet18", "a prefix among FILE.py, timm, torchvision"),
         ("torchvision:resnet19", "closest: resnet18"),
         ("scripts/no_such_file.py:Net", "no_such_file.py"),
     ],
@@ -108,7 +102,6 @@ def test_an_unknown_reference_is_explained(source: str, message: str) -> None:
     ],
 )
 def test_references_are_the_published_models(source: str, parameters: int) -> None:
-    require(source)
     assert num_parameters(load_reference(source)) == parameters
 
 
@@ -121,13 +114,12 @@ def test_class_counts_can_be_chosen() -> None:
     "source", ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "ultralytics:yolov8n", "yolov5:yolov5n"]
 )
 def test_calibrated_outputs_depend_on_the_input_and_repeat(source: str) -> None:
-    require(source)
-    module = calibrated(source, seed=1, size=SIZE)
-    assert not module.training
+    reference = calibrated(source, seed=1, size=SIZE)
+    assert not reference.module.training
     a, b = sample_images(2, SIZE, seed=77)[:, None]
-    assert min(dependence(module, a, b).values()) > 0.05
+    assert min(dependence(reference, a, b).values()) > 0.05
 
-    state, torch_state = state_arrays(module), torch.random.get_rng_state()
+    state, torch_state = state_arrays(reference), torch.random.get_rng_state()
     again = state_arrays(calibrated(source, seed=1, size=SIZE))
     assert torch.equal(torch.random.get_rng_state(), torch_state), "the global generator was used"
     assert state.keys() == again.keys()
@@ -145,12 +137,18 @@ def test_an_output_that_ignores_the_input_is_refused(monkeypatch: pytest.MonkeyP
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(1e-6 * x.mean((1, 2, 3))[:, None])
 
-    monkeypatch.setitem(references._LOADERS, "deaf", lambda name: Deaf())
+    class DeafLibrary(Library):
+        name, package, install = "deaf", "torch", ""
+
+        def load(self, name: str, classes: int | None) -> torch.nn.Module:
+            return Deaf()
+
+    monkeypatch.setitem(libraries(), "deaf", DeafLibrary())
     with pytest.raises(ZooError, match="logits of deaf:net changes by"):
         calibrated("deaf:net", size=SIZE)
 
 
-def test_state_arrays_leave_the_counter_out(resnet18: torch.nn.Module) -> None:
+def test_state_arrays_leave_the_counter_out(resnet18: Reference) -> None:
     state = state_arrays(resnet18)
     assert len(state) == 102 and state["bn1.running_var"].shape == (64,)
     assert {array.dtype for array in state.values()} == {np.dtype(np.float32)}
@@ -174,7 +172,6 @@ def test_taps_survive_in_place_operations(runs: tuple[Run, Run]) -> None:
 
 @pytest.mark.parametrize("source", ["ultralytics:yolov8n", "yolov5:yolov5n"])
 def test_a_shared_activation_is_named_by_its_caller(source: str) -> None:
-    require(source)
     run = run_reference(calibrated(source, size=SIZE), sample_images(1, SIZE), taps=True)
     acts = [name for name in run.taps if name.endswith(".act")]
     assert {"model.0.act", "model.1.act", "model.2.cv1.act"} <= set(acts)
@@ -192,7 +189,7 @@ def test_attention_counts_as_a_leaf() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.attention(x, x, x)[0]
 
-    run = run_reference(Net().eval(), np.ones((1, 3, 8), np.float32), taps=True)
+    run = run_reference(plain(Net()), np.ones((1, 3, 8), np.float32), taps=True)
     assert run.leaves == {"attention": "MultiheadAttention"} and run.taps["attention"].shape == (1, 3, 8)
 
 
@@ -214,7 +211,7 @@ class Chained(torch.nn.Module):
 
 def test_the_network_goes_on_with_what_is_given() -> None:
     torch.manual_seed(0)
-    net, x = Chained().eval(), np.random.default_rng(0).standard_normal((2, 3, 4), np.float32)
+    net, x = plain(Chained()), np.random.default_rng(0).standard_normal((2, 3, 4), np.float32)
     free = run_reference(net, x, taps=True)
     mine = {name: value + 1 for name, value in free.taps.items() if name != "relu:1"}
     before = {name: value.copy() for name, value in mine.items()}
@@ -222,7 +219,7 @@ def test_the_network_goes_on_with_what_is_given() -> None:
 
     np.testing.assert_allclose(run.taps["scale"], free.taps["scale"], rtol=1e-4, atol=1e-6)  # on the same images
     np.testing.assert_array_equal(run.taps["relu"], np.maximum(mine["scale"], 0))  # exactly ours, cast up
-    wanted, _ = net.attention(*[torch.from_numpy(mine["relu"])] * 3)
+    wanted, _ = net.module.attention(*[torch.from_numpy(mine["relu"])] * 3)
     np.testing.assert_allclose(run.taps["attention"], wanted.detach(), rtol=1e-4, atol=1e-6)
     expected = np.maximum(mine["relu"].astype(np.float64) + mine["attention"], 0)
     np.testing.assert_array_equal(run.taps["relu:1"], expected)
@@ -231,33 +228,32 @@ def test_the_network_goes_on_with_what_is_given() -> None:
 
 
 def test_a_tensor_of_another_shape_is_not_taken() -> None:
-    net, x = Chained().eval(), np.ones((2, 3, 4), np.float32)
+    net, x = plain(Chained()), np.ones((2, 3, 4), np.float32)
     free = run_reference(net, x, taps=True)
     run = run_reference(net, x, taps=True, given={"scale": np.zeros((2, 4), np.float32)})
     np.testing.assert_array_equal(run.taps["attention"], free.taps["attention"])
 
 
 def test_what_is_kept_of_a_tap_is_asked_of_the_caller() -> None:
-    run = run_reference(Chained().eval(), np.ones((2, 3, 4), np.float32), taps=["relu:1"], keep=lambda name, a: a.shape)
+    run = run_reference(plain(Chained()), np.ones((2, 3, 4), np.float32), taps=["relu:1"], keep=lambda name, a: a.shape)
     assert run.taps == {"relu:1": (2, 3, 4)} and set(run.leaves) == {"scale", "relu", "attention", "relu:1"}
 
 
 @pytest.mark.parametrize("source", ["ultralytics:yolov8n", "yolov5:yolov5n"])
 def test_detections_have_the_form_of_the_zoo(source: str) -> None:
-    require(source)
-    module, images = calibrated(source, size=SIZE), sample_images(2, SIZE)
-    run = run_reference(module, images)
+    reference, images = calibrated(source, size=SIZE), sample_images(2, SIZE)
+    run = run_reference(reference, images)
     anchors = (64 + 16 + 4) * (3 if source.startswith("yolov5") else 1)
     assert run.outputs["boxes"].shape == (2, 4, anchors) and run.outputs["scores"].shape == (2, 80, anchors)
     scores = run.outputs["scores"]
     assert 0 <= scores.min() < 0.2 and 0.8 < scores.max() <= 1
-    wide = run_reference(module, sample_images(1, (3, 32, 96)))  # another grid than the one it remembers
+    wide = run_reference(reference, sample_images(1, (3, 32, 96)))  # another grid than the one it remembers
     assert wide.outputs["boxes"].shape[2] == anchors * 3 // 4
-    again = run_reference(module, images)
+    again = run_reference(reference, images)
     np.testing.assert_array_equal(again.outputs["boxes"], run.outputs["boxes"])
 
 
-def test_precisions_differ_as_much_as_they_should(resnet18: torch.nn.Module) -> None:
+def test_precisions_differ_as_much_as_they_should(resnet18: Reference) -> None:
     images = sample_images(2, SIZE, seed=5)
     exact = run_reference(resnet18, images, "float64").outputs["logits"]
     assert exact.dtype == np.float64
@@ -265,7 +261,7 @@ def test_precisions_differ_as_much_as_they_should(resnet18: torch.nn.Module) -> 
     assert 1e-8 < relative_l2(logits["float32"], exact) < 1e-5
     assert 1e-4 < relative_l2(logits["float16"], exact) < 2e-2 and logits["float16"].dtype == np.float32
     assert 1e-3 < relative_l2(logits["bfloat16"], exact) < 2e-1
-    assert next(resnet18.parameters()).dtype == torch.float32, "the module itself must stay as it was"
+    assert next(resnet18.module.parameters()).dtype == torch.float32, "the module itself must stay as it was"
     with pytest.raises(ZooError, match="'int8'.*float32"):
         run_reference(resnet18, images, "int8")
 
@@ -308,8 +304,8 @@ def test_a_perturbed_layer_is_named_though_nearly_right(runs: tuple[Run, Run]) -
     assert np.allclose(tensors["logits"], runs[1].outputs["logits"], atol=5e-3)  # what others accept
 
 
-def test_an_epsilon_is_seen(resnet18: torch.nn.Module, runs: tuple[Run, Run]) -> None:
-    norms = [module for module in resnet18.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+def test_an_epsilon_is_seen(resnet18: Reference, runs: tuple[Run, Run]) -> None:
+    norms = [module for module in resnet18.module.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     images = sample_images(2, SIZE, seed=5)
     try:
         for norm in norms:

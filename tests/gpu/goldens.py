@@ -34,7 +34,7 @@ from zoo.verify.golden import FORMAT, load_golden
 from zoo.weights import Entry, RandomWeights, Weights, load_weights, save_safetensors
 
 if TYPE_CHECKING:
-    from torch import nn
+    from zoo.verify.references import Reference
 
 SEED = 0
 WITH_LAYERS = ("resnet50", "vit_b_16", "yolov8n")
@@ -98,11 +98,11 @@ def make(folder: Path, model: str, size: tuple[int, int, int]) -> Path:
     from zoo.verify.running import run_reference
 
     entry = get_model(model)
-    module, arrays, tensors = _calibrated(entry.reference, size)
+    reference, arrays, tensors = _calibrated(entry.reference, size)
     images = sample_images(1, size, SEED + 1)
     arrays["images"] = images
     for dtype in ("float32", "float64", "float16"):
-        run = run_reference(module, images, dtype, taps=model in WITH_LAYERS and dtype != "float16")
+        run = run_reference(reference, images, dtype, taps=model in WITH_LAYERS and dtype != "float16")
         for name, value in run.outputs.items():
             if not np.isfinite(value).all():
                 raise ZooError(f"{name} of {model} is not finite in {dtype}, so it proves nothing")
@@ -115,7 +115,7 @@ def make(folder: Path, model: str, size: tuple[int, int, int]) -> Path:
 
 def _calibrated(
     source: str, size: tuple[int, int, int]
-) -> tuple[nn.Module, dict[str, np.ndarray], dict[str, tuple[list[int], int]]]:
+) -> tuple[Reference, dict[str, np.ndarray], dict[str, tuple[list[int], int]]]:
     """The reference with calibrated weights, what a file keeps of them, and shape and checksum of every tensor.
 
     They are drawn as by `zoo.verify.calibration.calibrated`; large tensors then keep only the size of their filters.
@@ -126,7 +126,8 @@ def _calibrated(
     from zoo.verify.references import load_reference
 
     with ref._no_initialisation():
-        module = load_reference(source)
+        reference = load_reference(source)
+    module = reference.module
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {SEED}".encode()))
     ref._draw_parameters(module, generator)
     arrays = {}
@@ -139,12 +140,12 @@ def _calibrated(
                 parameter.copy_(torch.from_numpy(generate(name, drawn.shape, arrays[f"weights/{name}"])))
     ref._measure_statistics(module, size, SEED, generator)
     images = ref.sample_images(2, size, SEED + 1000)
-    for output, value in ref.dependence(module, images[:1], images[1:]).items():
+    for output, value in ref.dependence(reference, images[:1], images[1:]).items():
         if not value > ref.MIN_DEPENDENCE:
             raise ZooError(f"{output} of {source} changes by {value:.1e} between two images: it proves nothing")
-    state = {name: np.ascontiguousarray(array) for name, array in ref.state_arrays(module).items()}
+    state = {name: np.ascontiguousarray(array) for name, array in ref.state_arrays(reference).items()}
     arrays |= {f"weights/{name}": array for name, array in state.items() if f"weights/{name}" not in arrays}
-    return module, arrays, {name: (list(array.shape), zlib.crc32(array)) for name, array in state.items()}
+    return reference, arrays, {name: (list(array.shape), zlib.crc32(array)) for name, array in state.items()}
 
 
 def main() -> None:

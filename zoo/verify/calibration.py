@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.verify.references import load_reference
+from zoo.verify.references import Reference, load_reference
 from zoo.verify.running import run_reference
 
 MIN_DEPENDENCE = 1e-2
@@ -24,22 +24,22 @@ MIN_DEPENDENCE = 1e-2
 
 def calibrated(
     source: str, seed: int = 0, size: tuple[int, int, int] = (3, 64, 64), classes: int | None = None
-) -> nn.Module:
+) -> Reference:
     """The reference with sane random weights: activations stay alive and the output depends on the input.
 
     Every trainable parameter is drawn anew, BatchNorm statistics are measured on `sample_images` of `size` (C, H, W).
     The same source, seed and size give the same weights. Raises ZooError when two images give nearly the same output.
     """
     with _no_initialisation():
-        module = load_reference(source, classes)
+        reference = load_reference(source, classes)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {seed}".encode()))
-    _draw_parameters(module, generator)
-    _measure_statistics(module, size, seed, generator)
+    _draw_parameters(reference.module, generator)
+    _measure_statistics(reference.module, size, seed, generator)
     images = sample_images(2, size, seed + 1000)
-    for name, value in dependence(module, images[:1], images[1:]).items():
+    for name, value in dependence(reference, images[:1], images[1:]).items():
         if not value > MIN_DEPENDENCE:
             raise ZooError(f"{name} of {source} changes by {value:.1e} between two images, expected > {MIN_DEPENDENCE}")
-    return module
+    return reference
 
 
 def sample_images(count: int, size: tuple[int, int, int], seed: int = 0) -> np.ndarray:
@@ -62,9 +62,9 @@ def sample_images(count: int, size: tuple[int, int, int], seed: int = 0) -> np.n
     return images
 
 
-def dependence(module: nn.Module, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:
+def dependence(reference: Reference, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:
     """||y(a) - y(b)|| / ||y(a)|| of every output."""
-    a, b = run_reference(module, images_a).outputs, run_reference(module, images_b).outputs
+    a, b = run_reference(reference, images_a).outputs, run_reference(reference, images_b).outputs
     return {name: float(np.linalg.norm(a[name] - b[name]) / np.linalg.norm(a[name])) for name in a}
 
 
@@ -117,12 +117,12 @@ def _measure_statistics(module: nn.Module, size: tuple[int, int, int], seed: int
         norm.eval()
 
 
-def state_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+def state_arrays(reference: Reference) -> dict[str, np.ndarray]:
     """The state_dict as float32 arrays under upstream's names, without `num_batches_tracked`; memory is shared."""
-    state = module.state_dict()
+    state = reference.module.state_dict()
     return {name: value.float().numpy() for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def num_parameters(module: nn.Module) -> int:
-    """How many parameters the module has, as papers count them: without BatchNorm statistics and other buffers."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def num_parameters(reference: Reference) -> int:
+    """How many parameters the reference has, as papers count them: without BatchNorm statistics and other buffers."""
+    return sum(parameter.numel() for parameter in reference.module.parameters())

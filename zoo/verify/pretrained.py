@@ -1,8 +1,7 @@
-"""References with real weights: the published ones, which the reference library downloads, or given arrays."""
+"""References with real weights: the published ones, which are downloaded, or given arrays."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import pickle
@@ -15,57 +14,26 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
 
 from zoo.errors import ZooError
-from zoo.verify.references import YOLOV5_HINT, load_reference
+from zoo.verify.references import Reference, libraries, load_reference, published
 from zoo.verify.torchvision_shim import import_torchvision
 
-YOLOV5_RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
 
-
-def load_published(source: str) -> tuple[nn.Module, list[str] | None]:
-    """The reference with its published weights, and its class names where it knows them.
-
-    The reference's own library downloads them. Raises ZooError when it cannot.
-    """
-    kind, _, name = source.rpartition(":")
-    load = {"torchvision": _torchvision, "ultralytics": _ultralytics, "yolov5": _yolov5}.get(kind)
-    if load is None:
-        raise ZooError(f"{source} publishes no weights; train them with its script, or give --checkpoint or --random")
-    load_reference(source)  # a missing package or a wrong name gets its own message
+def download_published(source: str) -> Path:
+    """The file of the published weights of a reference, in PyTorch's cache. Raises ZooError when it cannot be had."""
+    known = published(source)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / known.url.rpartition("/")[2]
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what downloads say is no result
-            return load(name)
-    except Exception as error:  # the libraries raise whatever their download meets
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(known.url, str(path), known.sha256)
+    except Exception as error:  # whatever a download meets
         raise ZooError(
             f"the published weights of {source} could not be downloaded ({_first_line(error)}); "
             "give --checkpoint FILE, or --random SEED for calibrated random weights"
         ) from None
-
-
-def _torchvision(name: str) -> tuple[nn.Module, list[str]]:
-    models = import_torchvision().models
-    weights = models.get_model_weights(name)["IMAGENET1K_V1"]
-    return models.get_model(name, weights=weights).eval(), list(weights.meta["categories"])
-
-
-def _ultralytics(name: str) -> tuple[nn.Module, list[str]]:
-    from ultralytics import YOLO
-
-    model = YOLO(f"{name}.pt").model
-    return model.float().eval(), list(model.names.values())
-
-
-def _yolov5(name: str) -> tuple[nn.Module, list[str]]:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / f"{name}.pt"
-    if not path.exists():  # the package's own download needs an old huggingface_hub
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(f"{YOLOV5_RELEASE}/{name}.pt", str(path))
-    content = open_checkpoint(path, unpickle=True)
-    model = content.get("ema") or content["model"]
-    names = model.names
-    return model.float().eval(), list(names.values() if isinstance(names, dict) else names)
+    return path
 
 
 def open_checkpoint(path: Path, unpickle: bool) -> Any:
@@ -85,7 +53,7 @@ def open_checkpoint(path: Path, unpickle: bool) -> Any:
             f"{path} holds more than plain tensors, and opening it can run code; if you trust it, add --unpickle"
         ) from None
     except ModuleNotFoundError as error:
-        hint = YOLOV5_HINT if error.name in ("models", "yolov5") else f"pip install {error.name}"
+        hint = libraries()["yolov5"].install if error.name in ("models", "yolov5") else f"pip install {error.name}"
         raise ZooError(f"{path} was written with the package '{error.name}', which is missing: {hint}") from None
     except Exception as error:  # a damaged pickle raises whatever its bytes lead to
         raise ZooError(f"{path} cannot be opened as a PyTorch checkpoint: {_first_line(error)}") from None
@@ -111,17 +79,17 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def load_state(module: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
-    """`module` with the parameters and buffers in `arrays`, by name; every one must fit.
+def load_state(reference: Reference, arrays: Mapping[str, np.ndarray]) -> Reference:
+    """`reference` with the parameters and buffers in `arrays`, by name; every one must fit.
 
     Raises ZooError naming what is missing or too much.
     """
     state = {name: torch.from_numpy(np.array(array, copy=True)) for name, array in arrays.items()}
     try:
-        missing, unexpected = module.load_state_dict(state, strict=False)
+        missing, unexpected = reference.module.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ZooError(f"the weights do not fit the reference: {' '.join(str(error).split())[:500]}") from None
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ZooError(f"the weights do not fit the reference: missing {missing[:5]}, unknown {list(unexpected)[:5]}")
-    return module.eval()
+    return reference

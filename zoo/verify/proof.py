@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from zoo.verify.compare import (
     judged,
     report_of,
 )
+from zoo.verify.references import Reference
 from zoo.weights import Weights, from_arrays
 
 Progress = Callable[[str], None]
@@ -92,29 +93,29 @@ def prove(
     shape = (IMAGES, model.input[0], *(size or model.input[1:]))
     if weights is None:
         progress(f"calibrating random weights of {model.reference}")
-        module = calibrated(model.reference, 0, shape[1:])
-        weights = from_arrays(state_arrays(module), "calibrated random weights, seed 0")
+        reference = calibrated(model.reference, 0, shape[1:])
+        weights = from_arrays(state_arrays(reference), "calibrated random weights, seed 0")
         definition = define(model, weights, api, shape)
     else:
         definition = define(model, weights, api, shape)
         classes = getattr(model.configured(weights).config, "num_classes", None)
-        module = load_state(load_reference(model.reference, classes), arrays_of(definition))
+        reference = load_state(load_reference(model.reference, classes), arrays_of(definition))
     images = sample_images(IMAGES, shape[1:], seed=1)
     progress("running the network")
     taps = list(definition.taps) if layers and precision == "fp32" else []
     ours = execute(definition, taps, images)
     progress("running the reference")
     if precision == "fp32":
-        report = compare_reference(module, images, ours, taps, definition.folded, factor(definition))
+        report = compare_reference(reference, images, ours, taps, definition.folded, factor(definition))
     else:
         half = define(model, weights, api, shape, Precision(precision))
-        ref32, ref16 = run_reference(module, images), run_reference(module, images, HALVES[precision])
+        ref32, ref16 = run_reference(reference, images), run_reference(reference, images, HALVES[precision])
         report = compare_half(execute(half, [], images), ours, ref16, ref32, HALVES[precision], factor(half))
     return Proof(model.name, precision, weights.name, executor, report)
 
 
 def compare_reference(
-    module: Any,
+    reference: Reference,
     images: np.ndarray,
     ours: Mapping[str, np.ndarray],
     taps: Sequence[str] = (),
@@ -132,9 +133,9 @@ def compare_reference(
         def against(name: str, exact: np.ndarray, rounded: np.ndarray) -> Row:
             return judged(name, ours.get(name), exact, rounded, exact, factor, ROUNDOFF["float32"])
 
-        ref32 = run_reference(module, images, "float32", taps=taps, given=given)
+        ref32 = run_reference(reference, images, "float32", taps=taps, given=given)
         keep = lambda name, exact: against(name, exact, ref32.taps.pop(name))  # noqa: E731
-        ref64 = run_reference(module, images, "float64", taps=taps, given=given, keep=keep)
+        ref64 = run_reference(reference, images, "float64", taps=taps, given=given, keep=keep)
         outputs = [against(name, exact, ref32.outputs[name]) for name, exact in ref64.outputs.items()]
         return outputs, [ref64.taps[name] for name in taps if name in ref64.taps], ref64.leaves
 

@@ -24,6 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ from torch import nn
 from zoo.errors import ZooError
 from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.pretrained import load_state
-from zoo.verify.references import forget_grids, load_reference, outputs_of
+from zoo.verify.references import Reference, load_reference
 
-Pick = Callable[[Any], tuple[torch.Tensor, ...]]
 Code = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 Run = Callable[[], tuple[torch.Tensor, ...]]
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -47,36 +47,13 @@ CODE = {"torch": "eager", "compile": "compiled", "graphed": "compiled", "frozen"
 class Whole(nn.Module):
     """The reference from float32 images to float32 outputs in our form, computed in `dtype` and `layout`."""
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, layout: torch.memory_format, pick: Pick) -> None:
+    def __init__(self, reference: Reference, dtype: torch.dtype, layout: torch.memory_format) -> None:
         super().__init__()
-        self.module, self.dtype, self.layout, self.pick = module, dtype, layout, pick
+        self.module, self.reference, self.dtype, self.layout = reference.module, reference, dtype, layout
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         result = self.module(images.to(self.dtype, memory_format=self.layout))
-        return tuple(output.float() for output in self.pick(result))
-
-
-def _pick_tensor(result: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return (result,)
-
-
-def _pick_ultralytics(result: Any) -> tuple[torch.Tensor, ...]:
-    return result[0][:, :4], result[0][:, 4:]
-
-
-def _pick_yolov5(result: Any) -> tuple[torch.Tensor, ...]:
-    rows = result[0].transpose(1, 2)
-    return rows[:, :4], rows[:, 4:5] * rows[:, 5:]
-
-
-def picker(module: nn.Module, result: Any) -> tuple[list[str], Pick]:
-    """The outputs' names, and the function that takes them from what the reference returns; checked on `result`."""
-    expected = outputs_of(module, result)
-    yolov5 = type(module).__module__.startswith("yolov5.")
-    pick = _pick_tensor if isinstance(result, torch.Tensor) else _pick_yolov5 if yolov5 else _pick_ultralytics
-    for value, found in zip(expected.values(), pick(result), strict=True):
-        assert torch.equal(value, found)
-    return list(expected), pick
+        return tuple(output.float() for output in self.reference.outputs(result).values())
 
 
 class Worker:
@@ -110,16 +87,15 @@ class Worker:
     def load(self, reference: str, classes: int | None, weights: str, shape: list[int], path: str) -> dict[str, Any]:
         """Loads a reference with weights; writes sample images of `shape` and its fp32 outputs for them to `path`."""
         self.release()
-        self.module = load_state(load_reference(reference, classes), load_file(weights))
+        self.reference = load_state(load_reference(reference, classes), load_file(weights))
         images = sample_images(shape[0], tuple(shape[1:]), 1)
-        self.module.to(self.device)
+        self.reference.module.to(self.device)
         self.images = torch.from_numpy(images).to(self.device)
         self._set_tf32(False)
         with torch.no_grad():
-            forget_grids(self.module)
-            result = self.module(self.images)
-            self.names, self.pick = picker(self.module, result)
-            outputs = {name: value.float().cpu().numpy() for name, value in zip(self.names, self.pick(result))}
+            self.reference.forget()
+            outputs = self.reference.outputs(self.reference.module(self.images))
+        self.names, outputs = list(outputs), {name: value.float().cpu().numpy() for name, value in outputs.items()}
         save_file({"images": images} | {f"output/{name}": value.copy() for name, value in outputs.items()}, path)
         return {"outputs": self.names}
 
@@ -186,7 +162,7 @@ class Worker:
         self.rivals.clear()
         self._code.clear()
         self._kept.clear()
-        self.module = self.images = None
+        self.reference = self.images = None
         torch.compiler.reset()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -196,11 +172,11 @@ class Worker:
 
     def _whole(self, precision: str, layout: torch.memory_format) -> Whole:
         dtype = DTYPES[precision]
-        forget_grids(self.module)
-        module = copy.deepcopy(self.module).to(dtype)
+        self.reference.forget()
+        module = copy.deepcopy(self.reference.module).to(dtype)
         if layout == torch.channels_last:
             torch.nn.utils.convert_conv2d_weight_memory_format(module, layout)
-        return Whole(module, dtype, layout, self.pick).eval()
+        return Whole(replace(self.reference, module=module), dtype, layout).eval()
 
     def _ready(self, how: str, precision: str) -> Code:
         """The reference in `precision`, "eager", "compiled" or "frozen", run once. Rivals of the same code share it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,14 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.verify.compare import Run
-from zoo.verify.references import forget_grids, outputs_of
+from zoo.verify.references import Reference
 
 Keep = Callable[[str, np.ndarray], Any]
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 
 
 def run_reference(
-    module: nn.Module,
+    reference: Reference,
     images: np.ndarray,
     dtype: str = "float32",
     taps: bool | Collection[str] = False,
@@ -31,7 +32,7 @@ def run_reference(
     """One forward pass of `images` (N, C, H, W) in `dtype`: "float32", "float64", "float16" or "bfloat16".
 
     Outputs have the zoo's form: "logits" (N, classes), or "boxes" (N, 4, A) and "scores" (N, classes, A).
-    The module itself is left as it was: other precisions run on a copy.
+    The reference itself is left as it was: other precisions run on a copy.
 
     `taps` asks for what the modules return: all of them, or those of these names; the run holds what `keep(name,
     value)` makes of each, by default the values. `given` are tensors by tap: where a module of that name returns, the
@@ -41,11 +42,11 @@ def run_reference(
     if dtype not in DTYPES:
         raise ZooError(f"dtype {dtype!r} of a reference run is unknown, expected one of {', '.join(DTYPES)}")
     if dtype != "float32":
-        module = copy.deepcopy(module).to(DTYPES[dtype])
-    forget_grids(module)
-    recorder = _Recorder(module, taps, given, keep)
+        reference = replace(reference, module=copy.deepcopy(reference.module).to(DTYPES[dtype]))
+    reference.forget()
+    recorder = _Recorder(reference.module, taps, given, keep)
     with torch.no_grad(), recorder:
-        outputs = outputs_of(module, module(torch.from_numpy(images).to(DTYPES[dtype])))
+        outputs = reference.outputs(reference.module(torch.from_numpy(images).to(DTYPES[dtype])))
     return Run({name: _array(value) for name, value in outputs.items()}, recorder.taps, recorder.leaves)
 
 

@@ -1,127 +1,142 @@
-"""The PyTorch references: published models as their authors wrote them.
+"""The PyTorch references: published models as their authors wrote them, one file per library.
 
-A reference is a string: "torchvision:resnet50", "ultralytics:yolov8n", "yolov5:yolov5s",
-"scripts/train_lenet5.py:LeNet5" (a class in a file of this repository). Nothing is ever downloaded.
+A reference is named by a string: "torchvision:resnet50", "ultralytics:yolov8n", "scripts/train_lenet5.py:LeNet5" (a
+class in a file of this repository). What stands before the colon says which file here knows it. Only what loads or runs
+a model imports PyTorch; where published weights are to be had is known without.
 """
 
 from __future__ import annotations
 
-import atexit
+import functools
+import importlib
 import importlib.util
-import logging
-import os
-import shutil
-import tempfile
-import warnings
-from functools import partial
-from pathlib import Path
-from typing import Any
+import pkgutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
-from zoo.verify.torchvision_shim import import_torchvision
 
-try:
-    import torch
-    from torch import nn
-except ImportError as missing:
-    raise ZooError("PyTorch, the reference, is not installed: pip install -e '.[reference]'") from missing
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-YOLOV5_HINT = 'pip install --no-deps yolov5==7.0.14 && pip install ultralytics pandas seaborn "setuptools<81"'
+PYTORCH = "pip install -e '.[reference]'"
 
 
-def load_reference(source: str, classes: int | None = None) -> nn.Module:
-    """The reference that `source` names, in eval mode, with its own random initialisation.
+@dataclass(frozen=True)
+class Published:
+    """Where the trained weights of a model are published, and under which licence.
+
+    `sha256` is the hash, or the beginning of it, that the project publishes; `size` is in bytes. `origin` is a sentence
+    for the metadata of a dump.
+    """
+
+    url: str
+    sha256: str | None
+    size: int | None
+    licence: str
+    origin: str
+
+
+class Library:
+    """What the zoo knows of one library of published models; each file here makes one, as `LIBRARY`.
+
+    `name` is the prefix of its references, `package` the module that must be importable, `install` the command that
+    installs it.
+    """
+
+    name: str
+    package: str
+    install: str
+
+    def split(self, source: str) -> str | None:
+        """The name of the model, where `source` is one of this library."""
+        prefix, _, name = source.partition(":")
+        return name if prefix == self.name else None
+
+    def names(self) -> Collection[str]:
+        """The names of its models."""
+        raise NotImplementedError
+
+    def load(self, name: str, classes: int | None) -> nn.Module:
+        """The model with its own random initialisation. `classes` is the size of its classifier, None: upstream's."""
+        raise NotImplementedError
+
+    def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        """What `module` returned in eval mode, as the outputs of our definitions: a tensor is "logits"."""
+        return {"logits": result}
+
+    def forget(self, module: nn.Module) -> None:
+        """Drops what `module` remembers of its last input: the next may have another size or precision."""
+
+    def published(self, name: str) -> Published:
+        """Where the trained weights of a model are. Raises ZooError when its authors publish none."""
+        raise ZooError(f"{self.name} publishes no weights of {name!r}; give --checkpoint FILE, or --random SEED")
+
+    def unknown(self, name: str) -> ZooError:
+        """The error of a model that this library does not have."""
+        return ZooError(f"{self.name} has no model {name!r}{closest(name, self.names())}")
+
+    def require(self) -> None:
+        """Raises ZooError, with the command that installs it, where the library is missing."""
+        for package, install in (("torch", PYTORCH), (self.package, self.install)):
+            if importlib.util.find_spec(package) is None:
+                raise ZooError(
+                    f"the references of {self.name} need the package {package!r}, which is missing: {install}"
+                )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published model: `module` is in eval mode, `library` knows how to read what it returns."""
+
+    source: str
+    module: nn.Module
+    library: Library
+
+    def outputs(self, result: Any) -> dict[str, Tensor]:
+        """What the module returned, as the outputs of our definitions, by name."""
+        return self.library.outputs(self.module, result)
+
+    def forget(self) -> None:
+        """Drops what the module remembers of its last input."""
+        self.library.forget(self.module)
+
+
+@functools.cache
+def libraries() -> dict[str, Library]:
+    """Every library by the prefix of its references, from the files of this folder."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    found = [importlib.import_module(f"{__name__}.{name}").LIBRARY for name in names]
+    return {library.name: library for library in found}
+
+
+def library_of(source: str) -> tuple[Library, str]:
+    """The library of a reference, and the model's name in it. Raises ZooError for an unknown one."""
+    for library in libraries().values():
+        name = library.split(source)
+        if name is not None:
+            return library, name
+    prefixes = [library.name for library in libraries().values()]
+    known = ", ".join(prefixes)
+    raise ZooError(
+        f"reference {source!r} is unknown, expected PREFIX:NAME with a prefix among {known}"
+        f"{closest(source.partition(':')[0], prefixes)}"
+    )
+
+
+def load_reference(source: str, classes: int | None = None) -> Reference:
+    """The reference that `source` names, in eval mode, with its own random initialisation. Nothing is downloaded.
 
     `classes` is the size of its classifier, upstream's (1000, 80, 10) by default.
-    Raises ZooError for an unknown source and for a package that is not installed.
+    Raises ZooError for an unknown source and for a library that is not installed.
     """
-    kind, _, name = source.rpartition(":")
-    load = partial(_from_file, kind) if kind.endswith(".py") else _LOADERS.get(kind)
-    if load is None:
-        raise ZooError(f"reference {source!r} is unknown, expected {', '.join(_LOADERS)} or FILE.py, then :NAME")
-    try:
-        return load(name, *() if classes is None else (classes,)).eval()
-    except ImportError as error:
-        hint = YOLOV5_HINT if kind == "yolov5" else "pip install -e '.[reference]'"
-        raise ZooError(f"{error}, expected {kind} for the reference {source!r}: {hint}") from error
+    library, name = library_of(source)
+    library.require()
+    return Reference(source, library.load(name, classes).eval(), library)
 
 
-def _torchvision(name: str, classes: int = 1000) -> nn.Module:
-    models = import_torchvision().models
-    if name not in models.list_models(module=models):
-        raise ZooError(f"torchvision has no model {name!r}{closest(name, models.list_models(module=models))}")
-    # Both have classifiers for training only; published weights are used without.
-    options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return models.get_model(name, weights=None, num_classes=classes, **options)
-
-
-def _ultralytics(name: str, classes: int = 80) -> nn.Module:
-    _silence_ultralytics()
-    from ultralytics.nn.tasks import DetectionModel
-
-    yaml = name.removesuffix("u") if name.startswith(("yolov3", "yolov5")) else name  # yolov5nu is yolov5n.yaml there
-    try:
-        model = DetectionModel(f"{yaml}.yaml", nc=classes, verbose=False)
-    except FileNotFoundError as error:
-        raise ZooError(f"ultralytics has no model {name!r}, expected a name such as yolov8n") from error
-    model.model[-1].end2end = False  # the raw boxes and scores, before any selection
-    return model
-
-
-def _yolov5(name: str, classes: int = 80) -> nn.Module:
-    _silence_ultralytics()
-    os.environ.setdefault("YOLOv5_AUTOINSTALL", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pkg_resources
-        from yolov5.models import yolo
-
-    folder = Path(yolo.__file__).parent
-    configs = {path.stem: path for path in (*folder.glob("*.yaml"), *folder.glob("hub/yolo*.yaml"))}
-    if name not in configs:
-        raise ZooError(f"yolov5 has no model {name!r}{closest(name, configs)}")
-    yolo.LOGGER.setLevel(logging.WARNING)
-    return yolo.DetectionModel(str(configs[name]), nc=classes)
-
-
-def _from_file(file: str, name: str, *classes: int) -> nn.Module:
-    path = Path(__file__).resolve().parents[3] / file
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise ZooError(f"there is no {path}, expected the file that defines {name}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise ZooError(f"{file} defines no {name!r}{closest(name, vars(module))}")
-    return getattr(module, name)(*classes)
-
-
-_LOADERS = {"torchvision": _torchvision, "ultralytics": _ultralytics, "yolov5": _yolov5}
-
-
-def _silence_ultralytics() -> None:
-    """Before its import: no network, no banner, and its settings file in a folder that goes away."""
-    import_torchvision()
-    os.environ.setdefault("YOLO_OFFLINE", "true")
-    os.environ.setdefault("YOLO_VERBOSE", "false")
-    if "YOLO_CONFIG_DIR" not in os.environ:
-        os.environ["YOLO_CONFIG_DIR"] = folder = tempfile.mkdtemp(prefix="zoo-ultralytics-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
-def outputs_of(module: nn.Module, result: Any) -> dict[str, torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        return {"logits": result}
-    if type(module).__module__.startswith("yolov5."):  # (N, A, 4 + 1 + classes): box, objectness, classes
-        boxes, objectness, classes = result[0].transpose(1, 2).tensor_split((4, 5), dim=1)
-        return {"boxes": boxes, "scores": objectness * classes}
-    if isinstance(result, tuple) and isinstance(result[0], torch.Tensor):  # ultralytics: (N, 4 + classes, A)
-        boxes, scores = result[0].tensor_split((4,), dim=1)
-        return {"boxes": boxes, "scores": scores}
-    raise ZooError(f"{type(module).__name__} returned a {type(result).__name__}, expected logits or detections")
-
-
-def forget_grids(module: nn.Module) -> None:
-    """ultralytics' heads keep the anchor grid of the last input, in the precision of that run."""
-    for head in module.modules():
-        if hasattr(head, "shape") and hasattr(head, "strides"):
-            head.shape = None
+def published(source: str) -> Published:
+    """Where the trained weights of a reference are published; needs no PyTorch. Raises ZooError when there are none."""
+    library, name = library_of(source)
+    return library.published(name)

@@ -1,0 +1,92 @@
+"""ultralytics: YOLOv3u, v5u, v8 and later, from the descriptions in its package.
+
+The class of a model follows the task in its description; `-cls` returns (probabilities, logits), the detectors one
+tensor (N, 4 + classes, A) of boxes and scores before any selection.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+from zoo.verify.references import Library, Published
+from zoo.verify.torchvision_shim import import_torchvision
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
+LICENCE = "AGPL-3.0"
+
+
+class Ultralytics(Library):
+    name = "ultralytics"
+    package = "ultralytics"
+    install = "pip install -e '.[reference]'"
+
+    def names(self) -> Collection[str]:
+        quiet()
+        import ultralytics
+
+        folder = Path(ultralytics.__file__).parent / "cfg" / "models"
+        found = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.yaml"))]
+        scaled = [re.sub(r"(\d+)", rf"\1{size}", stem, count=1) for stem, text in found if "\nscales:" in text
+                  for size in "nsmlx"]  # fmt: skip
+        return [*scaled, *(stem for stem, text in found if "\nscales:" not in text)]
+
+    def load(self, name: str, classes: int | None) -> nn.Module:
+        quiet()
+        from ultralytics.nn import tasks
+
+        kinds = {"detect": tasks.DetectionModel, "classify": tasks.ClassificationModel}
+        # yolov5nu is yolov5n.yaml there.
+        file = f"{name.removesuffix('u') if name.startswith(('yolov3', 'yolov5')) else name}.yaml"
+        try:
+            task = tasks.guess_model_task(tasks.yaml_model_load(file))
+        except FileNotFoundError:
+            raise self.unknown(name) from None
+        if task not in kinds:
+            raise ZooError(f"{name} of ultralytics does {task}; its models here are those that {' and '.join(kinds)}")
+        model = kinds[task](file, verbose=False, **{} if classes is None else {"nc": classes})
+        if task == "detect":
+            model.model[-1].end2end = False  # the raw boxes and scores, before any selection
+        return model
+
+    def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        from ultralytics.nn.tasks import ClassificationModel
+
+        if isinstance(module, ClassificationModel):
+            return {"logits": result[1]}
+        return {"boxes": result[0][:, :4], "scores": result[0][:, 4:]}
+
+    def forget(self, module: nn.Module) -> None:
+        """Its heads keep the anchor grid of the last input, in the precision of that run."""
+        for head in module.modules():
+            if hasattr(head, "shape") and hasattr(head, "strides"):
+                head.shape = None
+
+    def published(self, name: str) -> Published:
+        file = f"{name}u.pt" if re.fullmatch(r"yolov[35]\w*(?<!u)", name) else f"{name}.pt"
+        return Published(
+            f"{RELEASE}/{file}", None, None, LICENCE, f"ultralytics {name}, trained by Ultralytics on COCO"
+        )
+
+
+def quiet() -> None:
+    """Before the import of ultralytics: no network, no banner, and its settings file in a folder that goes away."""
+    import_torchvision()
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        os.environ["YOLO_CONFIG_DIR"] = folder = tempfile.mkdtemp(prefix="zoo-ultralytics-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+LIBRARY = Ultralytics()
