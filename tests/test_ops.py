@@ -425,3 +425,25 @@ def test_a_slice_must_lie_inside(define_net: Callable[..., Definition]) -> None:
 def test_a_split_must_cover_the_axis(define_net: Callable[..., Definition]) -> None:
     with pytest.raises(ValueError, match="do not add up to 8"):
         define_net(lambda net, x: ops.concat(net, ops.split(net, x, [3, 4])))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_small_scores_keep_their_digits(define_net: Callable[..., Definition], precision: str) -> None:
+    """onnxruntime's own Sigmoid is off by 6e-8, which is all that a score of 1e-8 is."""
+    definition = define_net(lambda net, x: ops.sigmoid(net, x), shape=(1, 1, 1, 8), precision=precision)
+    x = np.array([-80, -30, -18, -12, -8, -1, 5, 90], np.float32).reshape(1, 1, 1, 8)
+    found, exact = CpuSession(definition, threads=1)(x)["logits"], 1 / (1 + np.exp(-x.astype(np.float64)))
+    if precision == "fp32":
+        np.testing.assert_allclose(found, exact, rtol=3e-7)
+    else:
+        np.testing.assert_array_equal(found, exact.astype(np.float16).astype(np.float32))
+
+
+def test_only_sigmoids_that_gate_their_own_input_are_left(define_net: Callable[..., Definition]) -> None:
+    from zoo.onnx import to_onnx
+    from zoo.runtime.cpu import write_sigmoids_out
+
+    definition = define_net(lambda net, x: ops.mul(net, ops.sigmoid(net / "a", ops.silu(net / "b", x)), x))
+    graph = to_onnx(definition.network, definition.api.trt).graph
+    write_sigmoids_out(graph)
+    assert [node.name for node in graph.node if node.op_type == "Sigmoid"] == ["b.gate"]
