@@ -38,10 +38,12 @@ from zoo.engine.build import compile_network
 from zoo.engine.definition import INPUT, define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
-from zoo.measure.contest import RIVALS, Arena, Options, arena, compile_ours, tensorrt_on_gpu
+from zoo.measure.contest import RIVALS, Arena, arena
+from zoo.measure.contestants import Options, compile_ours
 from zoo.measure.costs import Cost, layer_costs
+from zoo.measure.machine import gpu_state, machine, tensorrt_on_gpu
 from zoo.measure.profiling import LayerTime, Profile, profile_session
-from zoo.measure.timing import Replay, copy_gb_per_s, gpu_state, machine
+from zoo.measure.timing import Replay, copy_gb_per_s
 from zoo.network import Precision
 from zoo.registry import Model, get_model
 from zoo.runtime.gpu import GpuSession
@@ -105,7 +107,7 @@ def gap(ring: Arena, api: Api, options: Options, say: Say) -> None:
     _note(f"{model.name} fp16 batch {GAP_BATCH}: building")
     definition = define(model, ring.weights(model, None), api, shape, Precision("fp16"))
     costs = layer_costs(definition, "fp16")
-    plan = compile_network(definition, Shapes.static(shape), **options.effort, timing_cache=options.timing_cache)
+    plan = compile_network(definition, Shapes.static(shape), options.effort("fp16"), timing_cache=options.timing_cache)
     with GpuSession(plan, api=api) as session:
         profile = profile_session(session, {INPUT: shape}, costs, runs=100)
     say({"section": "gap", "model": model.name, "precision": "fp16", "batch": GAP_BATCH,

@@ -62,6 +62,7 @@ def child(args: dict[str, Any]) -> dict[str, Any]:
 
     from zoo.engine.build import builder_config, set_precision_flags
     from zoo.engine.definition import define
+    from zoo.engine.effort import Effort
     from zoo.engine.shapes import Shapes
     from zoo.network import Precision
     from zoo.registry import get_model
@@ -81,7 +82,7 @@ def child(args: dict[str, Any]) -> dict[str, Any]:
         definition = define(model, RandomWeights(0), api, shapes.network, precision)
         if args.get("network_name"):
             definition.network.name = args["network_name"]
-        config = builder_config(api, definition.builder, shapes, level=args["level"])
+        config = builder_config(api, definition.builder, shapes, Effort(args["level"]))
         if args.get("plain"):
             config = plain_config(tensorrt, definition.builder, args["level"])
         set_precision_flags(definition, config)

@@ -25,11 +25,14 @@ from zoo import bench
 from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
-from zoo.measure import contest, profiling, timing
-from zoo.measure.contest import Arena, Options, TorchProcess, take_turns
+from zoo.measure import contest, machine, profiling, timing
+from zoo.measure.contest import Arena, take_turns
+from zoo.measure.contestants import Options
 from zoo.measure.costs import Cost, LayerCost, LayerCosts, cost_of, layer_costs
+from zoo.measure.inspector import side_by_side
 from zoo.measure.profiling import LayerTime, Profile
 from zoo.measure.timing import Latency, Replay, Spread, Stopwatch
+from zoo.measure.torch_process import TorchProcess
 from zoo.network import Definition, Precision
 from zoo.ops import add, relu, split
 from zoo.registry import get_model
@@ -408,7 +411,7 @@ def test_the_command_prints_what_was_measured(
         assert rivals == ["onnx", "torch"] and options.rounds == 2
         yield ring
 
-    monkeypatch.setattr(contest, "tensorrt_on_gpu", lambda: ring.api)
+    monkeypatch.setattr(machine, "tensorrt_on_gpu", lambda: ring.api)
     monkeypatch.setattr(contest, "arena", arena)
     arguments = {"batch": "1,2", "precision": "fp32,tf32", "against": "onnx,torch", "torch_python": "", "weights": None,
                  "size": None, "level": None, "heuristic": False, "timing_cache": None, "rounds": 2, "replays": 3,
@@ -506,7 +509,7 @@ def test_two_engines_side_by_side() -> None:
         "Name": "conv1 + relu", "TacticName": "sm90_xmma", "LayerType": "CaskConvolution",
         "Inputs": [{"Format/Datatype": "Half NHWC8"}], "Outputs": [{"Format/Datatype": "Half NHWC8"}],
     }  # fmt: skip
-    lines = contest.side_by_side({"Layers": [layer, "fc"]}, {"Layers": [layer]}).splitlines()
+    lines = side_by_side({"Layers": [layer, "fc"]}, {"Layers": [layer]}).splitlines()
     assert lines[0] == "| 2 layers of ours | 1 layers from ONNX |"
     assert lines[2].count("conv1 + relu: sm90_xmma; Half NHWC8 → Half NHWC8") == 2
     assert lines[3] == "| fc |  |"

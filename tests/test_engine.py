@@ -15,6 +15,7 @@ import pytest
 
 from zoo.driver import device_name
 from zoo.engine.build import attach_timing_cache, build, compile_network, save_timing_cache
+from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, description_path, load_description, load_engine
 from zoo.engine.shapes import Shapes, parse_shape, parse_size
 from zoo.errors import Refused, ZooError
@@ -30,8 +31,12 @@ PROFILE = Shapes((1, 1, 32, 32), (2, 1, 32, 32), (4, 1, 32, 32))
 PLATFORM = {"size", "sha256"}  # a compiler may lay out the same network in two ways
 
 
-def lenet(api: Api, weights: Path = LENET, shapes: Shapes = PROFILE, precision: str = "fp32", **options: Any) -> Engine:
-    return build(get_model("lenet5"), load_weights(weights), api, shapes, Precision(precision), **options)  # type: ignore[arg-type]
+def lenet(
+    api: Api, weights: Path = LENET, shapes: Shapes = PROFILE, precision: str = "fp32", effort: Effort = Effort(),
+    timing_cache: Path | None = None,
+) -> Engine:  # fmt: skip
+    types = Precision(precision)  # type: ignore[arg-type]
+    return build(get_model("lenet5"), load_weights(weights), api, shapes, types, effort, timing_cache=timing_cache)
 
 
 @pytest.fixture
@@ -96,7 +101,7 @@ def test_bf16_needs_strong_types(tensorrt8: Api) -> None:
 
 def test_only_tensorrt_8_guesses_kernels(rtx: Api) -> None:
     with pytest.raises(ZooError, match=r"TensorRT-RTX .* does not guess kernels, only TensorRT 8 does; use --level 2"):
-        lenet(rtx, heuristic=True)
+        lenet(rtx, effort=Effort(heuristic=True))
 
 
 def test_what_tensorrt_refuses_to_compile_is_said_in_its_words(rtx: Api, define_net: Callable[..., Any]) -> None:
@@ -179,7 +184,7 @@ def test_rebuilding_gives_the_same_engine_again(
     monkeypatch.setattr("zoo.runtime.engines.load", lambda: rtx)  # whatever this machine would choose
     weights = tmp_path / "my weights.safetensors"
     weights.write_bytes(LENET.read_bytes())
-    path = lenet(rtx, weights, shapes, "fp16", level=1, tf32=True).save(tmp_path / "lenet5.engine")
+    path = lenet(rtx, weights, shapes, "fp16", Effort(level=1, tf32=True)).save(tmp_path / "lenet5.engine")
     before = load_description(path)
     path.write_bytes(b"damaged")
     said: list[str] = []
@@ -203,7 +208,7 @@ def test_the_rebuild_command_repeats_every_option(rtx: Api, tmp_path: Path, monk
 
     weights = tmp_path / "my weights.safetensors"
     weights.write_bytes(LENET.read_bytes())
-    before = lenet(rtx, weights, precision="bf16", level=2, tf32=True).description
+    before = lenet(rtx, weights, precision="bf16", effort=Effort(level=2, tf32=True)).description
     python, _, module, *arguments = shlex.split(before["rebuild"])
     assert (python, module) == ("python", "zoo.build")
     path = tmp_path / "again.engine"

@@ -18,21 +18,20 @@ Device = Literal["auto", "cpu", "gpu"]
 
 
 def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None = None) -> Weights:
-    """`weights` opened: a path, "random[:SEED]", or by default weights/NAME.safetensors or .wts.
-
-    The default is looked for in the folder that ZOO_WEIGHTS names, in ./weights, and beside the package's source.
-    """
+    """`weights` opened: a path, "random[:SEED]", or by default the `weights_file` of the model."""
     if isinstance(weights, Weights):
         return weights
-    if weights is not None:
-        return parse_weights(os.fspath(weights), model.name)
+    source = weights or weights_file(model) or f"weights/{model.name}.safetensors"
+    return parse_weights(os.fspath(source), model.name)
+
+
+def weights_file(model: Model) -> Path | None:
+    """NAME.safetensors or NAME.wts in the folder that ZOO_WEIGHTS names, in ./weights, or beside the package's source;
+    None when there is none."""
     source = Path(__file__).resolve().parent.parent
-    folders = [Path(p) for p in (os.environ.get("ZOO_WEIGHTS"), "weights", source / "weights") if p]
-    for folder in folders:
-        for suffix in (".safetensors", ".wts"):
-            if (folder / f"{model.name}{suffix}").is_file():
-                return parse_weights(str(folder / f"{model.name}{suffix}"), model.name)
-    return parse_weights(f"weights/{model.name}.safetensors", model.name)
+    folders = [Path(folder) for folder in (os.environ.get("ZOO_WEIGHTS"), "weights", source / "weights") if folder]
+    paths = (folder / f"{model.name}{suffix}" for folder in folders for suffix in (".safetensors", ".wts"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def build_engine(
@@ -53,10 +52,12 @@ def build_engine(
     """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
 
     `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead.
+    `level`, `heuristic` and `tf32` are those of `zoo.engine.effort.Effort`.
     `target` is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time
     without a GPU.
     """
     from zoo.engine.build import build
+    from zoo.engine.effort import Effort
     from zoo.trt import load as load_api
 
     model = get_model(name)
@@ -66,9 +67,7 @@ def build_engine(
         load_api(target),
         shapes or input_shapes(model, batch, size),
         Precision(precision) if isinstance(precision, str) else precision,
-        level=level,
-        heuristic=heuristic,
-        tf32=tf32,
+        Effort(level, heuristic, tf32),
         timing_cache=Path(timing_cache) if timing_cache else None,
         progress=progress,
     )

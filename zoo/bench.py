@@ -75,8 +75,9 @@ def run(
     outputs are compared first, and rounds take turns. Without --weights and without a file of the model's name, the
     weights are random (calibrated where PyTorch is at hand). Exit status 1 when a rival could not take part.
     """
+    from zoo.api import find_weights, weights_file
     from zoo.measure import contest
-    from zoo.measure.timing import gpu_state, machine
+    from zoo.measure.machine import gpu_state, machine, tensorrt_on_gpu
     from zoo.registry import get_model
 
     entries = [get_model(name) for name in models]
@@ -84,7 +85,7 @@ def run(
     precisions = _chosen("precision", precision, contest.PRECISIONS)
     rivals = _chosen("rival", against, contest.RIVALS) if against else []
     wanted = size_of(size)
-    api = contest.tensorrt_on_gpu()
+    api = tensorrt_on_gpu()
     options = contest.Options(level, heuristic, timing_cache, rounds, replays, warmup)
     results: list[Result] = []
     with progress() as say, contest.arena(
@@ -94,7 +95,7 @@ def run(
         if not as_json:
             print(describe(header))
         for entry in entries:
-            source = arena.weights(entry, contest.given_weights(entry, weights))
+            source = arena.weights(entry, find_weights(entry, weights) if weights or weights_file(entry) else None)
             for name in precisions:
                 for count in batches:
                     row = arena.hold(entry, source, name, count, wanted)

@@ -25,6 +25,7 @@ from zoo.cli import (
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from zoo.engine.effort import Effort
     from zoo.measure.costs import LayerCosts
     from zoo.trt import Api
 
@@ -60,9 +61,9 @@ def run(
     Layers are timed by TensorRT's profiler, which waits after each: use python -m zoo.bench for the whole. Without
     --weights and without a file of the model's name, the weights are random.
     """
+    from zoo.engine.effort import Effort
     from zoo.measure import profiling
-    from zoo.measure.contest import tensorrt_on_gpu
-    from zoo.measure.timing import machine
+    from zoo.measure.machine import machine, tensorrt_on_gpu
     from zoo.runtime.gpu import GpuSession
 
     precision, wanted = precision_name(fp16, bf16), size_of(size)
@@ -72,8 +73,10 @@ def run(
             plan, costs, shape, title = _from_file(Path(source), api, batch)
         else:
             say("building")
-            options = {"level": level, "heuristic": heuristic, "timing_cache": timing_cache}
-            plan, costs, shape, title = _build(source, api, precision, batch or 1, wanted, weights, options)
+            effort = Effort(level, heuristic)
+            plan, costs, shape, title = _build(
+                source, api, precision, batch or 1, wanted, weights, effort, timing_cache
+            )
         say(f"measuring {runs} runs")
         with GpuSession(plan, api=api) as session:
             profile = profiling.profile_session(session, {"images": shape}, costs, runs)
@@ -88,24 +91,24 @@ def run(
 
 def _build(
     name: str, api: Api, precision: Any, batch: int, size: tuple[int, int] | None, weights: str | None,
-    options: dict[str, Any],
+    effort: Effort, timing_cache: Path | None,
 ) -> tuple[bytes, LayerCosts, Any, str]:  # fmt: skip
     """(engine, costs of the definition's layers, input shape, title) for a model."""
+    from zoo.api import find_weights, weights_file
     from zoo.engine.build import compile_network
     from zoo.engine.definition import define
     from zoo.engine.shapes import input_shapes
-    from zoo.measure.contest import given_weights
     from zoo.measure.costs import layer_costs
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.weights import RandomWeights
 
     model = get_model(name)
-    source = given_weights(model, weights) or RandomWeights(0)
+    source = find_weights(model, weights) if weights or weights_file(model) else RandomWeights(0)
     shapes = input_shapes(model, batch, size)
     definition = define(model, source, api, shapes.network, Precision(precision))
     costs = layer_costs(definition, precision)
-    plan = compile_network(definition, shapes, **options)
+    plan = compile_network(definition, shapes, effort, timing_cache=timing_cache)
     return plan, costs, shapes.max, f"{model.name} {precision}, input {shapes}"
 
 

@@ -85,9 +85,10 @@ class OnGpu:
 
     def session(self, model: Model, golden: goldens.Golden, shapes: Shapes, precision: PrecisionName) -> Any:
         from zoo.engine.build import build
+        from zoo.engine.effort import Effort
         from zoo.runtime.gpu import GpuSession
 
-        self.engine = build(model, golden.weights, self.api, shapes, Precision(precision), level=self.level)
+        self.engine = build(model, golden.weights, self.api, shapes, Precision(precision), Effort(self.level))
         return GpuSession(self.engine.data, api=self.api, description=self.engine.description)
 
     def layers(self, definition: Any, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
@@ -275,7 +276,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
     """Where and how this was run."""
     machine: dict[str, Any] = {}
     if args.device == "gpu":
-        from zoo.measure.timing import machine as describe
+        from zoo.measure.machine import machine as describe
 
         machine = describe()
     return {"stage": "about", "command": " ".join(sys.argv), "device": args.device, "level": args.level, **machine}

@@ -17,10 +17,12 @@ import pytest
 
 from zoo.engine.build import compile_network
 from zoo.engine.definition import define
+from zoo.engine.effort import Effort
 from zoo.engine.shapes import Shapes
 from zoo.measure import profiling
 from zoo.measure.costs import LayerCosts, layer_costs
-from zoo.measure.timing import Replay, copy_gb_per_s, gpu_state, machine
+from zoo.measure.machine import gpu_state, machine
+from zoo.measure.timing import Replay, copy_gb_per_s
 from zoo.registry import get_model
 from zoo.runtime.cuda import Cuda
 from zoo.runtime.gpu import GpuSession
@@ -42,7 +44,7 @@ def resnet18(api: Api) -> tuple[bytes, LayerCosts]:
     """An fp32 engine of level 0 for batch 4, and the costs of its definition's layers."""
     shapes = Shapes.static((4, 3, 224, 224))
     definition = define(get_model("resnet18"), RandomWeights(0), api, shapes.network)
-    return compile_network(definition, shapes, level=0), layer_costs(definition, "fp32")
+    return compile_network(definition, shapes, Effort(level=0)), layer_costs(definition, "fp32")
 
 
 def test_events_agree_with_the_clock(api: Api, resnet18: tuple[bytes, LayerCosts], say: Say) -> None:

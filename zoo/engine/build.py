@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo.driver import device_name
 from zoo.engine.definition import INPUT, define
+from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, describe
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
@@ -28,41 +29,34 @@ def build(
     api: Api,
     shapes: Shapes,
     precision: Precision = Precision(),
+    effort: Effort = Effort(),
     *,
-    level: int | None = None,
-    heuristic: bool = False,
-    tf32: bool = False,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
     """Defines and compiles `model`; the engine comes with its description.
 
-    `level` is TensorRT's builder optimisation level (0 … 5); with `heuristic` TensorRT 8 guesses the best kernels and
-    times few of them, which is several times faster. `tf32` lets fp32 convolutions round to TF32.
     `timing_cache` is read if it exists and written afterwards. Raises ZooError when the definition or the compilation
     is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
     definition = define(model, weights, api, shapes.network, precision)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
-    effort: dict[str, Any] = {"level": level, "heuristic": heuristic, "tf32": tf32}
-    data = compile_network(definition, shapes, **effort, timing_cache=timing_cache, progress=progress)
-    return Engine(data, describe(definition, model.configured(weights), shapes, data, **effort))
+    data = compile_network(definition, shapes, effort, timing_cache=timing_cache, progress=progress)
+    return Engine(data, describe(definition, model.configured(weights), shapes, data, effort))
 
 
 def compile_network(
     definition: Definition,
     shapes: Shapes,
+    effort: Effort = Effort(),
     *,
-    level: int | None = None,
-    heuristic: bool = False,
-    tf32: bool = False,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> bytes:
     """The serialised engine of a definition (see `build` for the options)."""
     api, builder = definition.api, definition.builder
-    config = builder_config(api, builder, shapes, level=level, heuristic=heuristic, tf32=tf32)
+    config = builder_config(api, builder, shapes, effort)
     set_precision_flags(definition, config)
     return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache, progress)
 
@@ -84,17 +78,15 @@ def serialize(
     return bytes(data)
 
 
-def builder_config(
-    api: Api, builder: Any, shapes: Shapes, *, level: int | None = None, heuristic: bool = False, tf32: bool = False
-) -> Any:
+def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effort()) -> Any:
     """A builder config with the profile of `shapes`. TF32, TensorRT's default, is off unless asked for."""
     trt = api.trt
     config = builder.create_builder_config()
-    if not tf32:
+    if not effort.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if level is not None:
-        config.builder_optimization_level = level
-    if heuristic:
+    if effort.level is not None:
+        config.builder_optimization_level = effort.level
+    if effort.heuristic:
         if not hasattr(trt.BuilderFlag, "ENABLE_TACTIC_HEURISTIC"):
             raise ZooError(
                 f"{api.name} does not guess kernels, only TensorRT 8 does; use --level 2 instead of --heuristic"

@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from zoo.driver import compute_capability, device_name
 from zoo.engine.definition import INPUT
+from zoo.engine.effort import Effort
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.files import replacing
@@ -44,14 +45,7 @@ def description_path(engine: Path) -> Path:
 
 
 def describe(
-    definition: Definition,
-    model: Model,
-    shapes: Shapes,
-    data: bytes,
-    *,
-    level: int | None = None,
-    heuristic: bool = False,
-    tf32: bool = False,
+    definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort()
 ) -> dict[str, Any]:
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
@@ -65,9 +59,7 @@ def describe(
         "compute_capability": compute_capability() if not api.rtx else None,  # RTX compiles for all from Ampere on
         "gpu": device_name() if not api.rtx else None,
         "precision": definition.precision.name,
-        "level": level,
-        "heuristic": heuristic,
-        "tf32": tf32,
+        **asdict(effort),
         "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
         "outputs": {o.name: {"dtype": "float32", "shape": list(o.shape)} for o in outputs},
         "preprocess": to_dict(model.preprocess),
@@ -88,6 +80,11 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
 def shapes_of(description: dict[str, Any]) -> Shapes:
     """The input shapes of a description."""
     return Shapes(*(tuple(description["input"][key]) for key in ("min", "opt", "max")))
+
+
+def effort_of(description: dict[str, Any]) -> Effort:
+    """The effort of a description."""
+    return Effort(**{field.name: description[field.name] for field in fields(Effort) if field.name in description})
 
 
 def rebuild_command(description: dict[str, Any]) -> str:

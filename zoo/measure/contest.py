@@ -9,34 +9,34 @@ own, between two CUDA events around one replay of a CUDA graph, or around one ca
 from __future__ import annotations
 
 import json
-import os
-import queue
-import shlex
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from zoo.api import find_weights
-from zoo.driver import driver_problem
-from zoo.engine.build import builder_config, compile_network, serialize
-from zoo.engine.definition import INPUT, creation_flags, define
+from zoo.engine.definition import define
 from zoo.engine.shapes import Shapes
-from zoo.errors import Refused, ZooError
-from zoo.measure.costs import Cost, cost_of
-from zoo.measure.timing import LEAD, Latency, Replay, Spread, gpu_state
-from zoo.network import Precision
+from zoo.errors import ZooError
+from zoo.measure.contestants import (
+    Contestant,
+    EngineContestant,
+    Options,
+    TorchContestant,
+    compile_onnx,
+    compile_ours,
+)
+from zoo.measure.costs import Cost
+from zoo.measure.inspector import inspect_engine, side_by_side
+from zoo.measure.machine import gpu_state
+from zoo.measure.timing import Latency, Spread
+from zoo.measure.torch_process import TorchProcess
 from zoo.registry import Model
-from zoo.runtime.gpu import GpuSession
-from zoo.trt import Api, load
+from zoo.trt import Api
 from zoo.verify.compare import relative_l2
 from zoo.weights import RandomWeights, Weights, load_weights, save_safetensors
 
@@ -47,238 +47,6 @@ OURS = "zoo"
 # Relative L2 from PyTorch's fp32 beyond which a contest would compare different things; rounding stays far below.
 TOLERANCE = {"fp32": 1e-3, "tf32": 0.3, "fp16": 0.3, "bf16": 0.7}
 ROUND_MS, WARMUP_MS = 100, 500  # of GPU time that a round and a warm-up take at most, for networks that are slow
-_ROOT = Path(__file__).resolve().parents[2]
-
-
-# ---- PyTorch, in a process of its own -------------------------------------------------------------------------------
-
-
-class TorchProcess:
-    """The client of `python -m zoo.verify.rivals`. `python` may be another interpreter, as a command line.
-
-    Call it with a command's name and keywords (see that module). Raises ZooError with its words when it fails.
-    """
-
-    def __init__(self, python: str = "", timeout_s: float = 600) -> None:
-        command = [*(shlex.split(python) or [sys.executable]), "-m", "zoo.verify.rivals"]
-        environment = dict(os.environ)
-        if python:  # what this interpreter finds on its path is not for the other
-            environment["PYTHONPATH"] = str(_ROOT)
-        self._timeout, self._errors = timeout_s, tempfile.TemporaryFile("w+")
-        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        try:
-            self._process = subprocess.Popen(
-                command, cwd=_ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                stderr=self._errors,
-            )  # fmt: skip
-        except OSError as error:
-            raise ZooError(f"{command[0]} does not start ({error.strerror}); name one: --torch-python PYTHON") from None
-        threading.Thread(target=self._listen, daemon=True).start()
-        self.about: dict[str, Any] = self._answer("start")
-
-    def __call__(self, do: str, **arguments: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            pass  # it has ended: the answer says so
-        return self._answer(do)
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put("")
-
-    def _answer(self, do: str) -> dict[str, Any]:
-        try:
-            line = self._answers.get(timeout=self._timeout)
-        except queue.Empty:
-            raise ZooError(f"PyTorch's process did not answer '{do}' within {self._timeout:.0f} s") from None
-        if not line:
-            self._answers.put("")
-            self._errors.seek(0)
-            words = self._errors.read().strip().splitlines()
-            raise ZooError(f"PyTorch's process ended at '{do}': {words[-1] if words else 'it said nothing'}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise ZooError(f"PyTorch's process failed at '{do}': {answer['error']}")
-        return answer
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-            self._process.wait(20)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
-
-
-def tensorrt_on_gpu() -> Api:
-    """Full TensorRT. Raises ZooError when it or a GPU is missing."""
-    problem = driver_problem()
-    if problem:
-        raise ZooError(f"{problem}; this measures on a GPU")
-    return load("tensorrt")
-
-
-def given_weights(model: Model, weights: str | None) -> Weights | None:
-    """The weights that were asked for, or those in a file of the model's name; None when there is neither."""
-    try:
-        return find_weights(model, weights)
-    except ZooError as error:
-        if weights is None and str(error).startswith("no weights file"):
-            return None
-        raise
-
-
-# ---- contestants ----------------------------------------------------------------------------------------------------
-
-
-class Contestant(Protocol):
-    """Someone who can be timed."""
-
-    name: str
-    runtime: str
-
-    def outputs(self) -> dict[str, np.ndarray]: ...
-
-    def measure(self, count: int) -> list[float]: ...
-
-    def close(self) -> None: ...
-
-
-class EngineContestant:
-    """A TensorRT engine: ours, or that of an ONNX file."""
-
-    def __init__(self, name: str, plan: bytes, api: Api, images: np.ndarray, seconds: float) -> None:
-        self.name, self.runtime, self.plan, self.build_s = name, api.name, plan, seconds
-        self._session = GpuSession(plan, api=api)
-        self.replay = Replay(self._session, {INPUT: images.shape})
-        self.replay.write({INPUT: images})
-
-    def outputs(self) -> dict[str, np.ndarray]:
-        return self.replay.outputs()
-
-    def measure(self, count: int) -> list[float]:
-        return self.replay.measure(count)
-
-    def close(self) -> None:
-        self.replay.close()
-        self._session.close()
-
-
-class TorchContestant:
-    """PyTorch in its process: "torch", "compile", "graphed" or "frozen"."""
-
-    def __init__(self, kind: str, torch: TorchProcess, precision: str) -> None:
-        start = time.perf_counter()
-        torch("prepare", kind=kind, precision=precision)
-        self.name, self.runtime, self._torch = kind, f"PyTorch {torch.about['torch']}", torch
-        self.build_s = time.perf_counter() - start
-
-    def outputs(self) -> dict[str, np.ndarray]:
-        from safetensors.numpy import load_file
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder) / "outputs.safetensors")
-            self._torch("outputs", kind=self.name, path=path)
-            return load_file(path)
-
-    def measure(self, count: int) -> list[float]:
-        return self._torch("measure", kind=self.name, count=count, lead=LEAD)["ms"]
-
-    def close(self) -> None:
-        """The process frees it with the model."""
-
-
-# ---- engines --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Options:
-    """How engines are built and times are taken."""
-
-    level: int | None = None
-    heuristic: bool = False
-    timing_cache: Path | None = None
-    rounds: int = 20
-    replays: int = 100
-    warmup: int = 200
-
-    @property
-    def effort(self) -> dict[str, Any]:
-        """How hard TensorRT tries, as `builder_config` takes it."""
-        return {"level": self.level, "heuristic": self.heuristic}
-
-
-def compile_ours(
-    model: Model, weights: Weights, api: Api, shapes: Shapes, precision: str, options: Options
-) -> tuple[bytes, Cost]:
-    """Our engine of fixed shape, and what it costs at the least."""
-    name = "fp32" if precision == "tf32" else precision
-    definition = define(model, weights, api, shapes.network, Precision(name))  # type: ignore[arg-type]
-    cost = cost_of(definition, precision)
-    effort = {**options.effort, "tf32": precision == "tf32", "timing_cache": options.timing_cache}
-    return compile_network(definition, shapes, **effort), cost
-
-
-def compile_onnx(api: Api, path: Path, shapes: Shapes, precision: str, options: Options) -> bytes:
-    """The engine that the same TensorRT, with the same flags, makes of an ONNX file."""
-    trt = api.trt
-    api.log.drain()
-    builder = trt.Builder(api.log.logger)
-    network = builder.create_network(creation_flags(api))
-    parser = trt.OnnxParser(network, api.log.logger)  # holds the weights until the build is done
-    _parse(parser, path, api)
-    config = builder_config(api, builder, shapes, **options.effort, tf32=precision == "tf32")
-    if not api.strong and precision == "fp16":
-        config.set_flag(trt.BuilderFlag.FP16)
-    data = serialize(api, builder, network, config, "the network", options.timing_cache)
-    del parser
-    return data
-
-
-def _parse(parser: Any, path: Path, api: Api) -> None:
-    if not parser.parse_from_file(str(path)):
-        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise Refused(f"{api.name} refused the ONNX file: {'; '.join(reasons) or api.log.drain()}")
-
-
-def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
-    """What TensorRT's inspector says of an engine: its layers, with tactics and formats."""
-    engine = api.trt.Runtime(api.log.logger).deserialize_cuda_engine(plan)
-    text = engine.create_engine_inspector().get_engine_information(api.trt.LayerInformationFormat.JSON)
-    try:
-        return json.loads(text, strict=False)  # TensorRT 8.6 leaves control characters in names
-    except ValueError:
-        return {"text": text}
-
-
-def side_by_side(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """The layers of two engines in two columns of a Markdown table, in the order of execution."""
-    rows = [[_layer_line(entry) for entry in info.get("Layers", [])] for info in (ours, theirs)]
-    height = max(map(len, rows))
-    left, right = (column + [""] * (height - len(column)) for column in rows)
-    lines = [f"| {len(rows[0])} layers of ours | {len(rows[1])} layers from ONNX |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {a} | {b} |" for a, b in zip(left, right)]) + "\n"
-
-
-def _layer_line(entry: Any) -> str:
-    if isinstance(entry, str):  # an engine built without details
-        return entry
-    ends = [
-        ", ".join(str(end.get("Format/Datatype") or end.get("Format") or "") for end in entry.get(key, []))
-        for key in ("Inputs", "Outputs")
-    ]
-    tactic = str(entry.get("TacticName") or entry.get("LayerType") or "")
-    return f"{entry.get('Name', '')}: {tactic}; {ends[0]} → {ends[1]}".replace("|", "/")
-
-
-# ---- the contest ----------------------------------------------------------------------------------------------------
 
 
 @dataclass

@@ -1,13 +1,8 @@
-"""Measuring on the GPU: CUDA events around replays of a CUDA graph, what trtexec reports, and the machine's state."""
+"""Measuring on the GPU: CUDA events around replays of a CUDA graph, and what trtexec reports."""
 
 from __future__ import annotations
 
-import ctypes
-import datetime
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from zoo.driver import device_name, pci_bus_id
 from zoo.runtime.arrays import Shape
 from zoo.runtime.cuda import Cuda, Stream
 from zoo.runtime.gpu import GpuSession
@@ -199,62 +193,3 @@ def copy_gb_per_s(cuda: Cuda, nbytes: int = 2 << 30, count: int = 10) -> float:
         cuda.zero(source.ptr, nbytes, stream)
         times = Stopwatch(cuda, stream)(lambda: cuda.d2d(target.ptr, source.ptr, nbytes, stream), count)
     return 2 * nbytes / min(times) / 1e6
-
-
-# ---- the machine ----------------------------------------------------------------------------------------------------
-
-_STATE = {
-    "sm_mhz": "clocks.sm",
-    "memory_mhz": "clocks.mem",
-    "max_sm_mhz": "clocks.max.sm",
-    "temperature_c": "temperature.gpu",
-    "power_w": "power.draw",
-}
-
-
-def machine() -> dict[str, str]:
-    """What results were measured on: GPU, driver, versions, processor, date."""
-    return {
-        "gpu": device_name() or "none",
-        "driver": smi("driver_version") or "unknown",
-        "cuda": _cuda_version(),
-        "tensorrt": _tensorrt_version(),
-        "python": platform.python_version(),
-        "cpus": str(os.cpu_count()),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def gpu_state() -> dict[str, str]:
-    """Clocks in MHz, temperature in °C and power in W right now, as nvidia-smi says; {} where it says nothing."""
-    values = smi(",".join(_STATE.values())).split(", ")
-    return dict(zip(_STATE, values)) if len(values) == len(_STATE) else {}
-
-
-def smi(fields: str) -> str:
-    """What nvidia-smi answers for the GPU in use; empty when it is not there or refuses.
-
-    nvidia-smi numbers GPUs in another order than CUDA and knows nothing of CUDA_VISIBLE_DEVICES.
-    """
-    command = ["nvidia-smi", f"--id={pci_bus_id()}", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _cuda_version() -> str:
-    """The CUDA version of the driver."""
-    try:
-        version = ctypes.c_int()
-        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    except OSError:
-        return "none"
-    return f"{version.value // 1000}.{version.value % 1000 // 10}"
-
-
-def _tensorrt_version() -> str:
-    from zoo.trt import load
-
-    api = load()
-    return f"{api.version} (RTX)" if api.rtx else api.version

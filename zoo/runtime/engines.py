@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from zoo.driver import device_name, driver_problem
 from zoo.engine.build import build, compile_network
-from zoo.engine.passport import Engine, load_description, load_engine, rebuild_at, shapes_of
+from zoo.engine.effort import Effort
+from zoo.engine.passport import Engine, effort_of, load_description, load_engine, rebuild_at, shapes_of
 from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError
 from zoo.files import cache_folder
@@ -70,24 +72,23 @@ def load_model_session(
 ) -> Session:  # fmt: skip
     """A session for a model on this machine's GPU. Its engine is built at first use and then read from the cache.
 
-    `level` and `heuristic` are those of `zoo.engine.build.build`. `auto_rebuild` changes nothing here: the cache holds
-    only engines that were built for this TensorRT and this GPU.
+    `level` and `heuristic` are those of `zoo.engine.effort.Effort`. `auto_rebuild` changes nothing here: the cache
+    holds only engines that were built for this TensorRT and this GPU.
     """
     require_gpu()
     shapes = input_shapes(model, batch, size)
     api = load("tensorrt")
-    effort: dict[str, Any] = {"level": level, "heuristic": heuristic}
+    effort = Effort(level, heuristic)
     key = json.dumps([
-        model.name, weights.digest(), precision, str(shapes), api.name, device_name(), effort, definitions_digest(),
+        model.name, weights.digest(), precision, str(shapes), api.name, device_name(), asdict(effort),
+        definitions_digest(),
     ])  # fmt: skip
     path = (
         cache_folder() / "engines" / f"{model.name}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.engine"
     )
     if not path.exists():
         cache = timing_cache_path(api)
-        engine = build(
-            model, weights, api, shapes, Precision(precision), **effort, timing_cache=cache, progress=progress
-        )
+        engine = build(model, weights, api, shapes, Precision(precision), effort, timing_cache=cache, progress=progress)
         engine.save(path)
     return _session(load_engine(path), path, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
 
@@ -126,10 +127,8 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
             f"{weights.name} is not the weights file that {path} was built from (its content differs); "
             f"to build an engine from it all the same: {rebuild_at(path, description)}"
         )
-    options = {key: description[key] for key in ("level", "heuristic", "tf32") if key in description}
-    return build(
-        model, weights, load(), shapes, Precision(description["precision"]), **options, progress=progress
-    ).save(path)
+    precision, effort = Precision(description["precision"]), effort_of(description)
+    return build(model, weights, load(), shapes, precision, effort, progress=progress).save(path)
 
 
 def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
@@ -140,7 +139,7 @@ def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) 
     for tensor in tensors.values():
         if not tensor.is_network_output:
             network.mark_output(tensor)
-    plan = compile_network(definition, Shapes.static(images.shape), level=0)
+    plan = compile_network(definition, Shapes.static(images.shape), Effort(level=0))
     with GpuSession(plan, api=definition.api, graphs=False) as session:
         found = session(images)
     return {name: found[name] for name in outputs} | {tap: found[tensor.name] for tap, tensor in tensors.items()}
