@@ -441,7 +441,7 @@ def test_small_scores_keep_their_digits(define_net: Callable[..., Definition], p
 
 def test_only_sigmoids_that_gate_their_own_input_are_left(define_net: Callable[..., Definition]) -> None:
     from zoo.onnx import to_onnx
-    from zoo.runtime.cpu import write_sigmoids_out
+    from zoo.onnx.sigmoids import write_sigmoids_out
 
     definition = define_net(lambda net, x: ops.mul(net, ops.sigmoid(net / "a", ops.silu(net / "b", x)), x))
     graph = to_onnx(definition.network, definition.api.trt).graph
