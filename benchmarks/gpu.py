@@ -215,14 +215,15 @@ def frames(session: GpuSession, model: Model, size: tuple[int, int], count: int 
     frame = picture(size)
     pixels, placement = preprocess(frame, model.preprocess, model.input[1:])
     conf = _threshold(session(pixels[None])["scores"])
-    task, options = get_task(model.task, model.iou), TaskOptions(conf=conf)
+    iou = model.options.get("iou", 0.7)
+    task, options = get_task(model.task, iou), TaskOptions(conf=conf)
 
     def on_cpu() -> list[Any]:
         x, where = preprocess(frame, model.preprocess, model.input[1:])
         outputs = {name: value[0] for name, value in session(x[None]).items()}
         return task.decode(outputs, where, [str(i) for i in range(len(outputs["scores"]))], options)
 
-    settings = {"size": model.input[1:], "conf": conf, "iou": model.iou}
+    settings = {"size": model.input[1:], "conf": conf, "iou": iou}
     with (
         FramePipeline(session, model.preprocess, **settings) as pipeline,
         FramePipeline(session, model.preprocess, **settings) as other,

@@ -70,6 +70,7 @@ def small_model(build: Build) -> Model:
         task="classify",
         build=lambda net, x, config: build(net, x),
         config=None,
+        params=0,
         reference="none",
         preprocess=CenterCrop(),
         input=(8, 9, 9),

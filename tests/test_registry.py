@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from zoo import registry
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
-from zoo.registry import classes_from, get_model, list_models, register, siblings
+from zoo.registry import Variant, classes_from, get_model, list_models, register, siblings
 from zoo.tasks.spec import CenterCrop, Gray, Letterbox
 from zoo.verify.references import library_of
 from zoo.weights import RandomWeights, from_arrays
@@ -26,8 +29,11 @@ def build(net: Net, x: Tensor, cfg: object) -> Tensor:
     return x
 
 
-def variants(**options: object) -> None:
-    register(task="classify", reference="none:{name}", preprocess=CenterCrop(), paper="none", **options)(build)
+def variants(task: str = "classify", **options: Any) -> None:
+    register(task=task, reference="none:{name}", preprocess=CenterCrop(), paper="none", **options)(build)
+
+
+NEW = Variant(None, params=1)
 
 
 # Registering
@@ -35,19 +41,46 @@ def variants(**options: object) -> None:
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match=f"'resnet18': in zoo.models.resnet and in {__name__}"):
-        variants(new=None, resnet18=None)
+        variants(new=NEW, resnet18=NEW)
 
 
 def test_an_alias_is_a_name_too() -> None:
     with pytest.raises(ValueError, match="two models are named 'resnet18'"):
-        variants(new=None, aliases={"resnet18": "new"})
+        variants(new=replace(NEW, aliases=("resnet18",)))
     with pytest.raises(ValueError, match="two models are named 'yolov8'"):
-        variants(yolov8=None)
+        variants(yolov8=NEW)
+    with pytest.raises(ValueError, match=f"two models are named 'new': in {__name__} and in {__name__}"):
+        variants(new=NEW, newer=replace(NEW, aliases=("new",)))
 
 
-def test_an_alias_needs_its_variant() -> None:
-    with pytest.raises(ValueError, match="'old' is an alias of 'nwe', which is not among new, newer"):
-        variants(new=None, newer=None, aliases={"old": "nwe"})
+def test_a_variant_has_fields_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+    monkeypatch.setattr(registry, "_owners", dict(registry._owners))
+    own = {"preprocess": Gray(28), "reference": "timm:{name}.a1", "paper": "arXiv:1", "aliases": ("ours",)}
+    variants(new=NEW, newer=Variant("config", 7, **own), newest=replace(NEW, input=(3, 32, 64)), options={"top": 3})
+    new, newer, newest = map(get_model, ("new", "ours", "newest"))
+    assert (new.preprocess, new.input, new.reference, new.paper) == (CenterCrop(), (3, 224, 224), "none:new", "none")
+    assert (newer.preprocess, newer.input, newer.reference) == (Gray(28), (1, 28, 28), "timm:newer.a1")
+    assert (newer.name, newer.config, newer.params, newer.paper) == ("newer", "config", 7, "arXiv:1")
+    assert newest.input == (3, 32, 64) and newest.options == {"top": 3}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ({"task": "clasify", "new": NEW}, "no task is named 'clasify'; there are .*; closest: classify"),
+        ({"new": "a config"}, r"new is 'a config'; write new=Variant\(config, params=…\)"),
+        ({"Net18": NEW}, "'Net18' cannot be the name of a model"),
+        ({"new": replace(NEW, aliases=("old-new",))}, "'old-new' cannot be the name of a model"),
+        ({"new": replace(NEW, aliases="old")}, "the aliases of new are 'old'; they must be a tuple"),
+        ({"new": replace(NEW, params=25.6)}, "params of new is 25.6; it must be the published number"),
+        ({"new": replace(NEW, params=0)}, "params of new is 0"),
+        ({"new": replace(NEW, input=(224, 224))}, r"the input of new is \(224, 224\); it must be \(channels, height"),
+    ],
+)
+def test_a_mistake_of_the_contributor_is_told(mistake: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        variants(**{"first": NEW, **mistake})
 
 
 # Finding
@@ -113,15 +146,11 @@ def test_the_class_count_is_read_from_the_last_bias() -> None:
 def test_a_model_is_described(name: str) -> None:
     model = get_model(name)
     assert model.name == name and re.fullmatch(r"[a-z0-9_]+", name)
-    assert model.task in ("classify", "detect")
     assert isinstance(model.preprocess, {"classify": (CenterCrop, Gray), "detect": Letterbox}[model.task])
-    channels = 1 if isinstance(model.preprocess, Gray) else 3
-    assert model.input == (channels, model.preprocess.size, model.preprocess.size)
     library, known = library_of(model.reference)
     assert known in library.names() or library.name == "FILE.py"
     assert re.fullmatch(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|https://\S+", model.paper)
     assert model.build.__module__.startswith("zoo.models.")
-    assert 0 < model.iou < 1
 
 
 def test_models_of_torchvision_are_fed_as_its_weights_ask() -> None:

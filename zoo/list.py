@@ -19,26 +19,21 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Lists the models: name, task, parameters, input, reference, precisions, aliases."""
-    from zoo.trt import load
-
     tasks = sorted({get_model(name).task for name in list_models()})
     if task not in (None, *tasks):
         raise ZooError(f"no model has the task '{task}'; the tasks are {', '.join(tasks)}")
-    api = load("rtx")
-    rows = [_row(get_model(name), api) for name in list_models(pattern, task)]
+    rows = [_row(get_model(name)) for name in list_models(pattern, task)]
     if as_json:
         print_json(rows)
     else:
         _print_table(rows)
 
 
-def _row(model: Model, api: Any) -> dict[str, Any]:
-    from zoo.engine.definition import parameter_count
-
+def _row(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "task": model.task,
-        "parameters": parameter_count(model, api),
+        "parameters": model.params,
         "input": list(model.input),
         "reference": model.reference,
         "precisions": list(PRECISIONS),

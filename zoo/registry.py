@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
+from zoo.tasks import TASKS
 from zoo.tasks.spec import Preprocess
 
 if TYPE_CHECKING:
@@ -21,20 +23,39 @@ Configure = Callable[["Weights", Any], Any]
 
 
 @dataclass(frozen=True)
-class Model:
-    """One variant of an architecture.
+class Variant:
+    """One network of an architecture, as `register` takes it.
 
-    `build(net, x, config)` returns the output tensor ("logits"), or several by name. `reference` says where the
-    published PyTorch model is ("torchvision:resnet50"). `configure(weights, config)` returns the config that the
-    weights call for (class count, width …). `input` is (C, H, W), the published size. `ignored` are patterns of
-    tensors that a checkpoint holds and inference does not need. `iou` is the reference's own threshold of non-maximum
-    suppression.
+    `params` is the parameter count that upstream or the paper publishes, written by hand: tests hold the definition and
+    the reference to it. What is None is the decorator's; `input` is then what the preprocessing makes, (C, H, W).
+    """
+
+    config: Any
+    params: int
+    _: KW_ONLY
+    preprocess: Preprocess | None = None
+    input: tuple[int, int, int] | None = None
+    reference: str | None = None
+    paper: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """One variant of an architecture, registered.
+
+    `build(net, x, config)` returns the output tensor ("logits"), or several by name. `params` is the published number
+    of parameters. `reference` says where the published PyTorch model is ("torchvision:resnet50"). `input` is (C, H, W),
+    the published size. `configure(weights, config)` returns the config that the weights call for (class count, width
+    …). `ignored` are patterns of tensors that a checkpoint holds and inference does not need. `options` are this
+    model's defaults for the options of its task, such as the reference's own threshold of non-maximum suppression.
     """
 
     name: str
     task: str
     build: Build
     config: Any
+    params: int
     reference: str
     preprocess: Preprocess
     input: tuple[int, int, int]
@@ -42,7 +63,7 @@ class Model:
     aliases: tuple[str, ...] = ()
     configure: Configure | None = None
     ignored: tuple[str, ...] = ()
-    iou: float = 0.7
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def configured(self, weights: Weights) -> Model:
         """This model with the configuration that `weights` call for; random weights fit any."""
@@ -61,50 +82,70 @@ def register(
     reference: str,
     preprocess: Preprocess,
     paper: str,
-    channels: int = 3,
     configure: Configure | None = None,
-    aliases: Mapping[str, str] | None = None,
     ignored: tuple[str, ...] = (),
-    iou: float = 0.7,
-    **variants: Any,
+    options: Mapping[str, Any] | None = None,
+    **variants: Variant,
 ) -> Callable[[Build], Build]:
-    """Registers `build` under each keyword in `variants`, whose value is the variant's config.
+    """Registers `build` under each keyword in `variants`, all or none.
 
-    `reference` may hold `{name}`. `aliases` maps other names to variants. The other fields are those of `Model`. A name
-    that is taken already is an error, and so is an alias of no variant.
+    `reference` may hold `{name}`. The fields are those of `Model`; each variant may have its own. Raises ValueError for
+    a name that is taken, and for a field that cannot be what it says.
     """
-    aliases = aliases or {}
 
     def decorator(build: Build) -> Build:
-        for alias, target in aliases.items():
-            if target not in variants:
-                raise ValueError(f"'{alias}' is an alias of '{target}', which is not among {', '.join(variants)}")
-        _claim([*variants, *aliases], build.__module__)
-        for name, config in variants.items():
-            _models[name] = Model(
+        if task not in TASKS:
+            raise ValueError(f"no task is named '{task}'; there are {', '.join(TASKS)}{closest(task, TASKS)}")
+        models = {}
+        for name, variant in variants.items():
+            _check(name, variant)
+            spec = variant.preprocess or preprocess
+            models[name] = Model(
                 name=name,
                 task=task,
                 build=build,
-                config=config,
-                reference=reference.format(name=name),
-                preprocess=preprocess,
-                input=(channels, preprocess.size, preprocess.size),
-                paper=paper,
-                aliases=tuple(alias for alias, target in aliases.items() if target == name),
+                config=variant.config,
+                params=variant.params,
+                reference=(variant.reference or reference).replace("{name}", name),
+                preprocess=spec,
+                input=variant.input or spec.input,
+                paper=variant.paper or paper,
+                aliases=variant.aliases,
                 configure=configure,
                 ignored=ignored,
-                iou=iou,
+                options=dict(options or {}),
             )
+        _claim([name for model in models.values() for name in (model.name, *model.aliases)], build.__module__)
+        _models.update(models)
         return build
 
     return decorator
 
 
+def _check(name: str, variant: Variant) -> None:
+    """Raises ValueError for what a contributor may write by mistake."""
+    if not isinstance(variant, Variant):
+        raise ValueError(f"{name} is {variant!r}; write {name}=Variant(config, params=…)")
+    if not isinstance(variant.aliases, tuple):
+        raise ValueError(f"the aliases of {name} are {variant.aliases!r}; they must be a tuple of names")
+    for word in (name, *variant.aliases):
+        if not re.fullmatch(r"[a-z0-9_]+", word):
+            raise ValueError(f"'{word}' cannot be the name of a model; use lower case, digits and underscores")
+    if not _counts(variant.params):
+        raise ValueError(f"params of {name} is {variant.params!r}; it must be the published number of parameters")
+    if variant.input is not None and not (len(variant.input) == 3 and all(map(_counts, variant.input))):
+        raise ValueError(f"the input of {name} is {variant.input!r}; it must be (channels, height, width)")
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
 def _claim(names: list[str], module: str) -> None:
     """Takes `names` for a module, all or none."""
-    for name in names:
-        if name in _owners:
-            raise ValueError(f"two models are named '{name}': in {_owners[name]} and in {module}")
+    for i, name in enumerate(names):
+        if name in _owners or name in names[:i]:
+            raise ValueError(f"two models are named '{name}': in {_owners.get(name, module)} and in {module}")
     _owners.update(dict.fromkeys(names, module))
 
 
@@ -118,12 +159,16 @@ def classes_from(bias: str) -> Configure:
 
 
 @functools.cache
-def _scan() -> dict[str, Model]:
+def _scan() -> None:
     """Imports every module of zoo.models once."""
     import zoo.models
 
     for module in pkgutil.iter_modules(zoo.models.__path__):
         importlib.import_module(f"zoo.models.{module.name}")
+
+
+def _registered() -> dict[str, Model]:
+    _scan()
     return _models
 
 
@@ -132,13 +177,13 @@ def list_models(pattern: str = "", task: str | None = None) -> list[str]:
     import fnmatch
 
     wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    models = _scan().values()
+    models = _registered().values()
     return [m.name for m in models if fnmatch.fnmatch(m.name, wanted) and task in (None, m.task)]
 
 
 def get_model(name: str) -> Model:
     """The model `name`, or the one with that alias. Raises ZooError with the closest names."""
-    models = _scan()
+    models = _registered()
     if name in models:
         return models[name]
     aliases = {alias: model for model in models.values() for alias in model.aliases}
@@ -150,4 +195,4 @@ def get_model(name: str) -> Model:
 
 def siblings(model: Model) -> list[Model]:
     """The other variants of the same architecture."""
-    return [other for other in _scan().values() if other.build is model.build and other.name != model.name]
+    return [other for other in _registered().values() if other.build is model.build and other.name != model.name]

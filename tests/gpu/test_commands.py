@@ -459,7 +459,7 @@ def test_boxes_in_a_photograph(
     predictor = on_cpu(api, model, workshop.weights_of(model))
     session = predictor.session
     outputs = {name: value[0] for name, value in session(preprocess(photo, session.preprocess)[0][None]).items()}
-    conf = steady_confidence(outputs["boxes"], outputs["scores"], iou or session.model.iou)
+    conf = steady_confidence(outputs["boxes"], outputs["scores"], iou or session.model.options.get("iou", 0.7))
     wanted = Predictor(session, Options(conf=conf, iou=iou))(photo).result
     options = ("--conf", repr(conf), *(("--iou", iou) if iou else ()))
     found = look(api, workshop, model, tmp_path / "out", *options)["detections"]

@@ -1,7 +1,7 @@
 """AlexNet in one column (Krizhevsky 2014, arXiv:1404.5997).
 
 Not the network of the 2012 paper: 64 first filters, no groups and no local response normalisation. Scopes are
-torchvision's; the preprocessing is that of its IMAGENET1K_V1 weights.
+torchvision's; preprocessing and parameter count are those of its IMAGENET1K_V1 weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import adaptive_avg_pool, conv2d, flatten, linear, max_pool, relu
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import CenterCrop
 
 
@@ -25,7 +25,7 @@ class Config:
     preprocess=CenterCrop(),
     paper="arXiv:1404.5997",
     configure=classes_from("classifier.6.bias"),
-    alexnet=Config(),
+    alexnet=Variant(Config(), params=61_100_840),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     features, classifier = net / "features", net / "classifier"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.ops import avg_pool, conv2d, fixed_size, flatten, linear, tanh
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import Gray
 
 
@@ -25,9 +25,8 @@ class Config:
     reference="scripts/train_lenet5.py:LeNet5",
     preprocess=Gray(32),
     paper="doi:10.1109/5.726791",
-    channels=1,
     configure=classes_from("fc3.bias"),
-    lenet5=Config(),
+    lenet5=Variant(Config(), params=156 + 2_416 + 48_120 + 10_164 + 850),  # the layers, counted by hand
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     height, width = fixed_size(net, x, 1)

@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381).
 
 The last convolution of a block is linear: nothing follows its normalisation, and nothing follows the sum either. Scopes
-are torchvision's; the preprocessing is that of its IMAGENET1K_V1 weights.
+are torchvision's; preprocessing and parameter count are those of its IMAGENET1K_V1 weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv_bn, flatten, global_avg_pool, linear, relu6
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import CenterCrop
 
 
@@ -47,7 +47,7 @@ def inverted_residual(net: Net, x: Tensor, expansion: int, out: int, stride: int
     preprocess=CenterCrop(),
     paper="arXiv:1801.04381",
     configure=classes_from("classifier.1.bias"),
-    mobilenet_v2=Config(),
+    mobilenet_v2=Variant(Config(), params=3_504_872),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     features, i = net / "features", 1

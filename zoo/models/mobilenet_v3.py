@@ -1,7 +1,7 @@
 """MobileNetV3, small and large (Howard et al. 2019, arXiv:1905.02244).
 
-The epsilon of every normalisation is 1e-3, not PyTorch's 1e-5. Scopes are torchvision's; the preprocessing is that of
-its IMAGENET1K_V1 weights.
+The epsilon of every normalisation is 1e-3, not PyTorch's 1e-5. Scopes are torchvision's; preprocessing and parameter
+counts are those of its IMAGENET1K_V1 weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv2d, conv_bn, flatten, global_avg_pool, hardsigmoid, hardswish, linear, mul, relu
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import CenterCrop
 
 Activation = Callable[[Net, Tensor], Tensor]
@@ -94,8 +94,8 @@ def inverted_residual(net: Net, x: Tensor, row: Row) -> Tensor:
     preprocess=CenterCrop(),
     paper="arXiv:1905.02244",
     configure=classes_from("classifier.3.bias"),
-    mobilenet_v3_small=Config(SMALL, 1024),
-    mobilenet_v3_large=Config(LARGE, 1280),
+    mobilenet_v3_small=Variant(Config(SMALL, 1024), params=2_542_856),
+    mobilenet_v3_large=Variant(Config(LARGE, 1280), params=5_483_032),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     features, classifier = net / "features", net / "classifier"

@@ -1,6 +1,7 @@
 """ResNet, ResNeXt and Wide ResNet (He et al. 2015, arXiv:1512.03385; 1611.05431; 1605.07146).
 
-This is "v1.5": the stride of a bottleneck sits on its 3x3 convolution, not on the first 1x1. Scopes are torchvision's.
+This is "v1.5": the stride of a bottleneck sits on its 3x3 convolution, not on the first 1x1. Scopes are torchvision's;
+preprocessing and parameter counts are those of its IMAGENET1K_V1 weights.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv_bn, flatten, global_avg_pool, linear, max_pool, relu
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import CenterCrop
+
+RESNEXT, WIDE = "arXiv:1611.05431", "arXiv:1605.07146"
 
 
 @dataclass(frozen=True)
@@ -44,26 +47,24 @@ def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(resize=232),
-    paper="arXiv:1611.05431",
-    configure=classes_from("fc.bias"),
-    resnext101_64x4d=Config((3, 4, 23, 3), groups=64, base_width=4),
-)
-@register(
-    task="classify",
-    reference="torchvision:{name}",
     preprocess=CenterCrop(),
     paper="arXiv:1512.03385",
     configure=classes_from("fc.bias"),
-    resnet18=Config((2, 2, 2, 2), bottleneck=False),
-    resnet34=Config(bottleneck=False),
-    resnet50=Config(),
-    resnet101=Config((3, 4, 23, 3)),
-    resnet152=Config((3, 8, 36, 3)),
-    resnext50_32x4d=Config(groups=32, base_width=4),
-    resnext101_32x8d=Config((3, 4, 23, 3), groups=32, base_width=8),
-    wide_resnet50_2=Config(base_width=128),
-    wide_resnet101_2=Config((3, 4, 23, 3), base_width=128),
+    resnet18=Variant(Config((2, 2, 2, 2), bottleneck=False), params=11_689_512),
+    resnet34=Variant(Config(bottleneck=False), params=21_797_672),
+    resnet50=Variant(Config(), params=25_557_032),
+    resnet101=Variant(Config((3, 4, 23, 3)), params=44_549_160),
+    resnet152=Variant(Config((3, 8, 36, 3)), params=60_192_808),
+    resnext50_32x4d=Variant(Config(groups=32, base_width=4), params=25_028_904, paper=RESNEXT),
+    resnext101_32x8d=Variant(Config((3, 4, 23, 3), groups=32, base_width=8), params=88_791_336, paper=RESNEXT),
+    resnext101_64x4d=Variant(
+        Config((3, 4, 23, 3), groups=64, base_width=4),
+        params=83_455_272,
+        paper=RESNEXT,
+        preprocess=CenterCrop(resize=232),
+    ),
+    wide_resnet50_2=Variant(Config(base_width=128), params=68_883_240, paper=WIDE),
+    wide_resnet101_2=Variant(Config((3, 4, 23, 3), base_width=128), params=126_886_696, paper=WIDE),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     x = relu(net / "relu", conv_bn(net, x, 64, 7, 2, conv="conv1", bn="bn1"))

@@ -1,8 +1,8 @@
 """VGG with 11 to 19 layers, plain and with batch normalisation (Simonyan & Zisserman 2014, arXiv:1409.1556).
 
 The convolutions of the `_bn` variants keep their bias, which the normalisation after them makes redundant. Scopes are
-torchvision's, where every convolution, normalisation, activation and pooling is the next number of `features`; the
-preprocessing is that of its IMAGENET1K_V1 weights.
+torchvision's, where every convolution, normalisation, activation and pooling is the next number of `features`;
+preprocessing and parameter counts are those of its IMAGENET1K_V1 weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import count
 
 from zoo.network import Net, Tensor
 from zoo.ops import adaptive_avg_pool, conv2d, conv_bn, flatten, linear, max_pool, relu
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import CenterCrop
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -31,14 +31,14 @@ class Config:
     preprocess=CenterCrop(),
     paper="arXiv:1409.1556",
     configure=classes_from("classifier.6.bias"),
-    vgg11=Config((1, 1, 2, 2, 2)),
-    vgg11_bn=Config((1, 1, 2, 2, 2), batch_norm=True),
-    vgg13=Config((2, 2, 2, 2, 2)),
-    vgg13_bn=Config((2, 2, 2, 2, 2), batch_norm=True),
-    vgg16=Config((2, 2, 3, 3, 3)),
-    vgg16_bn=Config((2, 2, 3, 3, 3), batch_norm=True),
-    vgg19=Config((2, 2, 4, 4, 4)),
-    vgg19_bn=Config((2, 2, 4, 4, 4), batch_norm=True),
+    vgg11=Variant(Config((1, 1, 2, 2, 2)), params=132_863_336),
+    vgg11_bn=Variant(Config((1, 1, 2, 2, 2), batch_norm=True), params=132_868_840),
+    vgg13=Variant(Config((2, 2, 2, 2, 2)), params=133_047_848),
+    vgg13_bn=Variant(Config((2, 2, 2, 2, 2), batch_norm=True), params=133_053_736),
+    vgg16=Variant(Config((2, 2, 3, 3, 3)), params=138_357_544),
+    vgg16_bn=Variant(Config((2, 2, 3, 3, 3), batch_norm=True), params=138_365_992),
+    vgg19=Variant(Config((2, 2, 4, 4, 4)), params=143_667_240),
+    vgg19_bn=Variant(Config((2, 2, 4, 4, 4), batch_norm=True), params=143_678_248),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     features, classifier, i = net / "features", net / "classifier", count()

@@ -1,8 +1,8 @@
 """Vision Transformer (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
 Normalisation comes before attention and MLP, with an epsilon of 1e-6; GELU is the exact one. There is one position
-embedding per patch of the published image size, so no other size fits. Scopes are torchvision's; the preprocessing is
-that of its IMAGENET1K_V1 weights, which differs for vit_l_16.
+embedding per patch of the published image size, so no other size fits. Scopes are torchvision's; preprocessing and
+parameter counts are those of its IMAGENET1K_V1 weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zoo.ops import (
     split,
     transpose,
 )
-from zoo.registry import classes_from, register
+from zoo.registry import Variant, classes_from, register
 from zoo.tasks.spec import CenterCrop
 
 
@@ -76,19 +76,16 @@ def encoder_layer(net: Net, x: Tensor, cfg: Config) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(resize=242),
-    paper="arXiv:2010.11929",
-    configure=classes_from("heads.head.bias"),
-    vit_l_16=Config(patch=16, depth=24, heads=16, width=1024, mlp_width=4096),
-)
-@register(
-    task="classify",
-    reference="torchvision:{name}",
     preprocess=CenterCrop(),
     paper="arXiv:2010.11929",
     configure=classes_from("heads.head.bias"),
-    vit_b_16=Config(patch=16),
-    vit_b_32=Config(patch=32),
+    vit_b_16=Variant(Config(patch=16), params=86_567_656),
+    vit_b_32=Variant(Config(patch=32), params=88_224_232),
+    vit_l_16=Variant(
+        Config(patch=16, depth=24, heads=16, width=1024, mlp_width=4096),
+        params=304_326_632,
+        preprocess=CenterCrop(resize=242),
+    ),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     encoder = net / "encoder"

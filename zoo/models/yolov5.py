@@ -26,7 +26,7 @@ from zoo.ops import (
     split,
     upsample_nearest,
 )
-from zoo.registry import register
+from zoo.registry import Variant, register
 from zoo.tasks.spec import Letterbox
 from zoo.weights import Weights
 
@@ -131,14 +131,14 @@ def configure(weights: Weights, cfg: Config) -> Config:
     preprocess=Letterbox(),
     paper="https://github.com/ultralytics/yolov5",
     configure=configure,
-    aliases={"yolov5": "yolov5s"},
     ignored=("model.24.anchor_grid", "model.24.strides"),  # the anchors again, in pixels, from older exporters
-    iou=0.45,
-    yolov5n=Config(depth=0.33, width=0.25),
-    yolov5s=Config(depth=0.33, width=0.50),
-    yolov5m=Config(depth=0.67, width=0.75),
-    yolov5l=Config(depth=1.00, width=1.00),
-    yolov5x=Config(depth=1.33, width=1.25),
+    options={"iou": 0.45},
+    # parameters: the summaries that upstream's train.py prints (v7.0, 80 classes)
+    yolov5n=Variant(Config(depth=0.33, width=0.25), params=1_872_157),
+    yolov5s=Variant(Config(depth=0.33, width=0.50), params=7_235_389, aliases=("yolov5",)),
+    yolov5m=Variant(Config(depth=0.67, width=0.75), params=21_190_557),
+    yolov5l=Variant(Config(depth=1.00, width=1.00), params=46_563_709),
+    yolov5x=Variant(Config(depth=1.33, width=1.25), params=86_749_405),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = fixed_size(net, x, 32)

@@ -30,7 +30,7 @@ from zoo.ops import (
     sub,
     upsample_nearest,
 )
-from zoo.registry import register
+from zoo.registry import Variant, register
 from zoo.tasks.spec import Letterbox
 from zoo.weights import Weights
 
@@ -152,12 +152,12 @@ def configure(weights: Weights, cfg: Config) -> Config:
     preprocess=Letterbox(),
     paper="https://docs.ultralytics.com/models/yolov8",
     configure=configure,
-    aliases={"yolov8": "yolov8n"},
-    yolov8n=Config(depth=0.33, width=0.25, max_channels=1024),
-    yolov8s=Config(depth=0.33, width=0.50, max_channels=1024),
-    yolov8m=Config(depth=0.67, width=0.75, max_channels=768),
-    yolov8l=Config(depth=1.00, width=1.00, max_channels=512),
-    yolov8x=Config(depth=1.00, width=1.25, max_channels=512),
+    # parameters: the comments of upstream's yolov8.yaml, which count the 16 constants of the box distribution
+    yolov8n=Variant(Config(depth=0.33, width=0.25, max_channels=1024), params=3_157_200, aliases=("yolov8",)),
+    yolov8s=Variant(Config(depth=0.33, width=0.50, max_channels=1024), params=11_166_560),
+    yolov8m=Variant(Config(depth=0.67, width=0.75, max_channels=768), params=25_902_640),
+    yolov8l=Variant(Config(depth=1.00, width=1.00, max_channels=512), params=43_691_520),
+    yolov8x=Variant(Config(depth=1.00, width=1.25, max_channels=512), params=68_229_648),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = fixed_size(net, x, 32)

@@ -44,7 +44,7 @@ class Predictor:
     def __init__(self, session: Session, options: Options = Options()) -> None:
         self.session = session
         self.options = options
-        self.task: Task = get_task(session.model.task, session.model.iou)
+        self.task: Task = get_task(session.model.task, session.model.options.get("iou", 0.7))
 
     def __call__(self, image: np.ndarray) -> Prediction:
         """The results for one picture."""
@@ -85,7 +85,7 @@ class GpuPredictor(Predictor):
         from zoo.runtime.pipeline import FramePipeline
 
         super().__init__(session, options)
-        iou = session.model.iou if options.iou is None else options.iou
+        iou = session.model.options.get("iou", 0.7) if options.iou is None else options.iou
         settings = {"size": session.size, "conf": options.conf, "iou": iou, "max_det": options.max_det}
         self._pipelines = [FramePipeline(session.executor, session.preprocess, **settings) for _ in range(2)]  # type: ignore[arg-type]
         self._turns = itertools.cycle(self._pipelines)

@@ -18,6 +18,11 @@ class CenterCrop:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    @property
+    def input(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network gets."""
+        return (3, self.size, self.size)
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -27,12 +32,22 @@ class Letterbox:
     fill: int = 114
     stride: int = 32
 
+    @property
+    def input(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network gets."""
+        return (3, self.size, self.size)
+
 
 @dataclass(frozen=True)
 class Gray:
     """One grey channel in 0..1, resized to a square."""
 
     size: int = 32
+
+    @property
+    def input(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network gets."""
+        return (1, self.size, self.size)
 
 
 Preprocess = CenterCrop | Letterbox | Gray
