@@ -151,10 +151,10 @@ def first_answer(weights: str, image: str, started: str) -> dict[str, float]:
     import zoo.run  # noqa: F401
     from zoo import api
     from zoo.engine.definition import define
+    from zoo.images.sources import open_sources
     from zoo.registry import get_model
     from zoo.runtime import cpu
     from zoo.runtime.predict import Predictor
-    from zoo.tasks.images import open_sources
     from zoo.trt import load
 
     tensorrt, model = load("rtx"), get_model("resnet50")

@@ -210,16 +210,15 @@ def frames(session: GpuSession, model: Model, size: tuple[int, int], count: int 
     from zoo.runtime.pipeline import FramePipeline
     from zoo.tasks import Options as TaskOptions
     from zoo.tasks import get_task
-    from zoo.tasks.preprocess import preprocess
 
     frame = picture(size)
-    pixels, placement = preprocess(frame, model.preprocess, model.input[1:])
+    pixels, placement = model.preprocess.apply(frame, model.input[1:])
     conf = _threshold(session(pixels[None])["scores"])
     iou = model.options.get("iou", 0.7)
     task, options = get_task(model.task, iou), TaskOptions(conf=conf)
 
     def on_cpu() -> list[Any]:
-        x, where = preprocess(frame, model.preprocess, model.input[1:])
+        x, where = model.preprocess.apply(frame, model.input[1:])
         outputs = {name: value[0] for name, value in session(x[None]).items()}
         return task.decode(outputs, where, [str(i) for i in range(len(outputs["scores"]))], options)
 

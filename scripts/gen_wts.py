@@ -24,7 +24,6 @@ import typer
 from zoo.cli import command, note
 from zoo.errors import ZooError
 from zoo.registry import Model, get_model
-from zoo.tasks.spec import to_dict
 from zoo.weights import from_arrays, load_weights, save_safetensors, save_wts
 
 
@@ -72,7 +71,7 @@ def metadata(model: Model, source: str, classes: list[str] | None) -> dict[str, 
     data = {
         "model": model.name,
         "source": source,
-        "input": json.dumps({"shape": model.input, **to_dict(model.preprocess)}),
+        "input": json.dumps({"shape": model.input, **model.preprocess.to_dict()}),
     }
     return data | ({"classes": json.dumps(classes)} if classes else {})
 

@@ -24,8 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from zoo.files import replacing
-from zoo.tasks.preprocess import preprocess
-from zoo.tasks.spec import Gray, to_dict
+from zoo.preprocess import gray
 from zoo.weights import save_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +68,7 @@ def enlarged(picture: np.ndarray) -> np.ndarray:
 
 def network_input(images: np.ndarray) -> torch.Tensor:
     """(N, 1, 32, 32) float32, prepared exactly as prediction does it."""
-    return torch.from_numpy(np.stack([preprocess(image, Gray(32))[0] for image in images]))
+    return torch.from_numpy(np.stack([gray(32).apply(image)[0] for image in images]))
 
 
 def augmented(x: torch.Tensor) -> torch.Tensor:
@@ -114,7 +113,7 @@ def write_weights(path: Path, model: LeNet5, accuracy: float, held_out: int) -> 
         "model": "lenet5",
         "source": "scripts/train_lenet5.py:LeNet5",
         "classes": json.dumps([str(digit) for digit in range(10)]),
-        "input": json.dumps({"shape": [1, 32, 32], **to_dict(Gray(32))}),
+        "input": json.dumps({"shape": [1, 32, 32], **gray(32).to_dict()}),
         "accuracy": f"{accuracy:.4f} on {held_out} held-out digits",
         "data": "scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits, CC BY 4.0)",
     }

@@ -16,8 +16,8 @@ import pytest
 from zoo.driver import has_driver
 from zoo.engine.definition import define
 from zoo.network import Definition, Net, Precision, PrecisionName, Tensor
+from zoo.preprocess import imagenet
 from zoo.registry import Model
-from zoo.tasks.spec import CenterCrop
 from zoo.trt import Api, installed, load
 from zoo.weights import from_arrays
 
@@ -72,7 +72,7 @@ def small_model(build: Build) -> Model:
         config=None,
         params=0,
         reference="none",
-        preprocess=CenterCrop(),
+        preprocess=imagenet(),
         input=(8, 9, 9),
         paper="none",
     )

@@ -27,13 +27,16 @@ CORE = {
     "ops": {"errors", "network"},
     "blocks": {"errors", "network", "ops"},
     "onnx": {"errors", "files"},
-    "tasks": {"errors", "files"},
-    "registry": {"errors", "tasks", "models"},  # models: only by its scan, see below
-    "models": {"errors", "network", "ops", "blocks", "plugins", "registry", "tasks", "weights"},
+    "images": {"errors", "files"},
+    "labels": {"errors"},
+    "preprocess": {"errors", "images"},
+    "tasks": {"errors", "images", "preprocess"},
+    "registry": {"errors", "preprocess", "tasks", "models"},  # models: only by its scan, see below
+    "models": {"errors", "network", "ops", "blocks", "plugins", "registry", "preprocess", "weights"},
 }
 OWNERS = {  # who may import a heavy library
-    "cv2": "zoo/tasks/",
-    "PIL": "zoo/tasks/",
+    "cv2": ("zoo/images/", "zoo/preprocess/"),
+    "PIL": ("zoo/images/", "zoo/preprocess/"),
     "onnx": "zoo/onnx/",
     "onnxruntime": "zoo/runtime/cpu.py",
     "tensorrt": "zoo/trt.py",

@@ -12,8 +12,8 @@ import pytest
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
+from zoo.preprocess import Resize, gray, imagenet
 from zoo.registry import Variant, classes_from, get_model, list_models, register, siblings
-from zoo.tasks.spec import CenterCrop, Gray, Letterbox
 from zoo.verify.references import library_of
 from zoo.weights import RandomWeights, from_arrays
 
@@ -30,7 +30,7 @@ def build(net: Net, x: Tensor, cfg: object) -> Tensor:
 
 
 def variants(task: str = "classify", **options: Any) -> None:
-    register(task=task, reference="none:{name}", preprocess=CenterCrop(), paper="none", **options)(build)
+    register(task=task, reference="none:{name}", preprocess=imagenet(), paper="none", **options)(build)
 
 
 NEW = Variant(None, params=1)
@@ -56,11 +56,11 @@ def test_an_alias_is_a_name_too() -> None:
 def test_a_variant_has_fields_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_models", dict(registry._models))
     monkeypatch.setattr(registry, "_owners", dict(registry._owners))
-    own = {"preprocess": Gray(28), "reference": "timm:{name}.a1", "paper": "arXiv:1", "aliases": ("ours",)}
+    own = {"preprocess": gray(28), "reference": "timm:{name}.a1", "paper": "arXiv:1", "aliases": ("ours",)}
     variants(new=NEW, newer=Variant("config", 7, **own), newest=replace(NEW, input=(3, 32, 64)), options={"top": 3})
     new, newer, newest = map(get_model, ("new", "ours", "newest"))
-    assert (new.preprocess, new.input, new.reference, new.paper) == (CenterCrop(), (3, 224, 224), "none:new", "none")
-    assert (newer.preprocess, newer.input, newer.reference) == (Gray(28), (1, 28, 28), "timm:newer.a1")
+    assert (new.preprocess, new.input, new.reference, new.paper) == (imagenet(), (3, 224, 224), "none:new", "none")
+    assert (newer.preprocess, newer.input, newer.reference) == (gray(28), (1, 28, 28), "timm:newer.a1")
     assert (newer.name, newer.config, newer.params, newer.paper) == ("newer", "config", 7, "arXiv:1")
     assert newest.input == (3, 32, 64) and newest.options == {"top": 3}
 
@@ -146,7 +146,7 @@ def test_the_class_count_is_read_from_the_last_bias() -> None:
 def test_a_model_is_described(name: str) -> None:
     model = get_model(name)
     assert model.name == name and re.fullmatch(r"[a-z0-9_]+", name)
-    assert isinstance(model.preprocess, {"classify": (CenterCrop, Gray), "detect": Letterbox}[model.task])
+    assert isinstance(model.preprocess, Resize)
     library, known = library_of(model.reference)
     assert known in library.names() or library.name == "FILE.py"
     assert re.fullmatch(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|https://\S+", model.paper)
@@ -162,6 +162,11 @@ def test_models_of_torchvision_are_fed_as_its_weights_ask() -> None:
         if kind != "torchvision":
             continue
         wanted = published(name)["IMAGENET1K_V1"].transforms()
-        preprocess = CenterCrop(wanted.resize_size[0], wanted.crop_size[0], tuple(wanted.mean), tuple(wanted.std))
-        assert (model.name, model.preprocess) == (model.name, preprocess)
-        assert (wanted.interpolation.value, wanted.antialias) == ("bilinear", True)
+        preprocess = imagenet(
+            wanted.resize_size[0],
+            wanted.crop_size[0],
+            interpolation=f"pillow:{wanted.interpolation.value}",
+            mean=tuple(wanted.mean),
+            std=tuple(wanted.std),
+        )
+        assert (model.name, model.preprocess, wanted.antialias) == (model.name, preprocess, True)

@@ -21,6 +21,7 @@ import pytest
 
 from zoo import driver
 from zoo.errors import ZooError
+from zoo.preprocess import gray, imagenet, letterbox
 from zoo.runtime import arrays, gpu, kernels, nvrtc
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.compatibility import why_not_loadable
@@ -28,7 +29,6 @@ from zoo.runtime.cuda import Cuda, Device, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.pipeline import FramePipeline
 from zoo.runtime.slot import MAX_PLANS
-from zoo.tasks.spec import CenterCrop, Gray, Letterbox
 
 # ---- a CUDA provider on host memory ---------------------------------------------------------------------------------
 
@@ -667,6 +667,7 @@ static float __int_as_float(int x) { return bits_of<float>(x); }
 static float __uint_as_float(unsigned x) { return bits_of<float>(x); }
 static unsigned __float_as_uint(float x) { return bits_of<unsigned>(x); }
 static int min(int a, int b) { return a < b ? a : b; }
+static int max(int a, int b) { return a < b ? b : a; }
 #define asm(...) (bits = 0)  /* float16 stores are checked on the GPU */
 SOURCES
 template <class... A, size_t... I>
@@ -677,8 +678,7 @@ static void **arguments;
 static std::vector<bool> done;
 static int dispatch()
 {
-    if (kernel == "letterbox") call(letterbox, arguments);
-    else if (kernel == "center_crop") call(center_crop, arguments);
+    if (kernel == "preprocess") call(preprocess, arguments);
     else if (kernel == "select_candidates") call(select_candidates, arguments);
     else if (kernel == "rank_candidates") call(rank_candidates, arguments);
     else if (kernel == "suppress") call(suppress, arguments);
@@ -691,7 +691,7 @@ extern "C" int run(const char *name, const int *sizes, void **args)
     kernel = name; arguments = args;
     gridDim = {sizes[0], sizes[1], sizes[2]}; blockDim = {sizes[3], sizes[4], sizes[5]};
     int count = blockDim.x * blockDim.y * blockDim.z;
-    bool flat = kernel == "letterbox" || kernel == "center_crop";
+    bool flat = kernel == "preprocess";
     static std::vector<std::vector<char>> stacks;
     while (!flat && (int)stacks.size() < count) stacks.emplace_back(65536);
     threads.resize(count);
@@ -765,7 +765,7 @@ def run_preprocessor(device, spec, frame, size, rgb=False, pad=0):
     array = DeviceArray(device, out.ptr, (1, 3, *size), np.dtype(np.float32), stream, out)
     preprocessor = kernels.Preprocessor(device, spec, (height, width), size, rgb)
     preprocessor.enqueue(source.ptr, pitched.shape[1], array, stream)
-    return array.numpy()[0], preprocessor.geometry
+    return array.numpy()[0], preprocessor.placement
 
 
 SHAPES = [(48, 64), (37, 113), (120, 90), (64, 64), (5, 3), (1, 1), (128, 128), (200, 31)]
@@ -773,43 +773,32 @@ SHAPES = [(48, 64), (37, 113), (120, 90), (64, 64), (5, 3), (1, 1), (128, 128), 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_letterbox_kernel_equals_the_cpu(device, shape):
-    pre = pytest.importorskip("zoo.tasks.preprocess")
     for size in ((64, 64), (96, 64)):
-        want, placement = pre.preprocess(picture(*shape), Letterbox(64), size)
-        got, geometry = run_preprocessor(device, Letterbox(64), picture(*shape), size, pad=13)
+        want, placement = letterbox(64).apply(picture(*shape), size)
+        got, there = run_preprocessor(device, letterbox(64), picture(*shape), size, pad=13)
         np.testing.assert_array_equal(got, want)
-        assert (geometry.offset, geometry.scale, geometry.picture) == (
-            placement.offset,
-            placement.scale,
-            placement.size,
-        )
+        assert there == placement
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_center_crop_kernel_equals_the_cpu(device, shape):
-    pre = pytest.importorskip("zoo.tasks.preprocess")
-    spec = CenterCrop(40, 32)
+    spec = imagenet(40, 32)
     for size in ((32, 32), (48, 32)):
-        want, placement = pre.preprocess(picture(*shape), spec, size)
-        got, geometry = run_preprocessor(device, spec, picture(*shape), size)
+        want, placement = spec.apply(picture(*shape), size)
+        got, there = run_preprocessor(device, spec, picture(*shape), size)
         np.testing.assert_array_equal(got, want)
-        assert (geometry.offset, geometry.scale, geometry.picture) == (
-            placement.offset,
-            placement.scale,
-            placement.size,
-        )
+        assert there == placement
 
 
 def test_rgb_frames_and_wrong_specs(device):
-    pre = pytest.importorskip("zoo.tasks.preprocess")
     frame = picture(40, 50)
-    want = pre.preprocess(frame, Letterbox(64))[0]
-    got, _ = run_preprocessor(device, Letterbox(64), np.ascontiguousarray(frame[..., ::-1]), (64, 64), rgb=True)
+    want = letterbox(64).apply(frame)[0]
+    got, _ = run_preprocessor(device, letterbox(64), np.ascontiguousarray(frame[..., ::-1]), (64, 64), rgb=True)
     np.testing.assert_array_equal(got, want)
     with pytest.raises(ZooError, match="no GPU kernel"):
-        run_preprocessor(device, Gray(), frame, (32, 32))
+        run_preprocessor(device, gray(32), frame, (32, 32))
     with pytest.raises(ZooError, match="too small for a crop"):
-        run_preprocessor(device, CenterCrop(16, 32), frame, (32, 32))
+        run_preprocessor(device, imagenet(16, 32), frame, (32, 32))
 
 
 def raw_detections(seed, anchors, classes, peaks, images=1):
@@ -822,14 +811,14 @@ def raw_detections(seed, anchors, classes, peaks, images=1):
     return boxes, np.round(scores, 2)  # rounding makes ties
 
 
-def run_detector(device, boxes, scores, geometry, **options):
+def run_detector(device, boxes, scores, placement, **options):
     stream = device.stream()
     arrays = []
     for x in (boxes, scores):
         buffer = device.upload(x)
         arrays.append(DeviceArray(device, buffer.ptr, x.shape, x.dtype, stream, buffer))
     detector = kernels.Detector(device, *arrays, stream, **options)
-    placements = detector.placements([geometry] * len(boxes))
+    placements = detector.placements([placement] * len(boxes))
     for _ in range(2):  # the second run finds the scratch memory as the first left it
         detector.enqueue(placements, stream)
     return detector.parse(detector.output.numpy())
@@ -848,12 +837,9 @@ def run_detector(device, boxes, scores, geometry, **options):
 )
 def test_detection_kernels_equal_the_cpu(device, anchors, classes, options):
     detect = pytest.importorskip("zoo.tasks.detect")
-    from zoo.tasks.preprocess import Placement
-
-    geometry = kernels.letterbox_geometry((810, 1080), (640, 640))
-    placement = Placement(geometry.scale, geometry.offset, geometry.picture)
+    placement = letterbox().placement((1080, 810), (640, 640))
     boxes, scores = raw_detections(anchors, anchors, classes, 40, images=2)
-    found = run_detector(device, boxes, scores, geometry, **options)
+    found = run_detector(device, boxes, scores, placement, **options)
     for image, got in enumerate(found):
         want_boxes, want_scores, want_classes = detect.non_max_suppression(boxes[image], scores[image], **options)
         np.testing.assert_array_equal(got.scores, want_scores)
@@ -862,15 +848,15 @@ def test_detection_kernels_equal_the_cpu(device, anchors, classes, options):
 
 
 def test_overflow_is_an_error_and_the_next_frame_is_right(device):
-    geometry = kernels.letterbox_geometry((640, 640), (640, 640))
+    placement = letterbox().placement((640, 640), (640, 640))
     boxes, scores = raw_detections(1, 300, 4, 10)
     for where in ("scores", "boxes"):
         bad = {"boxes": boxes.copy(), "scores": scores.copy()}
         bad[where][0, 0, np.argmax(scores[0].max(0))] = np.nan if where == "scores" else np.inf
         with pytest.raises(ZooError, match="NaN or infinity"):
-            run_detector(device, **bad, geometry=geometry)
+            run_detector(device, **bad, placement=placement)
     with pytest.raises(ZooError, match="max_det is 2000"):
-        run_detector(device, boxes, scores, geometry, max_det=2000)
+        run_detector(device, boxes, scores, placement, max_det=2000)
 
 
 def detector_network(arrays):
@@ -884,14 +870,14 @@ DETECTOR = {"boxes": lambda s: (1, 4, 500), "scores": lambda s: (1, 6, 500)}
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_frames_to_detections(device, graphs):
-    detect, pre = pytest.importorskip("zoo.tasks.detect"), pytest.importorskip("zoo.tasks.preprocess")
+    detect = pytest.importorskip("zoo.tasks.detect")
     shape = (1, 3, 64, 64)
     ENGINES[b"plan"] = FakeEngine(device, {"images": (shape,) * 3}, DETECTOR, detector_network)
-    with open_session(graphs=graphs) as session, FramePipeline(session, Letterbox(64)) as pipeline:
+    with open_session(graphs=graphs) as session, FramePipeline(session, letterbox(64)) as pipeline:
         for turn in range(4):
             for shape in ((40, 70), (90, 33)):
                 frame = picture(*shape, turn)
-                x, placement = pre.preprocess(frame, Letterbox(64))
+                x, placement = letterbox(64).apply(frame)
                 out = detector_network({"images": x[None]})
                 boxes, scores, classes = detect.non_max_suppression(out["boxes"][0], out["scores"][0])
                 pinned = pipeline.buffer(*shape)
@@ -914,8 +900,7 @@ def test_frames_to_detections(device, graphs):
 
 
 def test_frames_to_logits_and_pitched_frames(device):
-    pre = pytest.importorskip("zoo.tasks.preprocess")
-    shape, spec = (1, 3, 32, 32), CenterCrop(40, 32)
+    shape, spec = (1, 3, 32, 32), imagenet(40, 32)
     function = lambda arrays: {"logits": arrays["images"].mean((2, 3))}  # noqa: E731
     ENGINES[b"plan"] = FakeEngine(device, {"images": (shape,) * 3}, {"logits": lambda s: (1, 3)}, function)
     frame = picture(50, 60)
@@ -928,7 +913,7 @@ def test_frames_to_logits_and_pitched_frames(device):
         "version": 3,
     }
     with open_session() as session, FramePipeline(session, spec) as pipeline:
-        want = function({"images": pre.preprocess(frame, spec)[0][None]})["logits"]
+        want = function({"images": spec.apply(frame)[0][None]})["logits"]
         for given in (frame, SimpleNamespace(__cuda_array_interface__=interface)):
             np.testing.assert_array_equal(pipeline(given)["logits"], want)
         interface["strides"] = (200, 4, 1)
@@ -945,8 +930,8 @@ def test_pictures_to_results_as_on_the_cpu(device):
 
     logits = lambda arrays: {"logits": arrays["images"].mean((2, 3))}  # noqa: E731
     for name, spec, size, outputs, function in (
-        ("yolov8n", Letterbox(64), (64, 96), DETECTOR, detector_network),
-        ("resnet18", CenterCrop(40, 32), (32, 32), {"logits": lambda s: (1, 3)}, logits),
+        ("yolov8n", letterbox(64), (64, 96), DETECTOR, detector_network),
+        ("resnet18", imagenet(40, 32), (32, 32), {"logits": lambda s: (1, 3)}, logits),
     ):
         shape = (1, 3, *size)
         ENGINES[b"plan"] = FakeEngine(device, {"images": (shape,) * 3}, outputs, function)
@@ -969,7 +954,7 @@ def test_pictures_under_way_keep_their_results_and_do_not_wait_for_each_other(de
 
     ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 3, 64, 64),) * 3}, DETECTOR, detector_network)
     with open_session() as executor:
-        session = Session(get_model("yolov8n"), executor, "fake", Letterbox(64), (64, 64), None, "none")
+        session = Session(get_model("yolov8n"), executor, "fake", letterbox(64), (64, 64), None, "none")
         options, images = Options(conf=0.1), [picture(48, 64, seed) for seed in range(7)]
         wanted = [predict.Predictor(session, options)(image).result for image in images]
         assert len({repr(want) for want in wanted}) == len(images)
@@ -997,7 +982,7 @@ def test_a_frame_that_cannot_be_decoded_does_not_spoil_the_next(device):
 
     ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 3, 64, 64),) * 3}, DETECTOR, network)
     white, good = np.full((64, 64, 3), 255, np.uint8), picture(64, 64)
-    with open_session() as session, FramePipeline(session, Letterbox(64)) as pipeline:
+    with open_session() as session, FramePipeline(session, letterbox(64)) as pipeline:
         want = pipeline(good)
         bad, after = pipeline.submit(white), pipeline.submit(good)
         for _ in range(2):

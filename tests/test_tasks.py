@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 
 from zoo.errors import ZooError
+from zoo.images.draw import class_color, draw_classes, draw_detections
+from zoo.images.sources import BadSource, Frame, open_sources
+from zoo.images.writers import VideoSink, save_image
+from zoo.labels import known_labels, labels_for
+from zoo.preprocess import Placement, Preprocess, from_dict, gray, imagenet, letterbox
 from zoo.tasks import Options, get_task
 from zoo.tasks.classify import Classification, top_classes
 from zoo.tasks.detect import Detection, non_max_suppression
-from zoo.tasks.draw import class_color, draw_classes, draw_detections
-from zoo.tasks.images import BadSource, Frame, open_sources
-from zoo.tasks.labels import known_labels, labels_for
-from zoo.tasks.preprocess import Placement, preprocess
-from zoo.tasks.spec import CenterCrop, Gray, Letterbox, from_dict, to_dict
-from zoo.tasks.writers import VideoSink, save_image
 
-UNMOVED = Placement((1, 1), (0, 0), (640, 640))
+UNMOVED = Placement((640, 640), (640, 640), (0, 0), (640, 640))
 PHOTO_SIZES = [(810, 1080), (1080, 810), (224, 224), (256, 341), (50, 70), (97, 1), (1, 1)]  # (height, width)
 
 
@@ -32,15 +31,14 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def test_importing_the_tasks_loads_no_library() -> None:
-    code = (
-        "import sys, zoo.tasks, zoo.tasks.spec, zoo.tasks.labels; print({'cv2', 'numpy', 'torch'} & set(sys.modules))"
-    )
+    code = "import sys, zoo.tasks, zoo.preprocess, zoo.labels, zoo.images; "
+    code += "print({'cv2', 'numpy', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-@pytest.mark.parametrize("spec", [CenterCrop(232, 224), Letterbox(320, stride=64), Gray(28)])
-def test_preprocessing_survives_json(spec: CenterCrop | Letterbox | Gray) -> None:
-    assert from_dict(json.loads(json.dumps(to_dict(spec)))) == spec
+@pytest.mark.parametrize("spec", [imagenet(232, 224), letterbox(320, stride=64), gray(28)])
+def test_preprocessing_survives_json(spec: Preprocess) -> None:
+    assert from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 # ---- sources
@@ -142,7 +140,7 @@ def test_centre_crop_equals_torchvision_bit_by_bit(shape: tuple[int, int], resiz
     from PIL import Image
     from torchvision import transforms
 
-    image, spec = noise(*shape), CenterCrop(resize, size)
+    image, spec = noise(*shape), imagenet(resize, size)
     reference = transforms.Compose(
         [
             transforms.Resize(resize),
@@ -151,7 +149,7 @@ def test_centre_crop_equals_torchvision_bit_by_bit(shape: tuple[int, int], resiz
             transforms.Normalize(spec.mean, spec.std),
         ]
     )
-    pixels, _ = preprocess(image, spec)
+    pixels, _ = spec.apply(image)
     assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
     assert np.array_equal(pixels, reference(Image.fromarray(image[..., ::-1].copy())).numpy())
 
@@ -168,7 +166,7 @@ def test_letterbox_and_the_way_back_equal_ultralytics_bit_by_bit(shape: tuple[in
     from ultralytics.utils.ops import scale_boxes
 
     image = noise(*shape)
-    pixels, placement = preprocess(image, Letterbox(), size)
+    pixels, placement = letterbox().apply(image, size)
     reference = torch.from_numpy(LetterBox(size, auto=False)(image=image)).permute(2, 0, 1).flip(0).float().div_(255)
     assert np.array_equal(pixels, reference.numpy())
 
@@ -178,7 +176,7 @@ def test_letterbox_and_the_way_back_equal_ultralytics_bit_by_bit(shape: tuple[in
 
 
 def test_another_crop_size_shows_the_same_share_of_the_picture() -> None:
-    placements = [preprocess(noise(400, 600), CenterCrop(), size)[1] for size in (None, (112, 112))]
+    placements = [imagenet().apply(noise(400, 600), size)[1] for size in (None, (112, 112))]
     corners = [p.to_image(np.float32([0, 0, side, side])) for p, side in zip(placements, (224, 112))]
     assert np.allclose(*corners, atol=3)
 
@@ -186,36 +184,36 @@ def test_another_crop_size_shows_the_same_share_of_the_picture() -> None:
 def test_gray_averages_when_it_shrinks_and_keeps_digits_as_they_are() -> None:
     strips = np.zeros((128, 128, 3), np.uint8)
     strips[:, ::4] = 255  # narrower than the distance between output pixels
-    pixels, _ = preprocess(strips, Gray(32))
+    pixels, _ = gray(32).apply(strips)
     assert pixels.shape == (1, 32, 32) and pixels.dtype == np.float32
     assert np.allclose(pixels, 0.25, atol=0.01)
     digit = np.repeat(noise(8, 8)[..., :1], 3, axis=2)
-    assert np.array_equal(preprocess(digit, Gray(8))[0][0], digit[..., 0].astype(np.float32) / 255)
+    assert np.array_equal(gray(8).apply(digit)[0][0], digit[..., 0].astype(np.float32) / 255)
 
 
 @pytest.mark.parametrize(
     ("spec", "size", "nearest"),
     [
-        (Letterbox(), (640, 650), "640 or 672"),
-        (Letterbox(), (10, 640), "32"),
-        (Letterbox(), (-32, 640), "32"),
-        (Letterbox(size=100), None, "96 or 128"),
-        (Letterbox(stride=64), (672, 640), "640 or 704"),
-        (CenterCrop(), (224, 0), "1"),
-        (Gray(), (-1, 32), "1"),
+        (letterbox(), (640, 650), "640 or 672"),
+        (letterbox(), (10, 640), "32"),
+        (letterbox(), (-32, 640), "32"),
+        (letterbox(size=100), None, "96 or 128"),
+        (letterbox(stride=64), (672, 640), "640 or 704"),
+        (imagenet(), (224, 0), "1"),
+        (gray(32), (-1, 32), "1"),
     ],
 )
 def test_an_impossible_size_is_refused_with_the_nearest(
-    spec: CenterCrop | Letterbox | Gray, size: tuple[int, int] | None, nearest: str
+    spec: Preprocess, size: tuple[int, int] | None, nearest: str
 ) -> None:
     with pytest.raises(ZooError, match=rf"nearest to -?\d+: {nearest}\.$"):
-        preprocess(noise(20, 20), spec, size)
+        spec.apply(noise(20, 20), size)
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 20, 4), (0, 20, 3)])
 def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ZooError, match="Expected a picture"):
-        preprocess(np.zeros(shape, np.uint8), Gray())
+        gray(32).apply(np.zeros(shape, np.uint8))
 
 
 # ---- classification
@@ -331,7 +329,7 @@ def test_only_the_best_30000_candidates_are_looked_at() -> None:
 
 
 def test_detect_gives_boxes_of_the_picture() -> None:
-    _, placement = preprocess(noise(810, 1080), Letterbox())
+    _, placement = letterbox().apply(noise(810, 1080))
     outputs = {
         "boxes": np.float32([[320, 1], [320, 1], [64, 9], [64, 9]]),
         "scores": np.float32([[0.9, 0], [0.1, 0.3]]),

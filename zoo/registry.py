@@ -11,8 +11,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
+from zoo.preprocess import Preprocess
 from zoo.tasks import TASKS
-from zoo.tasks.spec import Preprocess
 
 if TYPE_CHECKING:
     from zoo.network import Net, Tensor

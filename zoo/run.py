@@ -116,9 +116,9 @@ def _predict_all(
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from zoo.images.gallery import Gallery
+    from zoo.images.sources import BadSource, open_sources
     from zoo.runtime.predict import ahead
-    from zoo.tasks.gallery import Gallery
-    from zoo.tasks.images import BadSource, open_sources
 
     bad: list[dict[str, str]] = []
     underway: deque[tuple[Any, Any]] = deque()  # (frame, its pending prediction)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from zoo.preprocess import Preprocess
 from zoo.registry import Model
-from zoo.tasks.spec import Preprocess
 
 
 class Pending(Protocol):

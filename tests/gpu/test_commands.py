@@ -24,14 +24,13 @@ import pytest
 from zoo.driver import compute_capability, device_name
 from zoo.engine.definition import define
 from zoo.engine.passport import description_path, load_engine
+from zoo.images.sources import open_sources
 from zoo.registry import get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
 from zoo.session import Session
 from zoo.tasks import Options
 from zoo.tasks.detect import non_max_suppression
-from zoo.tasks.images import open_sources
-from zoo.tasks.preprocess import preprocess
 from zoo.trt import Api
 from zoo.weights import load_weights, save_safetensors
 
@@ -458,7 +457,7 @@ def test_boxes_in_a_photograph(
     photo = cv2.imread(str(PHOTO))
     predictor = on_cpu(api, model, workshop.weights_of(model))
     session = predictor.session
-    outputs = {name: value[0] for name, value in session(preprocess(photo, session.preprocess)[0][None]).items()}
+    outputs = {name: value[0] for name, value in session(session.preprocess.apply(photo)[0][None]).items()}
     conf = steady_confidence(outputs["boxes"], outputs["scores"], iou or session.model.options.get("iou", 0.7))
     wanted = Predictor(session, Options(conf=conf, iou=iou))(photo).result
     options = ("--conf", repr(conf), *(("--iou", iou) if iou else ()))

@@ -9,14 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 
+from zoo.preprocess import Preprocess, imagenet, letterbox
 from zoo.runtime import kernels
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Cuda, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.pipeline import FramePipeline
 from zoo.tasks.detect import non_max_suppression
-from zoo.tasks.preprocess import Placement, preprocess
-from zoo.tasks.spec import CenterCrop, Letterbox, Preprocess
 from zoo.trt import Api
 
 from .conftest import SIDE
@@ -39,7 +38,7 @@ def array_of(cuda: Cuda, x: np.ndarray, stream: Stream) -> DeviceArray:
     return DeviceArray(cuda, buffer.ptr, x.shape, x.dtype, stream, buffer)
 
 
-@pytest.mark.parametrize("spec", [Letterbox(640), CenterCrop(256, 224)], ids=["letterbox", "center crop"])
+@pytest.mark.parametrize("spec", [letterbox(640), imagenet(256, 224)], ids=["letterbox", "center crop"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_preprocessing_equals_the_cpu(cuda: Cuda, spec: Preprocess, dtype: type, say: Say) -> None:
     stream = cuda.stream()
@@ -50,13 +49,8 @@ def test_preprocessing_equals_the_cpu(cuda: Cuda, spec: Preprocess, dtype: type,
         preprocessor = kernels.Preprocessor(cuda, spec, shape, (spec.size, spec.size))
         work = partial(preprocessor.enqueue, source.ptr, 3 * shape[1], output, stream)
         work()
-        got, (want, placement) = output.numpy()[0], preprocess(frame, spec)
-        geometry = preprocessor.geometry
-        assert (geometry.scale, geometry.offset, geometry.picture) == (
-            placement.scale,
-            placement.offset,
-            placement.size,
-        )
+        got, (want, placement) = output.numpy()[0], spec.apply(frame)
+        assert preprocessor.placement == placement
         np.testing.assert_array_equal(got, want.astype(dtype), err_msg=str(shape))
         cost = gpu_time(cuda, stream, work)
         say(f"{type(spec).__name__} {shape} {np.dtype(dtype)}: {cost:.1f} us")
@@ -121,11 +115,10 @@ def test_detection_equals_the_cpu(
 ) -> None:
     boxes, scores = raw_detections(anchors, classes, peaks, candidates, images)
     stream = cuda.stream()
-    geometry = kernels.letterbox_geometry((810, 1080), (640, 640))
-    placement = Placement(geometry.scale, geometry.offset, geometry.picture)
+    placement = letterbox().placement((1080, 810), (640, 640))
     arrays = [array_of(cuda, x, stream) for x in (boxes, scores)]
     detector = kernels.Detector(cuda, *arrays, stream, **options)
-    placements = detector.placements([geometry] * images)
+    placements = detector.placements([placement] * images)
     graph = cuda.capture(stream, lambda: detector.enqueue(placements, stream))
     for _ in range(3):
         cuda.launch_graph(graph, stream)
@@ -141,13 +134,13 @@ def test_detection_equals_the_cpu(
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_frames_to_detections(api: Api, cuda: Cuda, detector_plan: bytes, graphs: bool, say: Say) -> None:
-    spec = Letterbox(SIDE)
+    spec = letterbox(SIDE)
     with GpuSession(detector_plan, api=api, graphs=graphs) as session:
         with FramePipeline(session, spec) as pipeline:
             for turn in range(4):
                 for shape in ((480, 640), (200, 100)):
                     frame = picture(*shape, turn)
-                    x, placement = preprocess(frame, spec)
+                    x, placement = spec.apply(frame)
                     outputs = session(x[None])
                     boxes, scores, classes = non_max_suppression(outputs["boxes"][0], outputs["scores"][0])
                     pipeline.buffer(*shape)[:] = frame
@@ -181,9 +174,9 @@ def test_frames_through_pycuda(api: Api, detector_plan: bytes) -> None:
     import pycuda.autoprimaryctx  # noqa: F401
     from pycuda import gpuarray
 
-    spec, frame = Letterbox(SIDE), picture(120, 160)
+    spec, frame = letterbox(SIDE), picture(120, 160)
     with GpuSession(detector_plan, api=api, cuda="pycuda") as session:
-        outputs = session(preprocess(frame, spec)[0][None])
+        outputs = session(spec.apply(frame)[0][None])
         scores = non_max_suppression(outputs["boxes"][0], outputs["scores"][0])[1]
         with FramePipeline(session, spec) as pipeline:
             for given in (frame, gpuarray.to_gpu(frame)):

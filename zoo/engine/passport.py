@@ -18,7 +18,6 @@ from zoo.errors import ZooError
 from zoo.files import replacing
 from zoo.network import Definition
 from zoo.registry import Model
-from zoo.tasks.spec import to_dict
 
 FORMAT = "zoo engine 1"
 REQUIRED = {"format", "model", "task", "flavour", "version", "precision", "input", "preprocess", "sha256", "rebuild"}
@@ -62,7 +61,7 @@ def describe(
         **asdict(effort),
         "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
         "outputs": {o.name: {"dtype": "float32", "shape": list(o.shape)} for o in outputs},
-        "preprocess": to_dict(model.preprocess),
+        "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
         "parameters": sum(math.prod(shape) for shape in definition.parameters.values()),
         "weights": {"file": weights.name, "sha256": weights.digest()},

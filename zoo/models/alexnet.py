@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import adaptive_avg_pool, conv2d, flatten, linear, max_pool, relu
+from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import CenterCrop
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Config:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(),
+    preprocess=imagenet(),
     paper="arXiv:1404.5997",
     configure=classes_from("classifier.6.bias"),
     alexnet=Variant(Config(), params=61_100_840),

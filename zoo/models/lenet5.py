@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.ops import avg_pool, conv2d, fixed_size, flatten, linear, tanh
+from zoo.preprocess import gray
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import Gray
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Config:
 @register(
     task="classify",
     reference="scripts/train_lenet5.py:LeNet5",
-    preprocess=Gray(32),
+    preprocess=gray(32),
     paper="doi:10.1109/5.726791",
     configure=classes_from("fc3.bias"),
     lenet5=Variant(Config(), params=156 + 2_416 + 48_120 + 10_164 + 850),  # the layers, counted by hand

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv_bn, flatten, global_avg_pool, linear, relu6
+from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import CenterCrop
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def inverted_residual(net: Net, x: Tensor, expansion: int, out: int, stride: int
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(),
+    preprocess=imagenet(),
     paper="arXiv:1801.04381",
     configure=classes_from("classifier.1.bias"),
     mobilenet_v2=Variant(Config(), params=3_504_872),

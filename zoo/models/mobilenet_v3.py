@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv2d, conv_bn, flatten, global_avg_pool, hardsigmoid, hardswish, linear, mul, relu
+from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import CenterCrop
 
 Activation = Callable[[Net, Tensor], Tensor]
 Row = tuple[int, int, int, bool, Activation, int]  # kernel, expanded, out, squeeze-and-excite, activation, stride
@@ -91,7 +91,7 @@ def inverted_residual(net: Net, x: Tensor, row: Row) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(),
+    preprocess=imagenet(),
     paper="arXiv:1905.02244",
     configure=classes_from("classifier.3.bias"),
     mobilenet_v3_small=Variant(Config(SMALL, 1024), params=2_542_856),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv_bn, flatten, global_avg_pool, linear, max_pool, relu
+from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import CenterCrop
 
 RESNEXT, WIDE = "arXiv:1611.05431", "arXiv:1605.07146"
 
@@ -47,7 +47,7 @@ def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(),
+    preprocess=imagenet(),
     paper="arXiv:1512.03385",
     configure=classes_from("fc.bias"),
     resnet18=Variant(Config((2, 2, 2, 2), bottleneck=False), params=11_689_512),
@@ -61,7 +61,7 @@ def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
         Config((3, 4, 23, 3), groups=64, base_width=4),
         params=83_455_272,
         paper=RESNEXT,
-        preprocess=CenterCrop(resize=232),
+        preprocess=imagenet(resize=232),
     ),
     wide_resnet50_2=Variant(Config(base_width=128), params=68_883_240, paper=WIDE),
     wide_resnet101_2=Variant(Config((3, 4, 23, 3), base_width=128), params=126_886_696, paper=WIDE),

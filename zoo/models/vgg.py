@@ -12,8 +12,8 @@ from itertools import count
 
 from zoo.network import Net, Tensor
 from zoo.ops import adaptive_avg_pool, conv2d, conv_bn, flatten, linear, max_pool, relu
+from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import CenterCrop
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -28,7 +28,7 @@ class Config:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(),
+    preprocess=imagenet(),
     paper="arXiv:1409.1556",
     configure=classes_from("classifier.6.bias"),
     vgg11=Variant(Config((1, 1, 2, 2, 2)), params=132_863_336),

@@ -26,8 +26,8 @@ from zoo.ops import (
     split,
     transpose,
 )
+from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
-from zoo.tasks.spec import CenterCrop
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def encoder_layer(net: Net, x: Tensor, cfg: Config) -> Tensor:
 @register(
     task="classify",
     reference="torchvision:{name}",
-    preprocess=CenterCrop(),
+    preprocess=imagenet(),
     paper="arXiv:2010.11929",
     configure=classes_from("heads.head.bias"),
     vit_b_16=Variant(Config(patch=16), params=86_567_656),
@@ -84,7 +84,7 @@ def encoder_layer(net: Net, x: Tensor, cfg: Config) -> Tensor:
     vit_l_16=Variant(
         Config(patch=16, depth=24, heads=16, width=1024, mlp_width=4096),
         params=304_326_632,
-        preprocess=CenterCrop(resize=242),
+        preprocess=imagenet(resize=242),
     ),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:

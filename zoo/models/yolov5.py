@@ -26,8 +26,8 @@ from zoo.ops import (
     split,
     upsample_nearest,
 )
+from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
-from zoo.tasks.spec import Letterbox
 from zoo.weights import Weights
 
 ANCHORS = 3  # per cell
@@ -128,7 +128,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
 @register(
     task="detect",
     reference="yolov5:{name}",
-    preprocess=Letterbox(),
+    preprocess=letterbox(),
     paper="https://github.com/ultralytics/yolov5",
     configure=configure,
     ignored=("model.24.anchor_grid", "model.24.strides"),  # the anchors again, in pixels, from older exporters

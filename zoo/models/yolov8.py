@@ -30,8 +30,8 @@ from zoo.ops import (
     sub,
     upsample_nearest,
 )
+from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
-from zoo.tasks.spec import Letterbox
 from zoo.weights import Weights
 
 
@@ -149,7 +149,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
 @register(
     task="detect",
     reference="ultralytics:{name}",
-    preprocess=Letterbox(),
+    preprocess=letterbox(),
     paper="https://docs.ultralytics.com/models/yolov8",
     configure=configure,
     # parameters: the comments of upstream's yolov8.yaml, which count the 16 constants of the box distribution

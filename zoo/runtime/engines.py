@@ -20,11 +20,11 @@ from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError
 from zoo.files import cache_folder
 from zoo.network import Definition, Precision, PrecisionName
+from zoo.preprocess import from_dict
 from zoo.registry import Model, get_model
 from zoo.runtime.compatibility import device_properties, why_not_loadable
 from zoo.runtime.gpu import GpuSession
 from zoo.session import Session
-from zoo.tasks.spec import from_dict
 from zoo.trt import Api, installed, load
 from zoo.weights import Weights, parse_weights
 

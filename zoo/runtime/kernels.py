@@ -1,6 +1,6 @@
 """Frames to network inputs and YOLO outputs to detections, on the GPU.
 
-The arithmetic of the kernels in `kernels/` is that of `zoo.tasks.preprocess` and `zoo.tasks.detect`, bit by bit.
+The arithmetic of the kernels in `kernels/` is that of `zoo.preprocess` and `zoo.tasks.detect`, bit by bit.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.preprocess import Placement, Preprocess
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Buffer, Cuda, Stream
 from zoo.runtime.nvrtc import compile_source
-from zoo.tasks.geometry import Geometry, center_crop_geometry, letterbox_geometry
-from zoo.tasks.spec import CenterCrop, Letterbox, Preprocess
 
 _SOURCES = Path(__file__).with_name("kernels")
 _BLOCK = (32, 8, 1)
@@ -38,74 +37,31 @@ def _function(cuda: Cuda, file: str, name: str) -> Any:
     return cuda.function(_module(cuda, file), name)
 
 
-# ---- resampling tables -----------------------------------------------------------------------------------------------
-
-
-def bilinear_table(length: int, resized: int, clamp: bool) -> np.ndarray:
-    """cv2's INTER_LINEAR along one axis: (resized, 4) int32 of two pixels and their weights in 1/2048.
-
-    cv2 clamps the weights at the borders of its horizontal pass (`clamp`), and the pixels in the vertical one.
-    """
-    scale = 1 / (resized / length)
-    position = ((np.arange(resized) + 0.5) * scale - 0.5).astype(np.float32)
-    first = np.floor(position).astype(np.int64)
-    weight = position - first.astype(np.float32)
-    if clamp:
-        weight[(first < 0) | (first >= length - 1)] = 0
-    weights = [np.rint((1 - weight) * np.float32(2048)), np.rint(weight * np.float32(2048))]
-    pixels = [np.clip(first, 0, length - 1), np.clip(first + 1, 0, length - 1)]
-    if clamp:
-        pixels[1] = np.minimum(pixels[0] + 1, length - 1)
-    return np.stack(pixels + weights, 1).astype(np.int32)
-
-
-def antialias_table(length: int, resized: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pillow's BILINEAR along one axis, for the pixels `start` to `stop` of `resized`: first input pixels (M,), weights
-    (M, taps) in 1/2^22, both int32."""
-    scale = length / resized
-    support = max(scale, 1.0)
-    centres = (np.arange(start, stop) + 0.5) * scale
-    taps = min(int(np.ceil(2 * support)) + 2, length)
-    first = np.clip(np.floor(centres - support).astype(np.int64), 0, length - taps)
-    pixels = first + np.arange(taps)[:, None]
-    weights = np.maximum(1 - np.abs(pixels + 0.5 - centres) / support, 0)
-    weights = np.floor(weights / weights.sum(0) * (1 << 22) + 0.5)
-    return first.astype(np.int32), np.ascontiguousarray(weights.T.astype(np.int32))
-
-
 # ---- the kernels ----------------------------------------------------------------------------------------------------
 
 
 class Preprocessor:
-    """uint8 frames of one size to network input. Must be used inside `cuda.active()`."""
+    """uint8 frames of one size to network input, by the tables of their preprocessing. Must be used inside
+    `cuda.active()`."""
 
     def __init__(
-        self, cuda: Cuda, spec: Preprocess, frame: tuple[int, int], size: tuple[int, int], rgb: bool = False
+        self, cuda: Cuda, preprocess: Preprocess, frame: tuple[int, int], size: tuple[int, int], rgb: bool = False
     ) -> None:
         """`frame` and `size` are the (height, width) of the frames and of the network input."""
-        self._cuda, self._size = cuda, size
-        picture, target = (frame[1], frame[0]), (size[1], size[0])
-        bgr = np.int32(not rgb)
-        if isinstance(spec, Letterbox):
-            self.geometry = geometry = letterbox_geometry(picture, target)
-            self._function = _function(cuda, "preprocess.cu", "letterbox")
-            columns = bilinear_table(picture[0], geometry.resized[0], clamp=True)
-            rows = bilinear_table(picture[1], geometry.resized[1], clamp=False)
-            self._tables = [cuda.upload(columns), cuda.upload(rows)]
-            whole = (*geometry.resized, *geometry.offset, *target, spec.fill)
-            self._args = [np.uint64(table.ptr) for table in self._tables] + [np.int32(value) for value in whole] + [bgr]
-        elif isinstance(spec, CenterCrop):
-            self.geometry = geometry = center_crop_geometry(picture, target, spec)
-            self._function = _function(cuda, "preprocess.cu", "center_crop")
-            self._tables, self._args = [], []
-            for axis in (0, 1):
-                start = -geometry.offset[axis]
-                first, weights = antialias_table(picture[axis], geometry.resized[axis], start, start + target[axis])
-                self._args += [self._table(first), self._table(weights), np.int32(weights.shape[1])]
-            self._args += [self._table(np.float32(spec.mean)), self._table(np.float32(spec.std))]
-            self._args += [np.int32(target[0]), np.int32(target[1]), bgr]
-        else:
-            raise ZooError(f"{type(spec).__name__} has no GPU kernel; preprocess on the CPU with zoo.tasks.preprocess")
+        self.placement = preprocess.placement(frame, size)
+        tables = preprocess.resampling(self.placement)
+        if tables is None:
+            raise ZooError(f"{preprocess} has no GPU kernel; prepare the picture on the CPU with its `apply`")
+        self._cuda, self._size, self._tables = cuda, size, []
+        self._function = _function(cuda, "preprocess.cu", "preprocess")
+        self._args = []
+        for axis, length in ((tables.columns, frame[1]), (tables.rows, frame[0])):
+            self._args += [self._table(axis.starts), self._table(axis.weights)]
+            self._args += [np.int32(value) for value in (axis.weights.shape[1], len(axis.starts), length)]
+        self._args += [np.int32(value) for value in tables.corner]
+        self._args += [np.int32(tables.fixed_point == "cv2"), np.int32(tables.pad), np.float32(tables.divisor)]
+        self._args += [self._table(np.float32(tables.mean)), self._table(np.float32(tables.std))]
+        self._args += [np.int32(size[1]), np.int32(size[0]), np.int32(tables.bgr == rgb)]
 
     def _table(self, values: np.ndarray) -> np.uint64:
         self._tables.append(self._cuda.upload(values))
@@ -116,13 +72,8 @@ class Preprocessor:
         height, width = self._size
         if output.shape != (1, 3, height, width) or output.dtype not in (np.float32, np.float16):
             raise ZooError(f"expected an output of (1, 3, {height}, {width}) float32 or float16, got {output}")
-        args = [
-            np.uint64(frame),
-            np.int64(pitch),
-            *self._args,
-            np.int32(output.dtype == np.float16),
-            np.uint64(output.ptr),
-        ]
+        args = [np.uint64(frame), np.int64(pitch), *self._args]
+        args += [np.int32(output.dtype == np.float16), np.uint64(output.ptr)]
         grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]), 1)
         self._cuda.launch(self._function, grid, _BLOCK, stream, args)
 
@@ -165,9 +116,9 @@ class Detector:
         names = ("select_candidates", "rank_candidates", "suppress")
         self._functions = [_function(cuda, "detect.cu", name) for name in names]
 
-    def placements(self, geometries: Sequence[Geometry]) -> Buffer:
+    def placements(self, placements: Sequence[Placement]) -> Buffer:
         """The device copy of where the pictures lie in the network input, for `enqueue`."""
-        rows = [(*g.offset, *g.scale, *g.picture) for g in geometries]
+        rows = [(*p.offset, *p.scale, *p.picture) for p in placements]
         return self._cuda.upload(np.array(rows, np.float32))
 
     def enqueue(self, placements: Buffer, stream: Stream) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.preprocess import Preprocess
 from zoo.runtime.arrays import Source, order_streams, producer_stream, read_source
 from zoo.runtime.cuda import Buffer, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.kernels import Detections, Detector, Preprocessor
-from zoo.tasks.spec import Preprocess
 
 _MAX_GRAPHS = 32  # frame sizes and addresses that a pipeline remembers
 
@@ -65,9 +65,9 @@ class FramePipeline:
         max_det: int = 300,
         rgb: bool = False,
     ) -> None:
-        """`size` is the (height, width) of the network input, without it the square of `spec.size`."""
+        """`size` is the (height, width) of the network input, without it the published one."""
         self._cuda, self._spec, self._rgb = session.cuda, spec, rgb
-        self._size = size or (spec.size, spec.size)
+        self._size = size or spec.input[1:]
         self._graphs = session.graphs
         if len(session.inputs) != 1:
             raise ZooError(f"a frame pipeline needs an engine with 1 input, this one has {len(session.inputs)}")
@@ -141,7 +141,7 @@ class FramePipeline:
         frames = self._frames.get((height, width))
         if frames is None:
             preprocessor = Preprocessor(self._cuda, self._spec, (height, width), self._size, self._rgb)
-            placements = self._detector.placements([preprocessor.geometry]) if self._detector else None
+            placements = self._detector.placements([preprocessor.placement]) if self._detector else None
             frames = self._frames[height, width] = _Frames(preprocessor, placements)
         return frames
 

@@ -13,10 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from zoo.labels import labels_for
 from zoo.session import Session
 from zoo.tasks import Options, Task, get_task
-from zoo.tasks.labels import labels_for
-from zoo.tasks.preprocess import Placement, preprocess
 
 T = TypeVar("T")
 
@@ -49,7 +48,7 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> Prediction:
         """The results for one picture."""
         start = time.perf_counter()
-        pixels, placement = preprocess(image, self.session.preprocess, self.session.size)
+        pixels, placement = self.session.preprocess.apply(image, self.session.size)
         prepared = time.perf_counter()
         outputs = {name: np.asarray(value)[0] for name, value in self.session(pixels[None]).items()}
         inferred = time.perf_counter()
@@ -105,8 +104,8 @@ class GpuPredictor(Predictor):
         if isinstance(found, dict):
             logits = found["logits"][0]
             labels = labels_for(len(logits), self.session.labels)
-            nowhere = Placement((1.0, 1.0), (0, 0), (image.shape[1], image.shape[0]))  # a class has no place
-            return Prediction(self.task.decode({"logits": logits}, nowhere, labels, self.options), milliseconds)
+            placement = self.session.preprocess.placement(image.shape[:2], self.session.size)
+            return Prediction(self.task.decode({"logits": logits}, placement, labels, self.options), milliseconds)
         from zoo.tasks.detect import Detection
 
         labels = labels_for(self._classes(), self.session.labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,11 +11,7 @@ from zoo.errors import ZooError, closest
 if TYPE_CHECKING:
     import numpy as np
 
-    from zoo.tasks.preprocess import Placement
-
-# OpenCV reads these when it is loaded. Its log lines would only repeat what a BadSource or ZooError says in a sentence.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from zoo.preprocess import Placement
 
 TASKS = ("classify", "detect")
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.preprocess import Placement
 from zoo.tasks import Options
-from zoo.tasks.preprocess import Placement
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Classify:
         return top_classes(outputs["logits"], labels, options.top)
 
     def draw(self, image: np.ndarray, result: list[Classification]) -> np.ndarray:
-        from zoo.tasks.draw import draw_classes
+        from zoo.images.draw import draw_classes
 
         return draw_classes(image, result)
 

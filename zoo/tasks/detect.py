@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.preprocess import Placement
 from zoo.tasks import Options
-from zoo.tasks.preprocess import Placement
 
 _MAX_CANDIDATES = 30_000
 _BLOCK = 256  # boxes compared at once
@@ -105,7 +105,7 @@ class Detect:
         ]
 
     def draw(self, image: np.ndarray, result: list[Detection]) -> np.ndarray:
-        from zoo.tasks.draw import draw_detections
+        from zoo.images.draw import draw_detections
 
         return draw_detections(image, result)
 

@@ -15,59 +15,77 @@ __device__ void store(void *output, size_t index, float value, int half)
     ((unsigned short *)output)[index] = bits;
 }
 
-// ultralytics' LetterBox: cv2.resize(INTER_LINEAR) onto a canvas of `fill`, RGB / 255.
-// `columns` and `rows` hold (first, second, weight, weight) for each pixel of the resized picture, weights in 1/2048.
-extern "C" __global__ void letterbox(const uint8 *frame, long long pitch, const int *columns, const int *rows,
-                                     int resized_width, int resized_height, int left, int top, int width, int height,
-                                     int fill, int bgr, int half, void *output)
+// One axis of a resampling, whose output i is the weighted sum of `taps` pixels from starts[i] on; those outside the
+// picture are its border pixels.
+struct Axis {
+    const int *starts, *weights;
+    int taps, count, length;
+};
+
+__device__ int pixel(Axis axis, int i, int tap) { return min(max(axis.starts[i] + tap, 0), axis.length - 1); }
+
+__device__ int weight(Axis axis, int i, int tap) { return axis.weights[i * axis.taps + tap]; }
+
+// Pillow's sums have 22 fractional bits; a filter with negative weights may leave 0 to 255.
+__device__ int to_byte(int sum) { return min(max(sum >> 22, 0), 255); }
+
+// Pillow: each pass is rounded to a byte, columns first.
+__device__ void pillow(const uint8 *frame, long long pitch, Axis columns, Axis rows, int column, int row, int *values)
 {
-    int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
-    if (x >= width || y >= height)
-        return;
-    int column = x - left, row = y - top;
-    bool inside = column >= 0 && column < resized_width && row >= 0 && row < resized_height;
-    const int *h = columns + 4 * column, *v = rows + 4 * row;
+    int sums[3] = {1 << 21, 1 << 21, 1 << 21};
+    for (int i = 0; i < rows.taps; i++) {
+        int share = weight(rows, row, i);
+        if (share == 0)
+            continue;
+        const uint8 *line = frame + pixel(rows, row, i) * pitch;
+        int parts[3] = {1 << 21, 1 << 21, 1 << 21};
+        for (int j = 0; j < columns.taps; j++)
+            for (int channel = 0; channel < 3; channel++)
+                parts[channel] += line[3 * pixel(columns, column, j) + channel] * weight(columns, column, j);
+        for (int channel = 0; channel < 3; channel++)
+            sums[channel] += to_byte(parts[channel]) * share;
+    }
+    for (int channel = 0; channel < 3; channel++)
+        values[channel] = to_byte(sums[channel]);
+}
+
+// cv2's INTER_LINEAR: weights in 1/2048, rounded once, with bits cut off on the way.
+__device__ void cv2(const uint8 *frame, long long pitch, Axis columns, Axis rows, int column, int row, int *values)
+{
     for (int channel = 0; channel < 3; channel++) {
-        int value = fill;
-        if (inside) {
-            const uint8 *first = frame + v[0] * pitch + channel, *second = frame + v[1] * pitch + channel;
-            int upper = first[3 * h[0]] * h[2] + first[3 * h[1]] * h[3];
-            int lower = second[3 * h[0]] * h[2] + second[3 * h[1]] * h[3];
-            value = (((v[2] * (upper >> 4)) >> 16) + ((v[3] * (lower >> 4)) >> 16) + 2) >> 2;
+        int value = 2;
+        for (int i = 0; i < 2; i++) {
+            const uint8 *line = frame + pixel(rows, row, i) * pitch + channel;
+            int sum = 0;
+            for (int j = 0; j < 2; j++)
+                sum += line[3 * pixel(columns, column, j)] * weight(columns, column, j);
+            value += (weight(rows, row, i) * (sum >> 4)) >> 16;
         }
-        int plane = bgr ? 2 - channel : channel;
-        store(output, ((size_t)plane * height + y) * width + x, value / 255.0f, half);
+        values[channel] = value >> 2;
     }
 }
 
-// torchvision's Resize (Pillow's BILINEAR, antialiased) + CenterCrop + Normalize, RGB.
-// Pixel i of the crop is the sum of `taps` pixels from starts[i] on, with weights in 1/2^22; Pillow rounds to uint8
-// after the horizontal pass and again after the vertical one.
-extern "C" __global__ void center_crop(const uint8 *frame, long long pitch, const int *column_starts,
-                                       const int *column_weights, int column_taps, const int *row_starts,
-                                       const int *row_weights, int row_taps, const float *mean, const float *std,
-                                       int width, int height, int bgr, int half, void *output)
+// The resized picture's part that the tables describe stands at (left, top); the rest is `pad`. `flip` exchanges red and
+// blue, `cv2_rounding` says whose arithmetic the tables are for.
+extern "C" __global__ void preprocess(const uint8 *frame, long long pitch, const int *column_starts,
+                                      const int *column_weights, int column_taps, int columns_shown, int frame_width,
+                                      const int *row_starts, const int *row_weights, int row_taps, int rows_shown,
+                                      int frame_height, int left, int top, int cv2_rounding, int pad, float divisor,
+                                      const float *mean, const float *std, int width, int height, int flip, int half,
+                                      void *output)
 {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= width || y >= height)
         return;
-    const int *h = column_weights + x * column_taps, *v = row_weights + y * row_taps;
-    const uint8 *corner = frame + row_starts[y] * pitch + 3 * column_starts[x];
-    int sums[3] = {1 << 21, 1 << 21, 1 << 21};
-    for (int row = 0; row < row_taps; row++) {
-        if (v[row] == 0)
-            continue;
-        const uint8 *pixel = corner + row * pitch;
-        int line[3] = {1 << 21, 1 << 21, 1 << 21};
-        for (int column = 0; column < column_taps; column++, pixel += 3)
-            for (int channel = 0; channel < 3; channel++)
-                line[channel] += pixel[channel] * h[column];
-        for (int channel = 0; channel < 3; channel++)
-            sums[channel] += (line[channel] >> 22) * v[row];
-    }
+    Axis columns = {column_starts, column_weights, column_taps, columns_shown, frame_width};
+    Axis rows = {row_starts, row_weights, row_taps, rows_shown, frame_height};
+    int column = x - left, row = y - top, values[3] = {pad, pad, pad};
+    if (column >= 0 && column < columns.count && row >= 0 && row < rows.count)
+        cv2_rounding ? cv2(frame, pitch, columns, rows, column, row, values)
+                     : pillow(frame, pitch, columns, rows, column, row, values);
     for (int channel = 0; channel < 3; channel++) {
-        int plane = bgr ? 2 - channel : channel;
-        float value = ((sums[channel] >> 22) / 255.0f - mean[plane]) / std[plane];
+        int plane = flip ? 2 - channel : channel;
+        float value = (values[channel] / divisor - mean[plane]) / std[plane];
         store(output, ((size_t)plane * height + y) * width + x, value, half);
     }
 }

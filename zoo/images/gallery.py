@@ -8,8 +8,8 @@ from types import TracebackType
 
 import numpy as np
 
-from zoo.tasks.images import Frame
-from zoo.tasks.writers import VideoSink, save_image
+from zoo.images.sources import Frame
+from zoo.images.writers import VideoSink, save_image
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 

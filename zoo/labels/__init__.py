@@ -1,4 +1,5 @@
-"""Class names: ImageNet-1k and COCO-80 in the order of torchvision and ultralytics, else «class 17»."""
+"""Class names. A label set is a file here, one name a line; ImageNet-1k and COCO-80 in the order of torchvision and
+ultralytics. Else «class 17»."""
 
 from __future__ import annotations
 
@@ -7,17 +8,16 @@ from pathlib import Path
 
 from zoo.errors import ZooError, closest
 
-_DATA = Path(__file__).parent / "data"
-_SETS = {"imagenet": 1000, "coco": 80, "digits": 10}
+_FOLDER = Path(__file__).parent
+_BY_COUNT = {1000: "imagenet", 80: "coco"}  # what a network without names is taken for
 
 
 def known_labels(name: str) -> list[str]:
-    """The names of the label set "imagenet" (1000), "coco" (80) or "digits" (10)."""
-    if name not in _SETS:
-        raise ZooError(f"No label set is called '{name}'; there are {', '.join(_SETS)}{closest(name, _SETS)}.")
-    if name == "digits":
-        return [str(digit) for digit in range(10)]
-    return (_DATA / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    """The names of a label set: "imagenet" (1000), "coco" (80), "digits" (10) …"""
+    known = sorted(path.stem for path in _FOLDER.glob("*.txt"))
+    if name not in known:
+        raise ZooError(f"No label set is called '{name}'; there are {', '.join(known)}{closest(name, known)}.")
+    return (_FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
 
 def labels_for(count: int, names: Sequence[str] | str | None = None) -> list[str]:
@@ -27,7 +27,7 @@ def labels_for(count: int, names: Sequence[str] | str | None = None) -> list[str
     ImageNet, 80 for COCO, and any other count is numbered. Raises `ZooError` when the number of names differs.
     """
     if names is None:
-        names = next((name for name in ("imagenet", "coco") if _SETS[name] == count), None)
+        names = _BY_COUNT.get(count)
     if names is None:
         return [f"class {index}" for index in range(count)]
     labels = known_labels(names) if isinstance(names, str) else list(names)

@@ -1,0 +1,103 @@
+"""Pixels to network input on the CPU, byte for byte as Pillow and OpenCV do it for the references."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+import zoo.images  # noqa: F401  # quietens OpenCV
+from zoo.preprocess.spec import Placement
+from zoo.preprocess.tables import PILLOW, PRECISION, nearest, pillow_weights
+
+if TYPE_CHECKING:
+    from zoo.preprocess.resize import Resize
+
+_COLUMNS = 16  # output columns per matrix product: wide enough for BLAS, narrow enough to skip most zeros
+_CV2 = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
+
+
+def prepare(image: np.ndarray, spec: Resize, placement: Placement) -> np.ndarray:
+    """The network input (C, H, W) float32 for a picture (H, W, 3) uint8 BGR placed so."""
+    if spec.color == "GRAY":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
+    width, height = placement.input
+    (left, top), (right, bottom) = placement.offset, (o + r for o, r in zip(placement.offset, placement.resized))
+    shown = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))  # of the input
+    window = (shown[0] - left, shown[1] - top, shown[2] - left, shown[3] - top)  # the same part of the resized picture
+    library, _, filter_ = spec.interpolation.partition(":")
+    part = (_pillow if library == "pillow" else _cv2)(image, placement.resized, window, filter_)
+    if part.shape[:2] != (height, width):
+        canvas = np.full((height, width, spec.channels), spec.pad, np.uint8)
+        canvas[shown[1] : shown[3], shown[0] : shown[2]] = part
+        part = canvas
+    if spec.color == "RGB":
+        part = part[..., ::-1]
+    pixels = part.astype(np.float32) / np.float32(spec.divisor)
+    if any(spec.mean) or any(value != 1 for value in spec.std):
+        pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+Window = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def _cv2(image: np.ndarray, size: tuple[int, int], window: Window, filter_: str) -> np.ndarray:
+    """The `window` of `image` (H, W, C) uint8 resized to `size` by OpenCV."""
+    height, width, channels = image.shape
+    if size != (width, height):
+        grows = size[0] >= width and size[1] >= height
+        method = cv2.INTER_LINEAR if filter_ == "area" and grows else _CV2[filter_]
+        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=method).reshape(*size[::-1], channels)
+    return image[window[1] : window[3], window[0] : window[2]]
+
+
+def _pillow(image: np.ndarray, size: tuple[int, int], window: Window, filter_: str) -> np.ndarray:
+    """The `window` of `image` (H, W, C) uint8 resized to `size` by Pillow: columns first, then rows."""
+    columns = _pillow_columns(image, size[0], window[0], window[2], filter_)
+    return _pillow_columns(columns.swapaxes(0, 1), size[1], window[1], window[3], filter_).swapaxes(0, 1)
+
+
+def _pillow_columns(image: np.ndarray, size: int, start: int, stop: int, filter_: str) -> np.ndarray:
+    """Columns `start` to `stop` of `image` (H, W, C) uint8 resized to `size` columns, bit-equal to Pillow.
+
+    Pillow's filters widen with the shrink factor (antialiasing); no cv2 interpolation does that. Every output column is
+    a weighted sum of input columns, so a block of them is one matrix product. Pillow rounds the weights to 22 bits and
+    adds integers: those sums are below 2^53, so float64 holds them exactly in any order.
+    """
+    length = image.shape[1]
+    if size == length:
+        return image[:, start:stop]
+    if filter_ == "nearest":
+        return image[:, nearest("pillow", length, size)[start:stop]]
+    result = np.empty((image.shape[0], stop - start, image.shape[2]), np.uint8)
+    for first in range(start, stop, _COLUMNS):
+        last = min(first + _COLUMNS, stop)
+        low, weights = pillow_weights(PILLOW[filter_], length, size, first, last)
+        sums = image[:, low : low + len(weights)].swapaxes(1, 2).astype(np.float64) @ weights
+        values = np.clip(np.floor(sums / PRECISION + 0.5), 0, 255)
+        result[:, first - start : last - start] = values.swapaxes(1, 2)
+    return result
+
+
+def map_to_image(values: np.ndarray, placement: Placement, smooth: bool) -> np.ndarray:
+    """`Placement.map_to_image`. The border of the map goes on where a crop cut the picture's edges off."""
+    step = [have / size for have, size in zip((values.shape[1], values.shape[0]), placement.input)]
+    columns, rows = (
+        ((np.arange(length) + 0.5) * scale + offset) * by - 0.5
+        for length, scale, offset, by in zip(placement.picture, placement.scale, placement.offset, step)
+    )
+    if not smooth:
+        return values[_pixels(rows, values.shape[0])][:, _pixels(columns, values.shape[1])]
+    x, y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
+    return cv2.remap(values.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _pixels(positions: np.ndarray, length: int) -> np.ndarray:
+    return np.clip(np.rint(positions).astype(int), 0, length - 1)

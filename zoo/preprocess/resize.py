@@ -1,0 +1,173 @@
+"""The preprocessing that serves nearly all networks: resize, place, normalise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoo.errors import ZooError, closest
+from zoo.preprocess.spec import Placement, Preprocess, Resampling, known_as
+
+if TYPE_CHECKING:
+    import numpy as np
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_CHOICES = {
+    "place": ("stretch", "fit", "crop"),
+    "interpolation": (
+        *("pillow:nearest", "pillow:bilinear", "pillow:bicubic"),
+        *("cv2:nearest", "cv2:bilinear", "cv2:bicubic", "cv2:area"),
+    ),
+    "color": ("RGB", "BGR", "GRAY"),
+    "align": ("center", "corner"),
+}
+
+
+@dataclass(frozen=True)
+class Resize(Preprocess):
+    """A picture resized with the bytes of Pillow or OpenCV, placed in the input, and normalised: (x / divisor - mean) /
+    std, in float32.
+
+    `place` says how. "stretch": to the size of the input, whatever its shape. "fit" (a letterbox): as large as it fits,
+    in the middle or (`align` "corner") at the left top, the rest filled with the byte `pad`. "crop": the short side
+    becomes `resize`, then the middle is cut out; at another input size than the published one the share of the picture
+    stays the same.
+
+    `interpolation` names the reference's library. Pillow (torchvision, timm) widens its filters when it shrinks
+    (antialiasing); OpenCV (ultralytics, yolov5) does not, but for "cv2:area", which averages where it shrinks and is
+    bilinear where it grows. `mean` and `std` hold a value for each channel in the order of `color`, or one for all;
+    grey is as OpenCV makes it. Each side of the input must be a multiple of `stride`.
+    """
+
+    size: int | tuple[int, int] = 224
+    place: str = "stretch"
+    resize: int | None = None
+    interpolation: str = "pillow:bilinear"
+    divisor: float = 255.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    color: str = "RGB"
+    pad: int = 0
+    align: str = "center"
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                hint = closest(str(value), choices)
+                raise ZooError(f"{field} of a Resize is '{value}'; it must be one of {', '.join(choices)}{hint}")
+        if (self.place == "crop") != (self.resize is not None):
+            raise ZooError(f"`resize` of a Resize is for the place 'crop'; here {self.resize} and '{self.place}'")
+        for field in ("mean", "std"):
+            if len(getattr(self, field)) not in (1, self.channels):
+                raise ZooError(f"{field} of a Resize has {len(getattr(self, field))} values for {self.color}")
+        if not self.divisor or not all(self.std):
+            raise ZooError("divisor and std of a Resize must not be 0")
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        return 1 if self.color == "GRAY" else 3
+
+    @property
+    def whole(self) -> bool:  # type: ignore[override]
+        return self.place != "crop"
+
+    def placement(self, picture: tuple[int, int], size: tuple[int, int]) -> Placement:
+        place = {"stretch": _stretch, "fit": self._fit, "crop": self._crop}[self.place]
+        return place(picture[::-1], size[::-1])
+
+    def _fit(self, picture: tuple[int, int], size: tuple[int, int]) -> Placement:
+        """ultralytics' LetterBox(auto=False): the same roundings."""
+        ratio = min(size[1] / picture[1], size[0] / picture[0])
+        resized = (max(round(picture[0] * ratio), 1), max(round(picture[1] * ratio), 1))
+        left, top = (round((side - new) / 2 - 0.1) for side, new in zip(size, resized))
+        return Placement(picture, resized, (left, top) if self.align == "center" else (0, 0), size)
+
+    def _crop(self, picture: tuple[int, int], size: tuple[int, int]) -> Placement:
+        """torchvision's Resize(self.resize) and CenterCrop: the same roundings."""
+        assert self.resize is not None
+        short = round(self.resize * max(size) / max(self.input[1:]))
+        if short < max(size):
+            raise ZooError(
+                f"A picture resized to {short} is too small for a crop of {size[1]}x{size[0]}; raise `resize`."
+            )
+        long = int(short * max(picture) / min(picture))
+        resized = (short, long) if picture[0] < picture[1] else (long, short)
+        left, top = (-round((new - side) / 2) for side, new in zip(size, resized))
+        return Placement(picture, resized, (left, top), size)
+
+    def pixels(self, image: np.ndarray, placement: Placement) -> np.ndarray:
+        from zoo.preprocess.pixels import prepare
+
+        return prepare(image, self, placement)
+
+    def resampling(self, placement: Placement) -> Resampling | None:
+        from zoo.preprocess.tables import axes
+
+        tables = axes(self.interpolation, placement)
+        if tables is None or self.color == "GRAY":
+            return None
+        mean, std = (values * 3 if len(values) == 1 else values for values in (self.mean, self.std))
+        corner = tuple(max(offset, 0) for offset in placement.offset)
+        library = "cv2" if self.interpolation == "cv2:bilinear" else "pillow"  # whose rounding
+        bgr = self.color == "BGR"
+        return Resampling(*tables, corner, library, self.pad, self.divisor, mean, std, bgr)  # type: ignore[arg-type]
+
+
+def _stretch(picture: tuple[int, int], size: tuple[int, int]) -> Placement:
+    return Placement(picture, size, (0, 0), size)
+
+
+def imagenet(
+    resize: int | None = None,
+    size: int = 224,
+    *,
+    share: float = 0.875,
+    interpolation: str = "pillow:bilinear",
+    divisor: float = 255.0,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> Resize:
+    """ImageNet evaluation as torchvision and timm do it: resize the short side, crop the centre, RGB, normalise.
+
+    `resize` is the short side (torchvision); without it, the crop is this `share` of it (timm's crop_pct).
+    """
+    resize = math.floor(size / share) if resize is None else resize
+    return Resize(size, "crop", resize, interpolation, divisor, mean, std)
+
+
+def letterbox(size: int | tuple[int, int] = 640, *, pad: int = 114, stride: int = 32) -> Resize:
+    """YOLO as ultralytics and yolov5 do it: scaled to fit, on a canvas of `pad` grey, RGB in 0..1."""
+    return Resize(size, "fit", interpolation="cv2:bilinear", pad=pad, stride=stride)
+
+
+def gray(size: int) -> Resize:
+    """One grey channel in 0..1, stretched to a square; shrinking averages, so that thin strokes survive."""
+    return Resize(size, interpolation="cv2:area", color="GRAY")
+
+
+# Kinds of descriptions written before all of them were one.
+
+
+@known_as("CenterCrop")
+def _center_crop(
+    resize: int = 256,
+    size: int = 224,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> Resize:
+    return imagenet(resize, size, mean=mean, std=std)
+
+
+@known_as("Letterbox")
+def _letterbox(size: int = 640, fill: int = 114, stride: int = 32) -> Resize:
+    return letterbox(size, pad=fill, stride=stride)
+
+
+@known_as("Gray")
+def _gray(size: int = 32) -> Resize:
+    return gray(size)
