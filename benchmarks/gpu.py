@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,21 +209,20 @@ def calls(session: GpuSession, images: np.ndarray, count: int = 2000) -> dict[st
 def frames(session: GpuSession, model: Model, size: tuple[int, int], count: int = 300) -> dict[str, Any]:
     """Medians in ms from a uint8 frame of `size` (H, W) to boxes; and the engine's own time."""
     from zoo.runtime.pipeline import FramePipeline
-    from zoo.tasks import Options as TaskOptions
     from zoo.tasks import get_task
 
     frame = picture(size)
     pixels, placement = model.preprocess.apply(frame, model.input[1:])
     conf = _threshold(session(pixels[None])["scores"])
-    iou = model.options.get("iou", 0.7)
-    task, options = get_task(model.task, iou), TaskOptions(conf=conf)
+    task = get_task(model.task)
+    options = task.settings(model.options, {"conf": conf})
 
-    def on_cpu() -> list[Any]:
+    def on_cpu() -> Any:
         x, where = model.preprocess.apply(frame, model.input[1:])
         outputs = {name: value[0] for name, value in session(x[None]).items()}
-        return task.decode(outputs, where, [str(i) for i in range(len(outputs["scores"]))], options)
+        return task(outputs, where, None, options)
 
-    settings = {"size": model.input[1:], "conf": conf, "iou": iou}
+    settings = {"size": model.input[1:], "decoder": partial(task.gpu_decoder, options=options)}
     with (
         FramePipeline(session, model.preprocess, **settings) as pipeline,
         FramePipeline(session, model.preprocess, **settings) as other,
@@ -238,7 +238,7 @@ def frames(session: GpuSession, model: Model, size: tuple[int, int], count: int 
             "host_ms": lambda: pipeline(frame),
             "device_ms": lambda: pipeline(on_gpu),
         }
-        found, expected = len(pipeline(frame).boxes), len(on_cpu())
+        found, expected = len(pipeline(frame).boxes), len(on_cpu().boxes)
         result: dict[str, Any] = {name: _median_ms(once, count) for name, once in work.items()}
         result["turns_ms"] = _in_turns_ms([pipeline, other], frame, count)
     result["cpu_ms"] = _median_ms(on_cpu, max(20, count // 10))

@@ -17,7 +17,6 @@ from zoo.network import Precision
 from zoo.registry import get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
-from zoo.tasks import Options
 from zoo.trt import Api
 from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.compare import compare_runs
@@ -50,8 +49,8 @@ def photo() -> np.ndarray:
 def predict(name: str, photo: np.ndarray, size: tuple[int, int], conf: float) -> np.ndarray:
     """Our detections: (K, 6) x1, y1, x2, y2, score, class."""
     with load(name, weights=weights(name), size=size, device="cpu") as session:
-        found = Predictor(session, Options(conf=conf))(photo).result
-    return np.array([(*d.box, d.score, d.index) for d in found])
+        found = Predictor(session, conf=conf)(photo).result
+    return np.column_stack([found.boxes, found.scores, found.classes])
 
 
 def assert_same_detections(ours: np.ndarray, theirs: np.ndarray) -> None:

@@ -30,7 +30,7 @@ CORE = {
     "images": {"errors", "files"},
     "labels": {"errors"},
     "preprocess": {"errors", "images"},
-    "tasks": {"errors", "images", "preprocess"},
+    "tasks": {"errors", "images", "labels", "preprocess", "runtime"},  # runtime: only to decode on the GPU, see below
     "registry": {"errors", "preprocess", "tasks", "models"},  # models: only by its scan, see below
     "models": {"errors", "network", "ops", "blocks", "plugins", "registry", "preprocess", "weights"},
 }
@@ -94,6 +94,11 @@ def test_the_core_imports_one_way(path: Path) -> None:
     assert found <= CORE[part(path)] | {part(path)}
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if part(path) == "tasks"], ids=name)
+def test_a_task_needs_no_gpu_until_it_decodes_there(path: Path) -> None:
+    assert not [d for d in imports(parse(path), deferred=False) if d.startswith(("zoo.runtime", "zoo.images.", "cv2"))]
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_only_the_scan_imports_models(path: Path) -> None:
     found = [dotted for dotted in imports(parse(path)) if dotted.startswith("zoo.models")]
@@ -117,6 +122,7 @@ def test_modules_are_imported_by_their_names(path: Path) -> None:
     if name(path) not in (
         "zoo/trt.py",
         "zoo/registry.py",
+        "zoo/tasks/__init__.py",
         "zoo/verify/pretrained.py",
         "zoo/verify/references/__init__.py",
     ):

@@ -68,7 +68,10 @@ def test_a_variant_has_fields_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        ({"task": "clasify", "new": NEW}, "no task is named 'clasify'; there are .*; closest: classify"),
+        ({"task": "clasify", "new": NEW}, "No task is called 'clasify'; there are .*; closest: classify"),
+        ({"options": {"topp": 3}, "new": NEW}, "'classify' has no option 'topp'; its options are top; closest: top"),
+        ({"options": {"top": 0}, "new": NEW}, "top is 0; it must be at least 1"),
+        ({"task": "detect", "new": NEW}, "'detect' needs the whole picture, and Resize.* cuts its edges off"),
         ({"new": "a config"}, r"new is 'a config'; write new=Variant\(config, params=…\)"),
         ({"Net18": NEW}, "'Net18' cannot be the name of a model"),
         ({"new": replace(NEW, aliases=("old-new",))}, "'old-new' cannot be the name of a model"),
@@ -79,7 +82,7 @@ def test_a_variant_has_fields_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_mistake_of_the_contributor_is_told(mistake: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, ZooError), match=words):
         variants(**{"first": NEW, **mistake})
 
 

@@ -7,20 +7,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from zoo.errors import ZooError
-from zoo.images.draw import class_color, draw_classes, draw_detections
+from zoo.images.draw import class_color, draw_bars, draw_boxes
 from zoo.images.sources import BadSource, Frame, open_sources
 from zoo.images.writers import VideoSink, save_image
 from zoo.labels import known_labels, labels_for
 from zoo.preprocess import Placement, Preprocess, from_dict, gray, imagenet, letterbox
-from zoo.tasks import Options, get_task
-from zoo.tasks.classify import Classification, top_classes
-from zoo.tasks.detect import Detection, non_max_suppression
+from zoo.tasks import Option, all_tasks, get_task
+from zoo.tasks.classify import top_classes
+from zoo.tasks.detect import non_max_suppression
 
 UNMOVED = Placement((640, 640), (640, 640), (0, 0), (640, 640))
 PHOTO_SIZES = [(810, 1080), (1080, 810), (224, 224), (256, 341), (50, 70), (97, 1), (1, 1)]  # (height, width)
@@ -224,23 +225,23 @@ def test_top_classes_equal_torch() -> None:
     logits = np.random.default_rng(0).normal(0, 4, 1000).astype(np.float32)
     scores, indices = torch.from_numpy(logits).softmax(0).topk(5)
     found = top_classes(logits, labels_for(1000))
-    assert [c.index for c in found] == indices.tolist()
-    assert np.allclose([c.score for c in found], scores, rtol=1e-5)
-    assert [c.label for c in found] == [known_labels("imagenet")[i] for i in indices]
+    assert found.classes.tolist() == indices.tolist()
+    assert np.allclose(found.scores, scores, rtol=1e-5)
+    assert found.labels == [known_labels("imagenet")[i] for i in indices]
 
 
 def test_large_logits_and_few_classes_are_no_trouble() -> None:
     found = top_classes(np.float32([1e4, -1e4, 1e4]), ["a", "b", "c"], top=5)
-    assert [(c.label, c.score) for c in found] == [("a", 0.5), ("c", 0.5), ("b", 0)]
-    assert [c.index for c in top_classes(np.float32([1, 2] * 500), labels_for(1000))] == [1, 3, 5, 7, 9]
+    assert (found.labels, found.scores.tolist()) == (["a", "c", "b"], [0.5, 0.5, 0])
+    assert top_classes(np.float32([1, 2] * 500), labels_for(1000)).classes.tolist() == [1, 3, 5, 7, 9]
 
 
 @pytest.mark.parametrize(
-    ("logits", "why"), [([1, np.nan, 2], "overflowed"), ([1, np.inf, 2], "overflowed"), ([1, 2], "one per label")]
+    ("logits", "why"), [([1, np.nan, 2], "overflowed"), ([1, np.inf, 2], "overflowed"), ([1, 2], "one per class")]
 )
 def test_logits_that_mean_nothing_are_refused(logits: list[float], why: str) -> None:
     with pytest.raises(ZooError, match=why):
-        top_classes(np.float32(logits), ["a", "b", "c"])
+        decode("classify", {"logits": np.float32(logits)}, ["a", "b", "c"])
 
 
 # ---- detection
@@ -328,6 +329,10 @@ def test_only_the_best_30000_candidates_are_looked_at() -> None:
     assert len(non_max_suppression(boxes[:, 1:], scores[:, 1:])[0]) == 2
 
 
+def decode(task: str, outputs: dict[str, np.ndarray], names: list[str], placement: Placement = UNMOVED) -> Any:
+    return get_task(task)(outputs, placement, names, get_task(task).settings())
+
+
 def test_detect_gives_boxes_of_the_picture() -> None:
     _, placement = letterbox().apply(noise(810, 1080))
     outputs = {
@@ -335,22 +340,15 @@ def test_detect_gives_boxes_of_the_picture() -> None:
         "scores": np.float32([[0.9, 0], [0.1, 0.3]]),
     }
     task = get_task("detect")
-    found = task.decode(outputs, placement, ["cat", "dog"], Options())
-    assert [(d.label, d.index) for d in found] == [("cat", 0), ("dog", 1)]
-    assert np.allclose(found[0].box, (486, 351, 594, 459), atol=1e-3)
-    assert np.allclose(found[1].box, (0, 0, 9.281, 0), atol=1e-3)  # clipped to the picture
+    found = decode("detect", outputs, ["cat", "dog"], placement)
+    assert (found.labels, found.classes.tolist()) == (["cat", "dog"], [0, 1])
+    assert np.allclose(found.boxes[0], (486, 351, 594, 459), atol=1e-3)
+    assert np.allclose(found.boxes[1], (0, 0, 9.281, 0), atol=1e-3)  # clipped to the picture
     assert json.loads(json.dumps(task.to_json(found)))["detections"][0]["box"] == [486, 351, 594, 459]
     assert task.describe(found)[0].split() == ["0.90", "cat", "at", "486,", "351,", "594,", "459"]
-    assert task.describe([]) == ["nothing found"]
-
-
-def test_the_overlap_is_the_users_or_else_the_tasks() -> None:
-    outputs = {"boxes": np.float32([[50, 55], [50, 50], [20, 20], [20, 20]]), "scores": np.float32([[0.9, 0.8]])}  # 0.6
-
-    def count(task_iou: float, user_iou: float | None) -> int:
-        return len(get_task("detect", iou=task_iou).decode(outputs, UNMOVED, ["x"], Options(iou=user_iou)))
-
-    assert [count(0.7, None), count(0.45, None), count(0.45, 0.7), count(0.7, 0.45)] == [2, 1, 2, 1]
+    assert task.summarize(found) == "2 found"
+    nothing = decode("detect", {**outputs, "scores": np.zeros((2, 2), np.float32)}, ["cat", "dog"])
+    assert (task.describe(nothing), task.to_json(nothing)) == (["nothing found"], {"detections": []})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -359,23 +357,65 @@ def test_an_overflow_is_refused(name: str, value: float) -> None:
     outputs = {"boxes": np.full((4, 2), 50, np.float32), "scores": np.full((1, 2), 0.9, np.float32)}
     outputs[name][0, 1] = value
     with pytest.raises(ZooError, match="overflowed"):
-        get_task("detect").decode(outputs, UNMOVED, ["x"], Options())
+        decode("detect", outputs, ["x"])
 
 
-def test_outputs_of_a_batch_are_refused() -> None:
-    outputs = {"boxes": np.zeros((1, 4, 9), np.float32), "scores": np.zeros((1, 2, 9), np.float32)}
-    with pytest.raises(ZooError, match=r"boxes \(4, A\) and scores \(2, A\) of one picture"):
-        get_task("detect").decode(outputs, UNMOVED, ["x", "y"], Options())
+@pytest.mark.parametrize(
+    ("shapes", "got"),
+    [
+        ({"boxes": (1, 4, 9), "scores": (1, 2, 9)}, "boxes (1, 4, 9) and scores (1, 2, 9)"),
+        ({"boxes": (4, 9), "scores": (2, 8)}, "boxes (4, 9) and scores (2, 8)"),
+        ({"boxes": (5, 9), "scores": (2, 9)}, "boxes (5, 9) and scores (2, 9)"),
+        ({"logits": (2,)}, "logits (2)"),
+        ({}, "nothing"),
+    ],
+)
+def test_outputs_of_another_shape_are_refused(shapes: dict[str, tuple[int, ...]], got: str) -> None:
+    with pytest.raises(ZooError) as refused:
+        decode("detect", {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, ["x", "y"])
+    wanted = "boxes (4, anchors) and scores (classes, anchors) of one picture"
+    assert str(refused.value) == f"Expected {wanted}, got {got}."
 
 
-@pytest.mark.parametrize("wrong", [{"conf": 1.5}, {"conf": float("nan")}, {"iou": -0.1}, {"max_det": 0}, {"top": 0}])
-def test_options_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ZooError, match=next(iter(wrong))):
-        Options(**wrong)
+# ---- options
+
+
+def test_what_is_chosen_last_counts() -> None:
+    task = get_task("detect")
+    assert task.settings() == {"conf": 0.25, "iou": 0.7, "max_det": 300}
+    assert task.settings({"iou": 0.45}, {}) == {"conf": 0.25, "iou": 0.45, "max_det": 300}
+    assert task.settings({"iou": 0.45}, {"iou": 1}) == {"conf": 0.25, "iou": 1.0, "max_det": 300}
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "words"),
+    [
+        ("detect", {"conf": 1.5}, "^conf is 1.5; it must be between 0 and 1"),
+        ("detect", {"conf": float("nan")}, "conf is nan"),
+        ("detect", {"iou": -0.1}, "iou is -0.1"),
+        ("detect", {"iou": "0.5"}, "iou is '0.5'; it must be of the type float"),
+        ("detect", {"max_det": 0}, "^max_det is 0; it must be at least 1"),
+        ("detect", {"max_det": 1.5}, "max_det is 1.5; it must be of the type int"),
+        ("classify", {"top": True}, "top is True; it must be of the type int"),
+        ("classify", {"conf": 0.5}, "^the task 'classify' has no option 'conf'; its options are top$"),
+        ("detect", {"max_dets": 1}, "'max_dets'; its options are conf, iou, max_det; closest: max_det$"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(task: str, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        get_task(task).settings(wrong)
+
+
+def test_an_option_of_two_tasks_is_one_flag() -> None:
+    options: dict[str, Option] = {}
+    for task in all_tasks():
+        for option in task.options:
+            known = options.setdefault(option.name, option)
+            assert (option.type, option.flags) == (known.type, known.flags), f"{task.name}: {option.name}"
 
 
 def test_an_unknown_task_names_the_known() -> None:
-    with pytest.raises(ZooError, match="classify, detect; closest: detect"):
+    with pytest.raises(ZooError, match="No task is called 'detection'; there are .*closest: detect"):
         get_task("detection")
 
 
@@ -387,9 +427,9 @@ def test_every_picture_can_be_annotated(shape: tuple[int, int]) -> None:
     image = noise(*shape)
     before = image.copy()
     height, width = shape
-    detections = [Detection("some object", i, 0.9, (0, height * i / 9, width, height)) for i in range(9)]
-    classes = [Classification("an unusually long name, with its synonyms, " * 9, i, 1 / (1 + i)) for i in range(5)]
-    boxed, listed = draw_detections(image, detections), draw_classes(image, classes)
+    boxes = np.float32([(0, height * i / 9, width, height) for i in range(9)])
+    boxed = draw_boxes(image, boxes, ["some object 0.90"] * 9, [class_color(i) for i in range(9)])
+    listed = draw_bars(image, ["an unusually long name, with its synonyms, " * 9] * 5, [1 / (1 + i) for i in range(5)])
     assert np.array_equal(image, before), "the original is left alone"
     assert boxed.dtype == listed.dtype == np.uint8
     assert max(boxed.shape[:2]) >= 320 and max(listed.shape[:2]) >= 320
@@ -401,7 +441,7 @@ def test_every_picture_can_be_annotated(shape: tuple[int, int]) -> None:
 
 
 def test_small_pictures_grow_and_their_boxes_with_them() -> None:
-    drawn = draw_detections(np.zeros((8, 8, 3), np.uint8), [Detection("x", 0, 0.9, (4, 4, 8, 8))])
+    drawn = draw_boxes(np.zeros((8, 8, 3), np.uint8), np.float32([[4, 4, 8, 8]]), ["x 0.90"], [class_color(0)])
     assert drawn.shape == (480, 480, 3)
     rows, columns = np.nonzero((drawn[300:] == class_color(0)).all(axis=2))
     assert abs(columns.min() - 240) <= 3 and columns.max() == 479 and rows.max() == 179
@@ -410,29 +450,26 @@ def test_small_pictures_grow_and_their_boxes_with_them() -> None:
 @pytest.mark.parametrize("corner", [(0, 0), (600, 0), (0, 440), (600, 440)])
 def test_a_tag_stays_in_the_picture(corner: tuple[int, int]) -> None:
     def area(x: int, y: int) -> int:
-        drawn = draw_detections(
-            np.zeros((480, 640, 3), np.uint8), [Detection("person", 5, 0.9, (x, y, x + 39, y + 39))]
-        )
-        return int((drawn == class_color(5)).all(axis=2).sum())
+        box, color = np.float32([[x, y, x + 39, y + 39]]), class_color(5)
+        drawn = draw_boxes(np.zeros((480, 640, 3), np.uint8), box, ["person 0.90"], [color])
+        return int((drawn == color).all(axis=2).sum())
 
     assert abs(area(*corner) - area(300, 200)) < 250  # of some 1900: the outline may leave the picture, the tag not
 
 
 def test_tags_make_way_for_better_ones() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
-    better, worse = Detection("first", 0, 0.9, (100, 100, 300, 300)), Detection("second", 1, 0.8, (110, 106, 290, 290))
-    drawn = draw_detections(image, [worse, better])
-    for detection in (better, worse):
-        alone = draw_detections(image, [detection])
-        color = class_color(detection.index)
+    boxes = np.float32([(100, 100, 300, 300), (110, 106, 290, 290)])
+    tags, colors = ["first 0.90", "second 0.80"], [class_color(0), class_color(1)]
+    drawn = draw_boxes(image, boxes, tags, colors)
+    for i, color in enumerate(colors):
+        alone = draw_boxes(image, boxes[i : i + 1], tags[i : i + 1], [color])
         shown, whole = ((picture == color).all(axis=2).sum() for picture in (drawn, alone))
         assert shown > 0.85 * whole
 
 
 def test_longer_bars_mean_more() -> None:
-    drawn = draw_classes(
-        np.zeros((400, 400, 3), np.uint8), [Classification("a", 0, 0.75), Classification("b", 1, 0.25)]
-    )
+    drawn = draw_bars(np.zeros((400, 400, 3), np.uint8), ["a", "b"], [0.75, 0.25])
     panel = drawn[400:].astype(int)
     saturated = panel.max(axis=2) - panel.min(axis=2)
     lengths = sorted({int(n) for n in (saturated > 40).sum(axis=1)} - {0})

@@ -89,7 +89,7 @@ def load(
     precision and size are its own; `options` are those of `zoo.runtime.engines.load_engine_session`, and for a model
     name also `batch`, `level` and `heuristic`, as in `build_engine`.
     """
-    if _is_engine(source):
+    if is_engine(source):
         if device == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
         built_in = {"batch", "level", "heuristic"} & options.keys()
@@ -120,7 +120,8 @@ def _cpu_session(model: Model, weights: Weights, precision: PrecisionName, size:
     return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)
 
 
-def _is_engine(source: str | os.PathLike[str]) -> bool:
+def is_engine(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is an engine file, not a model's name."""
     return Path(source).suffix in (".engine", ".plan", ".trt") or Path(source).is_file()
 
 

@@ -51,12 +51,18 @@ TimingCache = Annotated[
 ]
 
 
-def command(function: Callable[..., None]) -> Callable[[], None]:
-    """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2."""
+Command = Callable[..., None]
+
+
+def command(function: Command, extend: Callable[[Command], Command] | None = None) -> Callable[[], None]:
+    """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2.
+
+    `extend` makes of `function` one with more parameters when the command runs.
+    """
 
     def main() -> None:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        app.command(context_settings={"help_option_names": ["-h", "--help"]})(function)
+        app.command(context_settings={"help_option_names": ["-h", "--help"]})(extend(function) if extend else function)
         try:
             app(prog_name=_program(function))
         except ZooError as error:

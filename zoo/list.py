@@ -7,21 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli import Json, command, print_json
-from zoo.errors import ZooError
 from zoo.registry import Model, get_model, list_models
+from zoo.tasks import get_task
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def run(
     pattern: Annotated[str, typer.Argument(help="Only names that contain this, or match it with * and ?.")] = "",
-    task: Annotated[str | None, typer.Option("--task", help="Only models of this task: classify or detect.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only models of this task.")] = None,
     as_json: Json = False,
 ) -> None:
     """Lists the models: name, task, parameters, input, reference, precisions, aliases."""
-    tasks = sorted({get_model(name).task for name in list_models()})
-    if task not in (None, *tasks):
-        raise ZooError(f"no model has the task '{task}'; the tasks are {', '.join(tasks)}")
+    if task is not None:
+        get_task(task)
     rows = [_row(get_model(name)) for name in list_models(pattern, task)]
     if as_json:
         print_json(rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
 from zoo.preprocess import Preprocess
-from zoo.tasks import TASKS
+from zoo.tasks import get_task
 
 if TYPE_CHECKING:
     from zoo.network import Net, Tensor
@@ -90,16 +90,18 @@ def register(
     """Registers `build` under each keyword in `variants`, all or none.
 
     `reference` may hold `{name}`. The fields are those of `Model`; each variant may have its own. Raises ValueError for
-    a name that is taken, and for a field that cannot be what it says.
+    a name that is taken, and for a field that cannot be what it says; ZooError for what the task does not know or
+    cannot have.
     """
 
     def decorator(build: Build) -> Build:
-        if task not in TASKS:
-            raise ValueError(f"no task is named '{task}'; there are {', '.join(TASKS)}{closest(task, TASKS)}")
+        known = get_task(task)
+        known.settings(options or {})
         models = {}
         for name, variant in variants.items():
             _check(name, variant)
             spec = variant.preprocess or preprocess
+            known.check_preprocess(spec)
             models[name] = Model(
                 name=name,
                 task=task,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,8 @@ from zoo.cli import (
     size_of,
 )
 from zoo.errors import ZooError
+from zoo.registry import get_model
+from zoo.tasks import Option, all_tasks, get_task
 
 AHEAD = 8  # drawn frames that may wait to be written
 UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs on the other
@@ -36,18 +41,6 @@ def run(
     ],
     weights: WeightsOption = None,
     size: Size = None,
-    conf: Annotated[float, typer.Option("--conf", "--conf-thres", help="Detections must score more than this.")] = 0.25,
-    iou: Annotated[
-        float | None,
-        typer.Option(
-            "--iou",
-            "--iou-thres",
-            help="Overlap at which the weaker of two boxes goes. Default: the reference's.",
-            show_default=False,
-        ),
-    ] = None,
-    max_det: Annotated[int, typer.Option("--max-det", help="Detections kept per picture.")] = 300,
-    top: Annotated[int, typer.Option("--top", "-k", help="Classes reported per picture.")] = 5,
     save: Annotated[
         Path, typer.Option("--save", "--save-dir", help="Folder for drawn pictures and results.json.")
     ] = Path("runs"),
@@ -63,19 +56,22 @@ def run(
     auto_rebuild: Annotated[
         bool, typer.Option("--auto-rebuild", help="Rebuild an engine that this machine cannot load.")
     ] = False,
+    **chosen: Any,
 ) -> None:
-    """Runs MODEL on every SOURCE: prints the top classes or the boxes, and saves drawn pictures (or a video) and JSON.
+    """Runs MODEL on every SOURCE: prints the results, and saves drawn pictures (or a video) and JSON.
 
     Every run says which executor answered. Exit status 1 when some of several sources could not be read, 2 when none
     could.
     """
-    from zoo.api import load
+    from zoo.api import is_engine, load
     from zoo.runtime.predict import make_predictor
-    from zoo.tasks import Options
 
     if device not in ("auto", "cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
-    options = Options(conf=conf, iou=iou, max_det=max_det, top=top)
+    options = {name: value for name, value in chosen.items() if value is not None}
+    if not is_engine(model):  # before an engine is built
+        entry = get_model(model)
+        get_task(entry.task).settings(entry.options, options)
     wanted = size_of(size)
     effort = {"level": level, "heuristic": heuristic} if level is not None or heuristic else {}
     with progress() as say:  # an engine may have to be built
@@ -87,7 +83,7 @@ def run(
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note("the weights are random: so are the answers")
-        with make_predictor(session, options) as predictor:
+        with make_predictor(session, **options) as predictor:
             items, bad = _predict_all(predictor, sources, save, quiet=as_json)
         results = {
             "model": session.model.name,
@@ -170,7 +166,7 @@ def _print(frame: Any, prediction: Any, task: Any, path: Path) -> None:
     where = f"{frame.name} frame {frame.index}" if frame.is_video else frame.name
     steps = " + ".join(f"{value:.1f}" for value in prediction.ms.values()) + " ms"
     if frame.is_video:
-        print(f"{where}: {len(prediction.result)} results ({steps})")
+        print(f"{where}: {task.summarize(prediction.result)} ({steps})")
         return
     print(f"{where} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {path}")
     for line in task.describe(prediction.result):
@@ -188,7 +184,42 @@ def _save_json(save: Path, results: dict[str, Any]) -> Path:
     return path
 
 
-main = command(run)
+def with_task_options(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with a parameter for each option of each task; None when it was not given."""
+    owners: dict[str, list[tuple[Option, str]]] = {}
+    for task in all_tasks():
+        for option in task.options:
+            owners.setdefault(option.name, []).append((option, task.name))
+
+    @functools.wraps(function)
+    def wrapper(**values: Any) -> None:
+        function(**values)
+
+    signature = inspect.signature(function, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    asked = [_parameter([option for option, _ in pairs], [task for _, task in pairs]) for pairs in owners.values()]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *asked)]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _parameter(options: list[Option], tasks: list[str]) -> inspect.Parameter:
+    """The flag of an option that all these tasks have."""
+    option = options[0]
+    defaults = " or ".join(dict.fromkeys(str(other.default) for other in options))
+    flag = typer.Option(
+        f"--{option.name.replace('_', '-')}",
+        *option.flags,
+        help=f"{option.help} Default: {defaults}, or the model's own.",
+        show_default=False,
+        rich_help_panel=f"Options of {', '.join(tasks)}",
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(option.name, kind, default=None, annotation=Annotated[option.type | None, flag])
+
+
+main = command(run, extend=with_task_options)
 
 if __name__ == "__main__":
     main()

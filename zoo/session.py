@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zoo.preprocess import Preprocess
 from zoo.registry import Model
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Pending(Protocol):
@@ -49,6 +53,18 @@ class Session:
     def submit(self, images: Any) -> Pending:
         """Starts the network on `images` and returns at once; `.result()` waits for the outputs."""
         return self.executor.submit(images)
+
+    def predict(self, image: str | os.PathLike[str] | np.ndarray, **options: Any) -> Any:
+        """The task's result for one picture: a file, or an array (H, W, 3) uint8 BGR.
+
+        `options` are the task's, as `zoo.run` has them (`conf`, `iou`, `top` …). For many pictures,
+        `zoo.runtime.predict.make_predictor` keeps what this makes anew for each.
+        """
+        from zoo.images.sources import read_image
+        from zoo.runtime.predict import make_predictor
+
+        with make_predictor(self, **options) as predictor:
+            return predictor(image if hasattr(image, "shape") else read_image(image)).result
 
     def close(self) -> None:
         """Frees what the session holds."""

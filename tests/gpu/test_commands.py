@@ -29,7 +29,6 @@ from zoo.registry import get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
 from zoo.session import Session
-from zoo.tasks import Options
 from zoo.tasks.detect import non_max_suppression
 from zoo.trt import Api
 from zoo.weights import load_weights, save_safetensors
@@ -174,7 +173,7 @@ def on_cpu(api: Api, model: str, weights: Path, **options: Any) -> Predictor:
     executor = CpuSession(define(entry, source, api, (1, *entry.input)))
     size = (entry.input[1], entry.input[2])
     session = Session(entry, executor, executor.runs_on, entry.preprocess, size, None, source.name)
-    return Predictor(session, Options(**options))
+    return Predictor(session, **options)
 
 
 def same_classes(found: list[dict[str, Any]], wanted: list[dict[str, Any]], bound: float) -> None:
@@ -458,8 +457,9 @@ def test_boxes_in_a_photograph(
     predictor = on_cpu(api, model, workshop.weights_of(model))
     session = predictor.session
     outputs = {name: value[0] for name, value in session(session.preprocess.apply(photo)[0][None]).items()}
-    conf = steady_confidence(outputs["boxes"], outputs["scores"], iou or session.model.options.get("iou", 0.7))
-    wanted = Predictor(session, Options(conf=conf, iou=iou))(photo).result
+    chosen = {"iou": iou} if iou else {}
+    conf = steady_confidence(outputs["boxes"], outputs["scores"], Predictor(session, **chosen).options["iou"])
+    wanted = Predictor(session, conf=conf, **chosen)(photo).result
     options = ("--conf", repr(conf), *(("--iou", iou) if iou else ()))
     found = look(api, workshop, model, tmp_path / "out", *options)["detections"]
     distance = same_detections(found, predictor.task.to_json(wanted)["detections"])

@@ -15,12 +15,15 @@ from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Cuda, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.pipeline import FramePipeline
+from zoo.tasks import get_task
 from zoo.tasks.detect import non_max_suppression
 from zoo.trt import Api
 
 from .conftest import SIDE
 
 Say = Callable[[str], None]
+
+DETECT = partial(get_task("detect").gpu_decoder, options=get_task("detect").settings())
 
 FRAMES = [(480, 640), (1080, 1920), (427, 640), (333, 517), (640, 640), (1280, 1280), (100, 37), (1, 1), (2160, 3840)]
 
@@ -136,7 +139,7 @@ def test_detection_equals_the_cpu(
 def test_frames_to_detections(api: Api, cuda: Cuda, detector_plan: bytes, graphs: bool, say: Say) -> None:
     spec = letterbox(SIDE)
     with GpuSession(detector_plan, api=api, graphs=graphs) as session:
-        with FramePipeline(session, spec) as pipeline:
+        with FramePipeline(session, spec, decoder=DETECT) as pipeline:
             for turn in range(4):
                 for shape in ((480, 640), (200, 100)):
                     frame = picture(*shape, turn)
@@ -178,6 +181,6 @@ def test_frames_through_pycuda(api: Api, detector_plan: bytes) -> None:
     with GpuSession(detector_plan, api=api, cuda="pycuda") as session:
         outputs = session(spec.apply(frame)[0][None])
         scores = non_max_suppression(outputs["boxes"][0], outputs["scores"][0])[1]
-        with FramePipeline(session, spec) as pipeline:
+        with FramePipeline(session, spec, decoder=DETECT) as pipeline:
             for given in (frame, gpuarray.to_gpu(frame)):
                 np.testing.assert_array_equal(pipeline(given).scores, scores)

@@ -11,6 +11,7 @@ import numpy as np
 from zoo.errors import Refused, ZooError
 from zoo.network import Definition, Net, Precision, Tensor
 from zoo.registry import Model, siblings
+from zoo.tasks import get_task
 from zoo.trt import Api
 from zoo.weights import Weights
 
@@ -50,7 +51,9 @@ def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: P
     if x is None:
         raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
     outputs = model.build(net, x, model.config)
-    for name, tensor in (outputs if isinstance(outputs, dict) else {"logits": outputs}).items():
+    if not isinstance(outputs, dict):  # the only output of its task
+        outputs = dict.fromkeys(get_task(model.task).outputs, outputs)
+    for name, tensor in outputs.items():
         _mark_output(net, name, tensor)
     return definition
 

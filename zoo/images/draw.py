@@ -1,16 +1,11 @@
-"""Results on pictures. Every size follows from the picture's, so that text can be read on 8x8 as on 4000x3000."""
+"""What draws results. Each size follows from the picture's, so that text can be read on 8x8 as on 4000x3000."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from zoo.tasks.classify import Classification
-    from zoo.tasks.detect import Detection
 
 Color = tuple[int, int, int]  # blue, green, red
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
@@ -24,46 +19,43 @@ _BLACK, _WHITE = (24, 20, 20), (255, 255, 255)
 _PANEL, _TRACK, _BAR, _BEST, _MUTED = (34, 27, 24), (62, 52, 47), (150, 122, 104), (80, 200, 120), (196, 184, 176)
 
 
-def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.ndarray:
-    """A copy of `image` with a box and a tag «label 0.87» for each detection, the best ones on top."""
-    canvas, factor = _enlarged(image)
-    pen = _Pen(canvas)
-    best_first = sorted(detections, key=lambda detection: -detection.score)
-    boxes = [tuple(round(side * factor) for side in detection.box) for detection in best_first]
-    colors = [class_color(detection.index) for detection in best_first]
-    texts = [f"{detection.label} {detection.score:.2f}" for detection in best_first]
-    places = _free_places([pen.places(text, box) for text, box in zip(texts, boxes)])
-    for (left, top, right, bottom), color in reversed(list(zip(boxes, colors))):
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, tags: Sequence[str], colors: Sequence[Color]) -> np.ndarray:
+    """A copy of `image` with boxes (K, 4) x1, y1, x2, y2 and a tag on each, the first ones on top."""
+    canvas, factor = enlarged(image)
+    pen = Pen(canvas)
+    corners = [tuple(round(side * factor) for side in box) for box in boxes.tolist()]
+    places = _free_places([pen.places(tag, box) for tag, box in zip(tags, corners)])
+    for (left, top, right, bottom), color in reversed(list(zip(corners, colors))):
         cv2.rectangle(canvas, (left, top), (right, bottom), color, pen.line, cv2.LINE_AA)
-    for text, place, color in reversed(list(zip(texts, places, colors))):
-        pen.tag(text, place, color)
+    for tag, place, color in reversed(list(zip(tags, places, colors))):
+        pen.tag(tag, place, color)
     return canvas
 
 
-def draw_classes(image: np.ndarray, classes: Sequence[Classification]) -> np.ndarray:
-    """A copy of `image` above a panel with a row for each class: its label, a bar, its probability."""
-    picture, _ = _enlarged(image)
+def draw_bars(image: np.ndarray, names: Sequence[str], shares: Sequence[float]) -> np.ndarray:
+    """A copy of `image` above a panel with a row for each name: the name, a bar, its share (0..1) in percent."""
+    picture, _ = enlarged(image)
     height, width = picture.shape[:2]
-    pen = _Pen(picture)
+    pen = Pen(picture)
     gap = pen.height
     row = round(1.9 * pen.height)
-    canvas = np.full((height + len(classes) * row + 2 * gap, max(width, 24 * pen.height), 3), _PANEL, np.uint8)
+    canvas = np.full((height + len(names) * row + 2 * gap, max(width, 24 * pen.height), 3), _PANEL, np.uint8)
     left = (canvas.shape[1] - width) // 2
     canvas[:height, left : left + width] = picture
 
-    pen = _Pen(picture, canvas)
+    pen = Pen(picture, canvas)
     right = min(canvas.shape[1], 40 * pen.height) - gap
     number = pen.width("100.0%")
-    names = [pen.fitted(c.label, (right - gap) // 2) for c in classes]
+    names = [pen.fitted(name, (right - gap) // 2) for name in names]
     start = 2 * gap + max(map(pen.width, names), default=0)
     stop = right - number - gap
-    for line, (name, result) in enumerate(zip(names, classes)):
+    for line, (name, share) in enumerate(zip(names, shares)):
         middle = height + gap + line * row + row // 2
         half = max(pen.height // 4, 2)
-        reach = start + round((stop - start) * result.score)
+        reach = start + round((stop - start) * share)
         cv2.rectangle(canvas, (start, middle - half), (stop, middle + half), _TRACK, -1)
         cv2.rectangle(canvas, (start, middle - half), (reach, middle + half), _BEST if line == 0 else _BAR, -1)
-        percent = f"{result.score:.1%}"
+        percent = f"{share:.1%}"
         color = _WHITE if line == 0 else _MUTED
         pen.text(name, gap, middle + pen.height // 2, color)
         pen.text(percent, right - pen.width(percent), middle + pen.height // 2, color)
@@ -89,7 +81,7 @@ def _touch(first: Rectangle, second: Rectangle) -> bool:
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
-def _enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
+def enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
     """A copy of `image`, times a whole factor if it is small: pixel art stays sharp, small photos become smooth."""
     longest = max(image.shape[:2])
     factor = -(-480 // longest) if longest < 320 else 1
@@ -97,7 +89,7 @@ def _enlarged(image: np.ndarray) -> tuple[np.ndarray, int]:
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=method) if factor > 1 else image.copy(), factor
 
 
-class _Pen:
+class Pen:
     """Draws on `canvas` with lines and letters that suit the size of `picture`."""
 
     def __init__(self, picture: np.ndarray, canvas: np.ndarray | None = None) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from zoo.errors import ZooError
+
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
 )
@@ -91,6 +93,14 @@ def _open_file(name: str) -> Iterator[Frame | BadSource]:
         yield from _read_video(name, name)
     else:
         yield _read_image(name)
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The picture (H, W, 3) uint8 BGR in an image file. Raises `ZooError` when there is none to read."""
+    found = _read_image(os.fspath(path))
+    if isinstance(found, BadSource):
+        raise ZooError(found.message)
+    return found.image
 
 
 def _read_image(name: str) -> Frame | BadSource:

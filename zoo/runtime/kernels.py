@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,13 +140,12 @@ class Detector:
              self._iou, np.int32(self._max_det), np.uint64(placements.ptr), np.uint64(self.output.ptr)],
         )  # fmt: skip
 
-    def parse(self, rows: np.ndarray) -> list[Detections]:
+    def parse(self, rows: np.ndarray) -> list[Boxes]:
         """The detections of each picture from a host copy of `output`. Raises ZooError for NaN or infinity."""
         return [_parse(row) for row in rows]
 
 
-@dataclass(frozen=True)
-class Detections:
+class Boxes(NamedTuple):
     """What one picture holds, best first: boxes (K, 4) x1, y1, x2, y2 in its pixels, scores (K,), classes (K,)."""
 
     boxes: np.ndarray
@@ -155,9 +153,9 @@ class Detections:
     classes: np.ndarray
 
 
-def _parse(row: np.ndarray) -> Detections:
+def _parse(row: np.ndarray) -> Boxes:
     count = int(row[:1].view(np.int32)[0])
     if count < 0:
         raise ZooError("Boxes or scores hold NaN or infinity: the network overflowed; build it with fp32 or bf16.")
     table = row[1 : 1 + 6 * count].reshape(count, 6).copy()
-    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
+    return Boxes(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))

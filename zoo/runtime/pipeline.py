@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.preprocess import Preprocess
-from zoo.runtime.arrays import Source, order_streams, producer_stream, read_source
-from zoo.runtime.cuda import Buffer, Stream
+from zoo.preprocess import Placement, Preprocess
+from zoo.runtime.arrays import DeviceArray, Source, order_streams, producer_stream, read_source
+from zoo.runtime.cuda import Buffer, Cuda, Stream
 from zoo.runtime.gpu import GpuSession
-from zoo.runtime.kernels import Detections, Detector, Preprocessor
+from zoo.runtime.kernels import Preprocessor
 
 _MAX_GRAPHS = 32  # frame sizes and addresses that a pipeline remembers
+
+
+class Decoder(Protocol):
+    """Outputs to results on the GPU, where they lie. Nothing waits for the host: it can be captured in a graph."""
+
+    output: DeviceArray  # what is copied to the host, a row for each picture
+
+    def placements(self, placements: Sequence[Placement]) -> Buffer:
+        """The device copy of where the pictures lie in the network input."""
+
+    def enqueue(self, placements: Buffer, stream: Stream) -> None:
+        """Fills `output`."""
+
+    def parse(self, rows: np.ndarray) -> Sequence[Any]:
+        """What each picture gave, from a host copy of `output`. Raises ZooError for what cannot be decoded."""
+
+
+MakeDecoder = Callable[[Cuda, Mapping[str, DeviceArray], Stream], "Decoder | None"]
 
 
 class _Frames:
@@ -29,11 +48,12 @@ class _Frames:
 class PendingFrame:
     """The promise of `FramePipeline.submit`."""
 
-    def __init__(self, pipeline: FramePipeline) -> None:
+    def __init__(self, pipeline: FramePipeline, placement: Placement) -> None:
         self._pipeline = pipeline
-        self._outcome: Detections | dict[str, np.ndarray] | ZooError | None = None  # None while it is under way
+        self.placement = placement  # where the frame lies in the network input
+        self._outcome: Any = None  # None while it is under way
 
-    def result(self) -> Detections | dict[str, np.ndarray]:
+    def result(self) -> Any:
         """The result for the frame; waits for it. Raises ZooError for what cannot be decoded."""
         if self._outcome is None:
             self._pipeline._settle()
@@ -46,9 +66,10 @@ class PendingFrame:
 class FramePipeline:
     """Frame to result on one stream: preprocessing kernel, engine, decoding, replayed as one CUDA graph.
 
-    A frame is uint8 (H, W, 3), BGR unless `rgb`, on the host or on the GPU (its rows may be pitched). A detector
-    (outputs `boxes` and `scores`) gives `Detections` in pixels of the frame; other networks give their outputs as
-    numpy arrays. Frames written to `buffer(height, width)` need no staging copy. One thread at a time.
+    A frame is uint8 (H, W, 3), BGR unless `rgb`, on the host or on the GPU (its rows may be pitched). `decoder` makes
+    what decodes the outputs (see `zoo.tasks.Task.gpu_decoder`): the result is then what it parses. Without one, the
+    result is the outputs by name, as numpy arrays. Frames written to `buffer(height, width)` need no staging copy. One
+    thread at a time.
 
     `submit` returns while the GPU works on the frame. A pipeline has room for one frame; two pipelines that take turns
     copy one frame while the other's network runs.
@@ -60,9 +81,7 @@ class FramePipeline:
         spec: Preprocess,
         *,
         size: tuple[int, int] | None = None,
-        conf: float = 0.25,
-        iou: float = 0.7,
-        max_det: int = 300,
+        decoder: MakeDecoder | None = None,
         rgb: bool = False,
     ) -> None:
         """`size` is the (height, width) of the network input, without it the published one."""
@@ -76,12 +95,10 @@ class FramePipeline:
             self._stream = self._cuda.stream()
             self._bound = session.bind({name: (1, 3, *self._size)}, self._stream)
             self._input, outputs = self._bound.inputs[name], self._bound.outputs
-            self._detector = None
-            if {"boxes", "scores"} <= set(outputs):
-                self._detector = Detector(
-                    self._cuda, outputs["boxes"], outputs["scores"], self._stream, conf, iou, max_det
-                )
-            arrays = outputs if self._detector is None else {"detections": self._detector.output}
+            self.shapes = {name: array.shape[1:] for name, array in outputs.items()}  # of one picture's outputs
+            self._decoder = decoder(self._cuda, outputs, self._stream) if decoder else None
+            self.decodes = self._decoder is not None  # whether results are a decoder's, not the outputs
+            arrays = outputs if self._decoder is None else {"decoded": self._decoder.output}
             self._results = {n: (array, self._cuda.pinned(array.nbytes)) for n, array in arrays.items()}
         self._frames: dict[tuple[int, int], _Frames] = {}
         self._graph_of: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # None until a key is seen again
@@ -94,7 +111,7 @@ class FramePipeline:
         with self._cuda.active():
             return self._host_frames(height, width).staging
 
-    def __call__(self, frame: Any) -> Detections | dict[str, np.ndarray]:
+    def __call__(self, frame: Any) -> Any:
         """The result for one frame, complete on return. Raises ZooError for another shape or dtype."""
         return self.submit(frame).result()
 
@@ -118,7 +135,7 @@ class FramePipeline:
                 if source.stream not in (None, self._stream.handle):
                     order_streams(self._cuda, self._cuda.wrap_stream(source.stream), self._stream)
                 self._run((height, width, source.ptr, pitch), frames, source.ptr, pitch)
-        self._pending = PendingFrame(self)
+        self._pending = PendingFrame(self, frames.preprocessor.placement)
         return self._pending
 
     def _settle(self) -> None:
@@ -141,7 +158,7 @@ class FramePipeline:
         frames = self._frames.get((height, width))
         if frames is None:
             preprocessor = Preprocessor(self._cuda, self._spec, (height, width), self._size, self._rgb)
-            placements = self._detector.placements([preprocessor.placement]) if self._detector else None
+            placements = self._decoder.placements([preprocessor.placement]) if self._decoder else None
             frames = self._frames[height, width] = _Frames(preprocessor, placements)
         return frames
 
@@ -173,8 +190,8 @@ class FramePipeline:
             self._cuda.h2d(address, frames.staging.reshape(-1), self._stream)
         frames.preprocessor.enqueue(address, pitch, self._input, self._stream)
         self._bound.enqueue(self._stream)
-        if self._detector is not None:
-            self._detector.enqueue(frames.placements, self._stream)
+        if self._decoder is not None:
+            self._decoder.enqueue(frames.placements, self._stream)
         for array, pinned in self._results.values():
             self._cuda.d2h(pinned, array.ptr, self._stream)
 
@@ -188,10 +205,10 @@ class FramePipeline:
             self._cuda.synchronize(self._stream)
             self._cuda.destroy_graph(graph)
 
-    def _read(self) -> Detections | dict[str, np.ndarray]:
+    def _read(self) -> Any:
         arrays = {n: pinned.view(array.dtype).reshape(array.shape) for n, (array, pinned) in self._results.items()}
-        if self._detector is not None:
-            return self._detector.parse(arrays["detections"])[0]
+        if self._decoder is not None:
+            return self._decoder.parse(arrays["decoded"])[0]
         return {name: array.copy() for name, array in arrays.items()}
 
     def close(self) -> None:
@@ -206,7 +223,7 @@ class FramePipeline:
         self._graph_of.clear()
         self._frames.clear()
         self._results.clear()
-        self._bound = self._detector = None
+        self._bound = self._decoder = None
 
     def __enter__(self) -> FramePipeline:
         return self

@@ -9,25 +9,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from zoo.labels import labels_for
 from zoo.session import Session
-from zoo.tasks import Options, Task, get_task
+from zoo.tasks import get_task
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture gave: results (see the task), and the milliseconds of each step.
+    """What one picture gave: the task's `Result`, and the milliseconds of each step.
 
     On the GPU all steps are one CUDA graph, so that `ms` has a single entry.
     """
 
-    result: list[Any]
+    result: Any
     ms: dict[str, float]
 
 
@@ -38,12 +38,15 @@ class Pending(Protocol):
 
 
 class Predictor:
-    """Calls a session with pictures: `predictor(image)` takes (H, W, 3) uint8 BGR."""
+    """Calls a session with pictures: `predictor(image)` takes (H, W, 3) uint8 BGR.
 
-    def __init__(self, session: Session, options: Options = Options()) -> None:
+    `options` are those of the session's task; what is not given is the model's own. Raises ZooError for others.
+    """
+
+    def __init__(self, session: Session, **options: Any) -> None:
         self.session = session
-        self.options = options
-        self.task: Task = get_task(session.model.task, session.model.options.get("iou", 0.7))
+        self.task = get_task(session.model.task)
+        self.options = self.task.settings(session.model.options, options)
 
     def __call__(self, image: np.ndarray) -> Prediction:
         """The results for one picture."""
@@ -52,8 +55,7 @@ class Predictor:
         prepared = time.perf_counter()
         outputs = {name: np.asarray(value)[0] for name, value in self.session(pixels[None]).items()}
         inferred = time.perf_counter()
-        labels = labels_for(_class_count(outputs), self.session.labels)
-        result = self.task.decode(outputs, placement, labels, self.options)
+        result = self.task(outputs, placement, self.session.labels, self.options)
         steps = (start, prepared, inferred, time.perf_counter())
         names = ("preprocess", "inference", "postprocess")
         return Prediction(result, {name: (b - a) * 1e3 for name, a, b in zip(names, steps, steps[1:])})
@@ -75,18 +77,18 @@ class Predictor:
 
 
 class GpuPredictor(Predictor):
-    """The same with preprocessing and decoding in CUDA kernels around the engine, frame to result on one stream.
+    """The same with preprocessing, and where the task can, decoding in CUDA kernels around the engine, on one stream.
 
     Two pipelines take turns, so that a picture is copied to the GPU while the network runs on the one before.
     """
 
-    def __init__(self, session: Session, options: Options = Options()) -> None:
+    def __init__(self, session: Session, **options: Any) -> None:
         from zoo.runtime.pipeline import FramePipeline
 
-        super().__init__(session, options)
-        iou = session.model.options.get("iou", 0.7) if options.iou is None else options.iou
-        settings = {"size": session.size, "conf": options.conf, "iou": iou, "max_det": options.max_det}
+        super().__init__(session, **options)
+        settings = {"size": session.size, "decoder": partial(self.task.gpu_decoder, options=self.options)}
         self._pipelines = [FramePipeline(session.executor, session.preprocess, **settings) for _ in range(2)]  # type: ignore[arg-type]
+        self._labels = self.task.labels(self._pipelines[0].shapes, session.labels)
         self._turns = itertools.cycle(self._pipelines)
 
     def __call__(self, image: np.ndarray) -> Prediction:
@@ -96,25 +98,19 @@ class GpuPredictor(Predictor):
     def submit(self, image: np.ndarray) -> Pending:
         """Starts on one picture and returns. The second one after it waits for it."""
         start = time.perf_counter()
-        pending = next(self._turns).submit(image)
-        return _Underway(lambda: self._predict(image, pending.result(), start))
+        pipeline = next(self._turns)
+        pending = pipeline.submit(image)
 
-    def _predict(self, image: np.ndarray, found: Any, start: float) -> Prediction:
-        milliseconds = {"total": (time.perf_counter() - start) * 1e3}
-        if isinstance(found, dict):
-            logits = found["logits"][0]
-            labels = labels_for(len(logits), self.session.labels)
-            placement = self.session.preprocess.placement(image.shape[:2], self.session.size)
-            return Prediction(self.task.decode({"logits": logits}, placement, labels, self.options), milliseconds)
-        from zoo.tasks.detect import Detection
+        def predict() -> Prediction:
+            found = pending.result()
+            milliseconds = {"total": (time.perf_counter() - start) * 1e3}
+            if pipeline.decodes:
+                return Prediction(self.task.from_gpu(found, self._labels), milliseconds)
+            outputs = {name: output[0] for name, output in found.items()}
+            result = self.task(outputs, pending.placement, self.session.labels, self.options)
+            return Prediction(result, milliseconds)
 
-        labels = labels_for(self._classes(), self.session.labels)
-        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist())
-        result = [Detection(labels[index], index, score, tuple(box)) for box, score, index in rows]
-        return Prediction(result, milliseconds)
-
-    def _classes(self) -> int:
-        return self.session.executor.outputs["scores"].shape[1]  # type: ignore[attr-defined]
+        return _Underway(predict)
 
     def close(self) -> None:
         for pipeline in self._pipelines:
@@ -128,14 +124,11 @@ class _Underway:
     result: Callable[[], Prediction]
 
 
-def make_predictor(session: Session, options: Options = Options()) -> Predictor:
-    """The predictor for where the session runs and what its network takes."""
-    on_gpu = hasattr(session.executor, "cuda") and session.model.input[0] == 3
-    return (GpuPredictor if on_gpu else Predictor)(session, options)
-
-
-def _class_count(outputs: dict[str, np.ndarray]) -> int:
-    return outputs["scores" if "scores" in outputs else "logits"].shape[0]
+def make_predictor(session: Session, **options: Any) -> Predictor:
+    """The predictor for where the session runs and what prepares its pictures."""
+    spec, size = session.preprocess, session.size
+    on_gpu = hasattr(session.executor, "cuda") and spec.resampling(spec.placement(size, size)) is not None
+    return (GpuPredictor if on_gpu else Predictor)(session, **options)
 
 
 def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:

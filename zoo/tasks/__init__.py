@@ -1,70 +1,198 @@
-"""Pixels in, results out: preprocessing, decoding, drawing and writing, by task. Importing this imports no library."""
+"""What networks are for. A task is one file in this folder, found by a scan: what the outputs mean, what a user may
+choose, how results are drawn, printed and written as JSON. Importing this imports no library."""
 
 from __future__ import annotations
 
+import functools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.errors import ZooError, closest
+from zoo.labels import labels_for
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from zoo.preprocess import Placement
+    from zoo.preprocess import Placement, Preprocess
+    from zoo.runtime.arrays import DeviceArray
+    from zoo.runtime.cuda import Cuda, Stream
+    from zoo.runtime.pipeline import Decoder
 
-TASKS = ("classify", "detect")
+CLASSES = "classes"  # the axis of an output that has an entry for each class
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may choose when outputs become results. Raises `ZooError` for a value that means nothing."""
+class Option:
+    """What a user may choose when outputs become results; `zoo.run` has a flag for it.
 
-    conf: float = 0.25  # detections must score more than this
-    iou: float | None = None  # a detection is dropped when a better one of its class overlaps it more; None: the task's
-    max_det: int = 300  # detections kept per picture
-    top: int = 5  # classes reported per picture
+    Its type is the default's. `low` and `high` bound a number. `flags` are further spellings on the command line.
+    """
 
-    def __post_init__(self) -> None:
-        for name in ("conf", "iou"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ZooError(f"{name} is {value}; it must lie between 0 and 1.")
-        for name in ("max_det", "top"):
-            if getattr(self, name) < 1:
-                raise ZooError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+    name: str
+    default: bool | int | float | str
+    help: str
+    low: float | None = None
+    high: float | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> type:
+        return type(self.default)
+
+    def check(self, value: Any) -> Any:
+        """`value` as the option's type. Raises `ZooError` for another type and for a value out of bounds."""
+        if self.type is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.type:
+            raise ZooError(f"{self.name} is {value!r}; it must be of the type {self.type.__name__}.")
+        if self.low is not None and not value >= self.low or self.high is not None and not value <= self.high:
+            bounds = f"at least {self.low}" if self.high is None else f"between {self.low} and {self.high}"
+            raise ZooError(f"{self.name} is {value}; it must be {bounds}.")
+        return value
 
 
-class Task(Protocol):
-    """What a kind of network is for. `outputs` are those of one picture, without the batch dimension."""
+class Result:
+    """What one picture gave, in its own pixels: the same object in Python, in JSON and in drawing.
 
+    A task's result is a frozen dataclass with numpy arrays, whose fields have the same names in all tasks: `boxes`
+    (K, 4) x1, y1, x2, y2, `scores` (K,), `classes` (K,), `labels` (the K names), `masks` (K, H, W) bool, `keypoints`
+    (K, points, 3) x, y, score, `corners` (K, 4, 2), `class_map` (H, W), `depth` (H, W), `embedding` (D,), `picture`
+    (H, W, 3) uint8 BGR.
+    """
+
+
+class Task(ABC):
+    """The base of all tasks. A subclass with a `name` is a task; all of them are stateless.
+
+    `outputs` are those of one picture, without the batch dimension: by name, the axes, each its size or a name. Axes of
+    one name have one size; the axis called "classes" has an entry for each class. `whole` says that the network must
+    see the whole picture: a preprocessing that crops is refused.
+    """
+
+    name: ClassVar[str]
+    outputs: ClassVar[Mapping[str, tuple[int | str, ...]]]
+    options: ClassVar[tuple[Option, ...]] = ()
+    whole: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in cls.__dict__:
+            return
+        known = _tasks.setdefault(cls.name, cls())
+        if type(known).__module__ != cls.__module__:
+            raise ValueError(f"two tasks are named '{cls.name}': in {type(known).__module__} and in {cls.__module__}")
+
+    @abstractmethod
     def decode(
-        self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Options
-    ) -> list[Any]:
-        """Results, best first."""
+        self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
+    ) -> Any:
+        """The `Result` of outputs that have their declared shapes. `labels` has a name for each class."""
 
-    def draw(self, image: np.ndarray, result: list[Any]) -> np.ndarray:
+    @abstractmethod
+    def draw(self, image: np.ndarray, result: Any) -> np.ndarray:
         """A new annotated picture (H, W, 3) uint8 BGR; tiny pictures come back enlarged so that text can be read."""
 
-    def to_json(self, result: list[Any]) -> dict[str, Any]:
+    @abstractmethod
+    def to_json(self, result: Any) -> dict[str, Any]:
         """The result as JSON data."""
 
-    def describe(self, result: list[Any]) -> list[str]:
+    @abstractmethod
+    def describe(self, result: Any) -> list[str]:
         """The result as lines for people."""
 
+    @abstractmethod
+    def summarize(self, result: Any) -> str:
+        """The result in a few words, as for one frame of a video."""
 
-def get_task(name: str, iou: float = 0.7) -> Task:
-    """The task "classify" or "detect".
+    def gpu_decoder(
+        self, cuda: Cuda, outputs: Mapping[str, DeviceArray], stream: Stream, options: Mapping[str, Any]
+    ) -> Decoder | None:
+        """What decodes on the GPU, where the outputs lie; None, and `decode` does it on the CPU."""
+        return None
 
-    `iou` is the overlap that detections may have when `Options.iou` is None: 0.7 is ultralytics' (YOLOv8 and later,
-    YOLOv5u), 0.45 that of the yolov5 project's anchor heads.
-    """
-    if name == "classify":
-        from zoo.tasks.classify import Classify
+    def from_gpu(self, found: Any, labels: Sequence[str]) -> Any:
+        """The `Result` of what the GPU's decoder gave for a picture."""
+        raise NotImplementedError
 
-        return Classify()
-    if name == "detect":
-        from zoo.tasks.detect import Detect
+    def __call__(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        placement: Placement,
+        names: Sequence[str] | None,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """The `Result` of one picture's outputs. `names` are the classes' names, if they are known.
 
-        return Detect(iou)
-    raise ZooError(f"No task is called '{name}'; there are {', '.join(TASKS)}{closest(name, TASKS)}.")
+        Raises `ZooError` for outputs that are missing or have another shape, and for what cannot be decoded.
+        """
+        labels = self.labels({name: output.shape for name, output in outputs.items()}, names)
+        return self.decode(outputs, placement, labels, options)
+
+    def labels(self, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str] | None) -> list[str]:
+        """A name for each class that outputs of these `shapes` tell apart. Raises `ZooError` for other shapes."""
+        sizes: dict[int | str, int] = {}
+        for name, axes in self.outputs.items():
+            shape = shapes.get(name, ())
+            fits = len(shape) == len(axes) and all(
+                (axis if isinstance(axis, int) else sizes.setdefault(axis, size)) == size
+                for axis, size in zip(axes, shape)
+            )
+            if not fits:
+                raise ZooError(f"Expected {_shapes(self.outputs)} of one picture, got {_shapes(shapes) or 'nothing'}.")
+        return labels_for(sizes[CLASSES], names) if CLASSES in sizes else []
+
+    def settings(self, *chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """A value for every option: the default, or what is chosen, the last one counts.
+
+        Raises `ZooError` for an option that the task does not have, with the closest, and for a value it cannot have.
+        """
+        known = {option.name: option for option in self.options}
+        values = {name: option.default for name, option in known.items()}
+        for choice in chosen:
+            for name, value in choice.items():
+                if name not in known:
+                    has = f"its options are {', '.join(known)}" if known else "it has none"
+                    raise ZooError(f"the task '{self.name}' has no option '{name}'; {has}{closest(name, known)}")
+                values[name] = known[name].check(value)
+        return values
+
+    def check_preprocess(self, preprocess: Preprocess) -> None:
+        """Raises `ZooError` for a preprocessing that the task cannot have."""
+        if self.whole and not preprocess.whole:
+            raise ZooError(
+                f"the task '{self.name}' needs the whole picture, and {preprocess} cuts its edges off; "
+                "use a preprocessing that stretches it or fits it in"
+            )
+
+
+_tasks: dict[str, Task] = {}
+
+
+def _shapes(shapes: Mapping[str, tuple[int | str, ...]]) -> str:
+    """«boxes (4, anchors) and scores (classes, anchors)»."""
+    return " and ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in shapes.items())
+
+
+@functools.cache
+def _scan() -> None:
+    """Imports every module of this folder once."""
+    import importlib
+    import pkgutil
+
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"zoo.tasks.{module.name}")
+
+
+def all_tasks() -> list[Task]:
+    """Every task, by name."""
+    _scan()
+    return [_tasks[name] for name in sorted(_tasks)]
+
+
+def get_task(name: str) -> Task:
+    """The task `name`. Raises `ZooError` with the closest names."""
+    names = [task.name for task in all_tasks()]
+    if name not in names:
+        raise ZooError(f"No task is called '{name}'; there are {', '.join(names)}{closest(name, names)}.")
+    return _tasks[name]

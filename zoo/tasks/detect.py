@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.errors import ZooError
 from zoo.preprocess import Placement
-from zoo.tasks import Options
+from zoo.tasks import CLASSES, Option, Result, Task
+
+if TYPE_CHECKING:
+    from zoo.runtime.arrays import DeviceArray
+    from zoo.runtime.cuda import Cuda, Stream
+    from zoo.runtime.pipeline import Decoder
 
 _MAX_CANDIDATES = 30_000
 _BLOCK = 256  # boxes compared at once
 _CLASS_OFFSET = np.float32(7680)  # larger than any picture, so that boxes of two classes never overlap
 
 
-@dataclass(frozen=True)
-class Detection:
-    """One object: its box x1, y1, x2, y2 in pixels of the picture."""
+@dataclass(frozen=True, eq=False)
+class Detections(Result):
+    """Objects, best first: `boxes` (K, 4) float32 x1, y1, x2, y2 in pixels of the picture, `scores` (K,) float32,
+    `classes` (K,) int64."""
 
-    label: str
-    index: int
-    score: float
-    box: tuple[float, float, float, float]
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    labels: list[str]
 
 
 def non_max_suppression(
@@ -81,42 +87,55 @@ def _overlap(first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:
         return shared / (area + other - shared) > np.float32(iou)
 
 
-class Detect:
-    """`zoo.tasks.Task` for outputs {"boxes": (4, A) cx, cy, w, h in input pixels, "scores": (classes, A) in 0..1}."""
+class Detect(Task):
+    """Where which objects are: boxes in input pixels, and scores in 0..1."""
 
-    def __init__(self, iou: float) -> None:
-        self.iou = iou
+    name = "detect"
+    outputs = {"boxes": (4, "anchors"), "scores": (CLASSES, "anchors")}  # boxes are cx, cy, w, h
+    options = (
+        Option("conf", 0.25, "Detections must score more than this.", low=0, high=1, flags=("--conf-thres",)),
+        Option(  # 0.7 is ultralytics' (YOLOv8 and later, YOLOv5u)
+            "iou", 0.7, "Overlap at which the weaker of two boxes goes.", low=0, high=1, flags=("--iou-thres",)
+        ),
+        Option("max_det", 300, "Detections kept per picture.", low=1),
+    )
+    whole = True
 
     def decode(
-        self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Options
-    ) -> list[Detection]:
-        boxes, scores = outputs["boxes"], outputs["scores"]
-        if boxes.shape != (4, scores.shape[-1]) or scores.shape[0] != len(labels):
-            raise ZooError(
-                f"Expected boxes (4, A) and scores ({len(labels)}, A) of one picture, "
-                f"got {boxes.shape} and {scores.shape}."
-            )
-        iou = self.iou if options.iou is None else options.iou
-        found, best, classes = non_max_suppression(boxes, scores, options.conf, iou, options.max_det)
-        found = placement.to_image(found)
-        return [
-            Detection(labels[index], int(index), float(score), tuple(box))
-            for box, score, index in zip(found.tolist(), best, classes)
-        ]
+        self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
+    ) -> Detections:
+        boxes, scores, classes = non_max_suppression(outputs["boxes"], outputs["scores"], **options)
+        return self.from_gpu((placement.to_image(boxes), scores, classes), labels)
 
-    def draw(self, image: np.ndarray, result: list[Detection]) -> np.ndarray:
-        from zoo.images.draw import draw_detections
+    def gpu_decoder(
+        self, cuda: Cuda, outputs: Mapping[str, DeviceArray], stream: Stream, options: Mapping[str, Any]
+    ) -> Decoder:
+        from zoo.runtime.kernels import Detector
 
-        return draw_detections(image, result)
+        return Detector(cuda, outputs["boxes"], outputs["scores"], stream, **options)
 
-    def to_json(self, result: list[Detection]) -> dict[str, Any]:
+    def from_gpu(self, found: tuple[np.ndarray, np.ndarray, np.ndarray], labels: Sequence[str]) -> Detections:
+        return Detections(*found, [labels[index] for index in found[2]])
+
+    def draw(self, image: np.ndarray, result: Detections) -> np.ndarray:
+        from zoo.images.draw import class_color, draw_boxes
+
+        tags = [f"{label} {score:.2f}" for label, score in zip(result.labels, result.scores)]
+        return draw_boxes(image, result.boxes, tags, [class_color(index) for index in result.classes])
+
+    def to_json(self, result: Detections) -> dict[str, Any]:
+        rows = zip(result.labels, result.classes.tolist(), result.scores.tolist(), result.boxes.tolist())
         return {
             "detections": [
-                {"label": d.label, "index": d.index, "score": round(d.score, 6), "box": [round(x, 3) for x in d.box]}
-                for d in result
+                {"label": label, "index": index, "score": round(score, 6), "box": [round(x, 3) for x in box]}
+                for label, index, score, box in rows
             ]
         }
 
-    def describe(self, result: list[Detection]) -> list[str]:
-        lines = [f"{d.score:5.2f}  {d.label}  at {', '.join(f'{x:.0f}' for x in d.box)}" for d in result]
+    def describe(self, result: Detections) -> list[str]:
+        rows = zip(result.labels, result.scores, result.boxes)
+        lines = [f"{score:5.2f}  {label}  at {', '.join(f'{x:.0f}' for x in box)}" for label, score, box in rows]
         return lines or ["nothing found"]
+
+    def summarize(self, result: Detections) -> str:
+        return f"{len(result.boxes)} found"
