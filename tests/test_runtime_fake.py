@@ -22,7 +22,7 @@ import pytest
 
 from zoo import driver
 from zoo.errors import ZooError
-from zoo.preprocess import gray, imagenet, letterbox
+from zoo.preprocess import Resize, gray, imagenet, letterbox
 from zoo.runtime import arrays, gpu, kernels, nvrtc
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.compatibility import why_not_loadable
@@ -770,24 +770,28 @@ def run_preprocessor(device, spec, frame, size, rgb=False, pad=0):
     return array.numpy()[0], preprocessor.placement
 
 
-SHAPES = [(48, 64), (37, 113), (120, 90), (64, 64), (5, 3), (1, 1), (128, 128), (200, 31)]
+SHAPES = [(48, 64), (37, 113), (120, 90), (64, 64), (5, 3), (1, 1), (128, 128), (200, 31), (31, 200)]
+
+
+SPECS = {
+    "letterbox": letterbox(64),
+    "letterbox, corner": Resize(64, "fit", interpolation="pillow:bicubic", pad=7, align="corner"),
+    "crop": imagenet(40, 32),
+    "crop, bicubic": imagenet(40, 32, interpolation="pillow:bicubic"),
+    "crop, opencv": imagenet(40, 32, interpolation="cv2:bilinear"),
+    "stretch, bytes": Resize(64, interpolation="pillow:bicubic", divisor=1, mean=(127,), std=(128,), color="BGR"),
+    "nearest": Resize(64, interpolation="pillow:nearest", mean=(0.1, 0.2, 0.3)),
+    "nearest, opencv": Resize(64, "fit", interpolation="cv2:nearest"),
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_letterbox_kernel_equals_the_cpu(device, shape):
-    for size in ((64, 64), (96, 64)):
-        want, placement = letterbox(64).apply(picture(*shape), size)
-        got, there = run_preprocessor(device, letterbox(64), picture(*shape), size, pad=13)
-        np.testing.assert_array_equal(got, want)
-        assert there == placement
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_center_crop_kernel_equals_the_cpu(device, shape):
-    spec = imagenet(40, 32)
-    for size in ((32, 32), (48, 32)):
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_the_preprocessing_kernel_equals_the_cpu(device, spec, shape):
+    height, width = spec.input[1:]
+    for size in ((height, width), (height + 32, width)):
         want, placement = spec.apply(picture(*shape), size)
-        got, there = run_preprocessor(device, spec, picture(*shape), size)
+        got, there = run_preprocessor(device, spec, picture(*shape), size, pad=13)
         np.testing.assert_array_equal(got, want)
         assert there == placement
 

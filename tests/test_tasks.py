@@ -18,13 +18,12 @@ from zoo.images.draw import class_color, draw_bars, draw_boxes
 from zoo.images.sources import BadSource, Frame, open_sources
 from zoo.images.writers import VideoSink, save_image
 from zoo.labels import known_labels, labels_for
-from zoo.preprocess import Placement, Preprocess, from_dict, gray, imagenet, letterbox
+from zoo.preprocess import Placement, letterbox
 from zoo.tasks import Option, all_tasks, get_task
 from zoo.tasks.classify import top_classes
 from zoo.tasks.detect import non_max_suppression
 
 UNMOVED = Placement((640, 640), (640, 640), (0, 0), (640, 640))
-PHOTO_SIZES = [(810, 1080), (1080, 810), (224, 224), (256, 341), (50, 70), (97, 1), (1, 1)]  # (height, width)
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -35,11 +34,6 @@ def test_importing_the_tasks_loads_no_library() -> None:
     code = "import sys, zoo.tasks, zoo.preprocess, zoo.labels, zoo.images; "
     code += "print({'cv2', 'numpy', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
-
-
-@pytest.mark.parametrize("spec", [imagenet(232, 224), letterbox(320, stride=64), gray(28)])
-def test_preprocessing_survives_json(spec: Preprocess) -> None:
-    assert from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 # ---- sources
@@ -126,95 +120,6 @@ def test_every_kind_of_picture_becomes_three_channels_of_a_byte(
     (frame,) = open_sources([str(tmp_path / "x.png")])
     assert isinstance(frame, Frame) and frame.image.dtype == np.uint8
     assert np.array_equal(frame.image, gray)
-
-
-# ---- preprocessing
-
-
-@pytest.mark.parametrize("shape", PHOTO_SIZES)
-@pytest.mark.parametrize(("resize", "size"), [(256, 224), (232, 224), (342, 299), (64, 64)])
-def test_centre_crop_equals_torchvision_bit_by_bit(shape: tuple[int, int], resize: int, size: int) -> None:
-    pytest.importorskip("torch")
-    from zoo.verify.torchvision_shim import import_torchvision
-
-    import_torchvision()
-    from PIL import Image
-    from torchvision import transforms
-
-    image, spec = noise(*shape), imagenet(resize, size)
-    reference = transforms.Compose(
-        [
-            transforms.Resize(resize),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(spec.mean, spec.std),
-        ]
-    )
-    pixels, _ = spec.apply(image)
-    assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
-    assert np.array_equal(pixels, reference(Image.fromarray(image[..., ::-1].copy())).numpy())
-
-
-@pytest.mark.parametrize("shape", [*PHOTO_SIZES, (3, 3000)])
-@pytest.mark.parametrize("size", [(640, 640), (384, 640), (640, 480), (32, 32)])
-def test_letterbox_and_the_way_back_equal_ultralytics_bit_by_bit(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    torch = pytest.importorskip("torch")
-    from zoo.verify.torchvision_shim import import_torchvision
-
-    import_torchvision()
-    pytest.importorskip("ultralytics")
-    from ultralytics.data.augment import LetterBox
-    from ultralytics.utils.ops import scale_boxes
-
-    image = noise(*shape)
-    pixels, placement = letterbox().apply(image, size)
-    reference = torch.from_numpy(LetterBox(size, auto=False)(image=image)).permute(2, 0, 1).flip(0).float().div_(255)
-    assert np.array_equal(pixels, reference.numpy())
-
-    boxes = np.random.default_rng(0).uniform(-50, 700, (500, 4)).astype(np.float32)
-    expected = scale_boxes(size, torch.from_numpy(boxes.copy()), shape).numpy()
-    assert np.array_equal(placement.to_image(boxes), expected)
-
-
-def test_another_crop_size_shows_the_same_share_of_the_picture() -> None:
-    placements = [imagenet().apply(noise(400, 600), size)[1] for size in (None, (112, 112))]
-    corners = [p.to_image(np.float32([0, 0, side, side])) for p, side in zip(placements, (224, 112))]
-    assert np.allclose(*corners, atol=3)
-
-
-def test_gray_averages_when_it_shrinks_and_keeps_digits_as_they_are() -> None:
-    strips = np.zeros((128, 128, 3), np.uint8)
-    strips[:, ::4] = 255  # narrower than the distance between output pixels
-    pixels, _ = gray(32).apply(strips)
-    assert pixels.shape == (1, 32, 32) and pixels.dtype == np.float32
-    assert np.allclose(pixels, 0.25, atol=0.01)
-    digit = np.repeat(noise(8, 8)[..., :1], 3, axis=2)
-    assert np.array_equal(gray(8).apply(digit)[0][0], digit[..., 0].astype(np.float32) / 255)
-
-
-@pytest.mark.parametrize(
-    ("spec", "size", "nearest"),
-    [
-        (letterbox(), (640, 650), "640 or 672"),
-        (letterbox(), (10, 640), "32"),
-        (letterbox(), (-32, 640), "32"),
-        (letterbox(size=100), None, "96 or 128"),
-        (letterbox(stride=64), (672, 640), "640 or 704"),
-        (imagenet(), (224, 0), "1"),
-        (gray(32), (-1, 32), "1"),
-    ],
-)
-def test_an_impossible_size_is_refused_with_the_nearest(
-    spec: Preprocess, size: tuple[int, int] | None, nearest: str
-) -> None:
-    with pytest.raises(ZooError, match=rf"nearest to -?\d+: {nearest}\.$"):
-        spec.apply(noise(20, 20), size)
-
-
-@pytest.mark.parametrize("shape", [(20, 20), (20, 20, 4), (0, 20, 3)])
-def test_what_is_no_picture_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ZooError, match="Expected a picture"):
-        gray(32).apply(np.zeros(shape, np.uint8))
 
 
 # ---- classification

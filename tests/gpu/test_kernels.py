@@ -1,4 +1,4 @@
-"""The kernels and the frame pipeline on a real GPU against zoo.tasks, and what they cost."""
+"""The kernels and the frame pipeline on a real GPU against the CPU, and what they cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from zoo.preprocess import Preprocess, imagenet, letterbox
+from zoo.preprocess import Preprocess, Resize, imagenet, letterbox
 from zoo.runtime import kernels
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Cuda, Stream
@@ -25,7 +25,18 @@ Say = Callable[[str], None]
 
 DETECT = partial(get_task("detect").gpu_decoder, options=get_task("detect").settings())
 
-FRAMES = [(480, 640), (1080, 1920), (427, 640), (333, 517), (640, 640), (1280, 1280), (100, 37), (1, 1), (2160, 3840)]
+FRAMES = [
+    (480, 640),
+    (1080, 1920),
+    (427, 640),
+    (333, 517),
+    (640, 640),
+    (1280, 1280),
+    (100, 37),
+    (1, 1),
+    (2160, 3840),
+    (1900, 300),
+]
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -41,22 +52,35 @@ def array_of(cuda: Cuda, x: np.ndarray, stream: Stream) -> DeviceArray:
     return DeviceArray(cuda, buffer.ptr, x.shape, x.dtype, stream, buffer)
 
 
-@pytest.mark.parametrize("spec", [letterbox(640), imagenet(256, 224)], ids=["letterbox", "center crop"])
+SPECS = {
+    "letterbox": letterbox(640),
+    "center crop": imagenet(256, 224),
+    "center crop, bicubic": imagenet(232, 224, interpolation="pillow:bicubic"),
+    "center crop, opencv": imagenet(256, 224, interpolation="cv2:bilinear"),
+    "stretch": Resize((512, 1024), interpolation="pillow:bilinear", mean=(0.5,), std=(0.5,)),
+    "stretch, bytes": Resize(224, interpolation="pillow:bicubic", divisor=1, mean=(127,), std=(128,), color="BGR"),
+    "letterbox, corner": Resize(320, "fit", interpolation="pillow:bicubic", pad=7, align="corner"),
+    "nearest": Resize(224, interpolation="pillow:nearest"),
+    "nearest, opencv": Resize(224, "fit", interpolation="cv2:nearest"),
+}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_preprocessing_equals_the_cpu(cuda: Cuda, spec: Preprocess, dtype: type, say: Say) -> None:
     stream = cuda.stream()
-    output = array_of(cuda, np.zeros((1, 3, spec.size, spec.size), dtype), stream)
+    output = array_of(cuda, np.zeros((1, *spec.input), dtype), stream)
     for shape in FRAMES:
         frame = picture(*shape)
         source = array_of(cuda, frame, stream)
-        preprocessor = kernels.Preprocessor(cuda, spec, shape, (spec.size, spec.size))
+        preprocessor = kernels.Preprocessor(cuda, spec, shape, spec.input[1:])
         work = partial(preprocessor.enqueue, source.ptr, 3 * shape[1], output, stream)
         work()
         got, (want, placement) = output.numpy()[0], spec.apply(frame)
         assert preprocessor.placement == placement
         np.testing.assert_array_equal(got, want.astype(dtype), err_msg=str(shape))
         cost = gpu_time(cuda, stream, work)
-        say(f"{type(spec).__name__} {shape} {np.dtype(dtype)}: {cost:.1f} us")
+        say(f"{spec} {shape} {np.dtype(dtype)}: {cost:.1f} us")
 
 
 def gpu_time(cuda: Cuda, stream: Stream, work: Callable[[], None]) -> float:

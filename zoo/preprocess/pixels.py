@@ -9,7 +9,7 @@ import numpy as np
 
 import zoo.images  # noqa: F401  # quietens OpenCV
 from zoo.preprocess.spec import Placement
-from zoo.preprocess.tables import PILLOW, PRECISION, nearest, pillow_weights
+from zoo.preprocess.tables import PILLOW, PRECISION, nearest, pillow_weights, rows_first
 
 if TYPE_CHECKING:
     from zoo.preprocess.resize import Resize
@@ -32,7 +32,10 @@ def prepare(image: np.ndarray, spec: Resize, placement: Placement) -> np.ndarray
     shown = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))  # of the input
     window = (shown[0] - left, shown[1] - top, shown[2] - left, shown[3] - top)  # the same part of the resized picture
     library, _, filter_ = spec.interpolation.partition(":")
-    part = (_pillow if library == "pillow" else _cv2)(image, placement.resized, window, filter_)
+    if library == "cv2":
+        part = _cv2(image, placement.resized, window, filter_)
+    else:
+        part = _pillow(image, placement.resized, window, filter_, rows_first(placement))
     if part.shape[:2] != (height, width):
         canvas = np.full((height, width, spec.channels), spec.pad, np.uint8)
         canvas[shown[1] : shown[3], shown[0] : shown[2]] = part
@@ -58,8 +61,11 @@ def _cv2(image: np.ndarray, size: tuple[int, int], window: Window, filter_: str)
     return image[window[1] : window[3], window[0] : window[2]]
 
 
-def _pillow(image: np.ndarray, size: tuple[int, int], window: Window, filter_: str) -> np.ndarray:
-    """The `window` of `image` (H, W, C) uint8 resized to `size` by Pillow: columns first, then rows."""
+def _pillow(image: np.ndarray, size: tuple[int, int], window: Window, filter_: str, rows_first: bool) -> np.ndarray:
+    """The `window` of `image` (H, W, C) uint8 resized to `size` by Pillow, one axis after the other."""
+    if rows_first:
+        turned = (window[1], window[0], window[3], window[2])
+        return _pillow(image.swapaxes(0, 1), size[::-1], turned, filter_, False).swapaxes(0, 1)
     columns = _pillow_columns(image, size[0], window[0], window[2], filter_)
     return _pillow_columns(columns.swapaxes(0, 1), size[1], window[1], window[3], filter_).swapaxes(0, 1)
 
@@ -88,16 +94,15 @@ def _pillow_columns(image: np.ndarray, size: int, start: int, stop: int, filter_
 
 def map_to_image(values: np.ndarray, placement: Placement, smooth: bool) -> np.ndarray:
     """`Placement.map_to_image`. The border of the map goes on where a crop cut the picture's edges off."""
-    step = [have / size for have, size in zip((values.shape[1], values.shape[0]), placement.input)]
-    columns, rows = (
-        ((np.arange(length) + 0.5) * scale + offset) * by - 0.5
-        for length, scale, offset, by in zip(placement.picture, placement.scale, placement.offset, step)
-    )
-    if not smooth:
-        return values[_pixels(rows, values.shape[0])][:, _pixels(columns, values.shape[1])]
-    x, y = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
-    return cv2.remap(values.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _pixels(positions: np.ndarray, length: int) -> np.ndarray:
-    return np.clip(np.rint(positions).astype(int), 0, length - 1)
+    for axis, of in ((0, 1), (1, 0)):
+        step = values.shape[axis] / placement.input[of]
+        middles = (np.arange(placement.picture[of]) + 0.5) * placement.scale[of] + placement.offset[of]
+        positions = np.clip(middles * step - 0.5, 0, values.shape[axis] - 1)
+        if not smooth:
+            values = values.take(np.rint(positions).astype(int), axis)
+            continue
+        first = np.minimum(positions.astype(int), max(values.shape[axis] - 2, 0))
+        weight = (positions - first).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        last = np.minimum(first + 1, values.shape[axis] - 1)
+        values = values.take(first, axis) * (1 - weight) + values.take(last, axis) * weight
+    return values.astype(np.float32) if smooth else values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
 from zoo.preprocess.spec import Placement, Preprocess, Resampling, known_as
@@ -62,11 +62,19 @@ class Resize(Preprocess):
                 raise ZooError(f"{field} of a Resize is '{value}'; it must be one of {', '.join(choices)}{hint}")
         if (self.place == "crop") != (self.resize is not None):
             raise ZooError(f"`resize` of a Resize is for the place 'crop'; here {self.resize} and '{self.place}'")
-        for field in ("mean", "std"):
-            if len(getattr(self, field)) not in (1, self.channels):
-                raise ZooError(f"{field} of a Resize has {len(getattr(self, field))} values for {self.color}")
-        if not self.divisor or not all(self.std):
-            raise ZooError("divisor and std of a Resize must not be 0")
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        per_channel = "a number for each channel, or one for all"
+        for field, fits, what in (
+            ("size", len(sides) == 2 and all(map(_counts, sides)), "a side or (height, width)"),
+            ("resize", self.resize is None or _counts(self.resize), "a number of pixels"),
+            ("stride", _counts(self.stride), "a number of pixels"),
+            ("pad", self.pad == 0 or _counts(self.pad) and self.pad < 256, "a byte"),
+            ("divisor", _numbers((self.divisor,)) and self.divisor, "a number other than 0"),
+            ("mean", _numbers(self.mean, self.channels), per_channel),
+            ("std", _numbers(self.std, self.channels) and all(self.std), f"{per_channel}, none of them 0"),
+        ):
+            if not fits:
+                raise ZooError(f"{field} of a Resize is {getattr(self, field)!r}; it must be {what}")
 
     @property
     def channels(self) -> int:  # type: ignore[override]
@@ -106,16 +114,33 @@ class Resize(Preprocess):
         return prepare(image, self, placement)
 
     def resampling(self, placement: Placement) -> Resampling | None:
-        from zoo.preprocess.tables import axes
+        from zoo.preprocess.tables import axes, rows_first
 
         tables = axes(self.interpolation, placement)
         if tables is None or self.color == "GRAY":
             return None
         mean, std = (values * 3 if len(values) == 1 else values for values in (self.mean, self.std))
-        corner = tuple(max(offset, 0) for offset in placement.offset)
-        library = "cv2" if self.interpolation == "cv2:bilinear" else "pillow"  # whose rounding
-        bgr = self.color == "BGR"
-        return Resampling(*tables, corner, library, self.pad, self.divisor, mean, std, bgr)  # type: ignore[arg-type]
+        return Resampling(
+            *tables,
+            corner=(max(placement.offset[0], 0), max(placement.offset[1], 0)),
+            fixed_point="cv2" if self.interpolation == "cv2:bilinear" else "pillow",
+            rows_first=rows_first(placement),
+            pad=self.pad,
+            divisor=self.divisor,
+            mean=mean,  # type: ignore[arg-type]
+            std=std,  # type: ignore[arg-type]
+            bgr=self.color == "BGR",
+        )
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _numbers(values: Any, channels: int = 1) -> bool:
+    return (
+        isinstance(values, tuple) and len(values) in (1, channels) and all(isinstance(v, int | float) for v in values)
+    )
 
 
 def _stretch(picture: tuple[int, int], size: tuple[int, int]) -> Placement:

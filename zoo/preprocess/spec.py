@@ -63,14 +63,15 @@ class Resampling:
     """A preprocessing as tables, for the one kernel that applies them all; see zoo/runtime/kernels/preprocess.cu.
 
     `columns` and `rows` describe the part of the resized picture that the input shows, whose left top corner stands at
-    `corner`. `fixed_point` is the arithmetic: "pillow" (weights in 1/2^22, each pass rounded to a byte) or "cv2"
-    (weights in 1/2048, both passes rounded together).
+    `corner`. `fixed_point` is the arithmetic: "pillow" (weights in 1/2^22, each pass rounded to a byte, the columns'
+    first unless `rows_first`) or "cv2" (weights in 1/2048, both passes rounded together).
     """
 
     columns: Axis
     rows: Axis
     corner: tuple[int, int]
     fixed_point: str
+    rows_first: bool
     pad: int
     divisor: float
     mean: tuple[float, float, float]

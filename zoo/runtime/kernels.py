@@ -57,8 +57,8 @@ class Preprocessor:
         for axis, length in ((tables.columns, frame[1]), (tables.rows, frame[0])):
             self._args += [self._table(axis.starts), self._table(axis.weights)]
             self._args += [np.int32(value) for value in (axis.weights.shape[1], len(axis.starts), length)]
-        self._args += [np.int32(value) for value in tables.corner]
-        self._args += [np.int32(tables.fixed_point == "cv2"), np.int32(tables.pad), np.float32(tables.divisor)]
+        whole = (*tables.corner, tables.fixed_point == "cv2", tables.rows_first, tables.pad)
+        self._args += [*map(np.int32, whole), np.float32(tables.divisor)]
         self._args += [self._table(np.float32(tables.mean)), self._table(np.float32(tables.std))]
         self._args += [np.int32(size[1]), np.int32(size[0]), np.int32(tables.bgr == rgb)]
 

@@ -29,19 +29,23 @@ __device__ int weight(Axis axis, int i, int tap) { return axis.weights[i * axis.
 // Pillow's sums have 22 fractional bits; a filter with negative weights may leave 0 to 255.
 __device__ int to_byte(int sum) { return min(max(sum >> 22, 0), 255); }
 
-// Pillow: each pass is rounded to a byte, columns first.
-__device__ void pillow(const uint8 *frame, long long pitch, Axis columns, Axis rows, int column, int row, int *values)
+// Pillow: the pass along `first` is rounded to a byte, then that along `second`. A stride is the bytes from pixel to
+// pixel of an axis, i and j are the places on them.
+__device__ void pillow(const uint8 *frame, Axis first, long long first_stride, int i, Axis second,
+                       long long second_stride, int j, int *values)
 {
     int sums[3] = {1 << 21, 1 << 21, 1 << 21};
-    for (int i = 0; i < rows.taps; i++) {
-        int share = weight(rows, row, i);
+    for (int outer = 0; outer < second.taps; outer++) {
+        int share = weight(second, j, outer);
         if (share == 0)
             continue;
-        const uint8 *line = frame + pixel(rows, row, i) * pitch;
+        const uint8 *line = frame + pixel(second, j, outer) * second_stride;
         int parts[3] = {1 << 21, 1 << 21, 1 << 21};
-        for (int j = 0; j < columns.taps; j++)
+        for (int inner = 0; inner < first.taps; inner++) {
+            const uint8 *colors = line + pixel(first, i, inner) * first_stride;
             for (int channel = 0; channel < 3; channel++)
-                parts[channel] += line[3 * pixel(columns, column, j) + channel] * weight(columns, column, j);
+                parts[channel] += colors[channel] * weight(first, i, inner);
+        }
         for (int channel = 0; channel < 3; channel++)
             sums[channel] += to_byte(parts[channel]) * share;
     }
@@ -70,9 +74,9 @@ __device__ void cv2(const uint8 *frame, long long pitch, Axis columns, Axis rows
 extern "C" __global__ void preprocess(const uint8 *frame, long long pitch, const int *column_starts,
                                       const int *column_weights, int column_taps, int columns_shown, int frame_width,
                                       const int *row_starts, const int *row_weights, int row_taps, int rows_shown,
-                                      int frame_height, int left, int top, int cv2_rounding, int pad, float divisor,
-                                      const float *mean, const float *std, int width, int height, int flip, int half,
-                                      void *output)
+                                      int frame_height, int left, int top, int cv2_rounding, int rows_first, int pad,
+                                      float divisor, const float *mean, const float *std, int width, int height,
+                                      int flip, int half, void *output)
 {
     int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
     if (x >= width || y >= height)
@@ -80,9 +84,14 @@ extern "C" __global__ void preprocess(const uint8 *frame, long long pitch, const
     Axis columns = {column_starts, column_weights, column_taps, columns_shown, frame_width};
     Axis rows = {row_starts, row_weights, row_taps, rows_shown, frame_height};
     int column = x - left, row = y - top, values[3] = {pad, pad, pad};
-    if (column >= 0 && column < columns.count && row >= 0 && row < rows.count)
-        cv2_rounding ? cv2(frame, pitch, columns, rows, column, row, values)
-                     : pillow(frame, pitch, columns, rows, column, row, values);
+    if (column >= 0 && column < columns.count && row >= 0 && row < rows.count) {
+        if (cv2_rounding)
+            cv2(frame, pitch, columns, rows, column, row, values);
+        else if (rows_first)
+            pillow(frame, rows, pitch, row, columns, 3, column, values);
+        else
+            pillow(frame, columns, 3, column, rows, pitch, row, values);
+    }
     for (int channel = 0; channel < 3; channel++) {
         int plane = flip ? 2 - channel : channel;
         float value = (values[channel] / divisor - mean[plane]) / std[plane];
