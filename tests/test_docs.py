@@ -24,7 +24,7 @@ import pytest
 from zoo.registry import get_model
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/adding-a-model.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/adding-a-model.md", "docs/adding-a-task.md"]
 COPIED = ["zoo", "scripts", "samples", "tests", "pyproject.toml", "constraints.txt", "README.md"]
 MAX_PICTURE = 300_000  # bytes
 
@@ -234,8 +234,25 @@ def test_adding_a_model(last: bool, project: Path) -> None:
             apply(block, project)
 
 
-def test_the_model_of_the_page_is_not_in_the_project() -> None:
-    assert not (ROOT / "zoo" / "models" / "squeezenet.py").exists()
+def test_adding_a_task(project: Path) -> None:
+    """The page from top to bottom: blocks that name a file write it, the other Python is run."""
+    for block in blocks("docs/adding-a-task.md"):
+        if block.language == "console":
+            for command, shown in commands(block.text):
+                check_command(command, shown, project)
+        elif block.text.startswith("# "):
+            apply(block, project)
+        else:
+            (project / "block.py").write_text(block.text, encoding="utf-8")
+            result = run("python block.py", project)
+            assert result.returncode == 0, result.stdout
+
+
+def test_what_the_pages_add_is_not_in_the_project() -> None:
+    pages = (block.text for page in DOCUMENTS[2:] for block in blocks(page) if block.text.startswith("# zoo/"))
+    added = [text for text in pages if '"""' in text.splitlines()[1]]
+    assert len(added) == 3
+    assert not [text for text in added if (ROOT / text.splitlines()[0].removeprefix("# ")).exists()]
 
 
 # -------------------------------------------------------------------------------------------------- what README says

@@ -19,6 +19,7 @@ from zoo.errors import ZooError
 from zoo.network import Precision, PrecisionName
 from zoo.registry import get_model, list_models
 from zoo.runtime.cpu import CpuSession
+from zoo.tasks import get_task
 from zoo.trt import Api
 from zoo.verify.compare import Run, compare_half, compare_runs, relative_l2
 from zoo.weights import RandomWeights, Weights, from_arrays
@@ -137,8 +138,8 @@ def test_compiles_for_a_range_of_batches(name: str, precision: PrecisionName, rt
 def test_class_count_is_read_from_the_weights(name: str, rtx: Api) -> None:
     _, weights = reference_of(name, classes=7)
     network = define(get_model(name), weights, rtx, (-1, *row_of(name)["input"])).network
-    shapes = {network.get_output(i).name: tuple(network.get_output(i).shape) for i in range(network.num_outputs)}
-    assert (shapes.get("logits") or shapes["scores"])[1] == 7
+    shapes = {network.get_output(i).name: tuple(network.get_output(i).shape)[1:] for i in range(network.num_outputs)}
+    assert len(get_task(get_model(name).task).labels(shapes, None)) == 7
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,9 @@ class Task(ABC):
     def describe(self, result: Any) -> list[str]:
         """The result as lines for people."""
 
-    @abstractmethod
     def summarize(self, result: Any) -> str:
-        """The result in a few words, as for one frame of a video."""
+        """The result in a few words, as for one frame of a video: the first line for people."""
+        return self.describe(result)[0].strip()
 
     def gpu_decoder(
         self, cuda: Cuda, outputs: Mapping[str, DeviceArray], stream: Stream, options: Mapping[str, Any]

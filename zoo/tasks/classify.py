@@ -58,6 +58,3 @@ class Classify(Task):
     def describe(self, result: Classification) -> list[str]:
         rows = zip(result.labels, result.classes, result.scores)
         return [f"{score:6.1%}  {label} ({index})" for label, index, score in rows]
-
-    def summarize(self, result: Classification) -> str:
-        return f"{result.labels[0]} {result.scores[0]:.1%}"

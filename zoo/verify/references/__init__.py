@@ -63,8 +63,8 @@ class Library:
         raise NotImplementedError
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
-        """What `module` returned in eval mode, as the outputs of our definitions: a tensor is "logits"."""
-        return {"logits": result}
+        """What `module` returned in eval mode, as our outputs: a tensor is "logits", a dict has their names."""
+        return result if isinstance(result, dict) else {"logits": result}
 
     def forget(self, module: nn.Module) -> None:
         """Drops what `module` remembers of its last input: the next may have another size or precision."""
