@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo import driver
+from zoo import driver, nvrtc
 from zoo.errors import ZooError
 from zoo.preprocess import Resize, gray, imagenet, letterbox
-from zoo.runtime import arrays, gpu, kernels, nvrtc
+from zoo.runtime import arrays, gpu, kernels
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.compatibility import why_not_loadable
 from zoo.runtime.cuda import Cuda, Device, Stream

@@ -19,6 +19,7 @@ from zoo.weights import Weights
 Tensor = Any  # trt.ITensor or tensorrt_rtx.ITensor
 Layer = Any
 PrecisionName = Literal["fp32", "fp16", "bf16"]
+PluginPolicy = Literal["auto", "native", "cuda", "builtin"]
 
 
 def configured(layer: Layer, **attributes: Any) -> Layer:
@@ -45,6 +46,7 @@ class Definition:
     because the host folded them into the next or sorted their channels. `parameters` and `buffers`: every weight read,
     with the shape that the definition stated. `arrays`: weights that the network holds but cannot give back (bf16), by
     (layer name, attribute). `names`: how often each name was used. `ops`: the kinds of op that the network is made of.
+    `plugins`: which implementation custom ops take; `plugin_ops`: those that are no layers, with what is known of them.
     """
 
     api: Api
@@ -52,6 +54,7 @@ class Definition:
     network: Any
     weights: Weights
     precision: Precision = Precision()
+    plugins: PluginPolicy = "native"
     taps: dict[str, Tensor] = field(default_factory=dict)
     folded: set[str] = field(default_factory=set)
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -59,6 +62,7 @@ class Definition:
     arrays: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     ops: set[str] = field(default_factory=set)
+    plugin_ops: dict[str, dict[str, Any]] = field(default_factory=dict)
     has_islands: bool = False
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
 

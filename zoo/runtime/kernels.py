@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.nvrtc import compile_source
 from zoo.preprocess import Placement, Preprocess
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Buffer, Cuda, Stream
-from zoo.runtime.nvrtc import compile_source
 
 _SOURCES = Path(__file__).with_name("kernels")
 _BLOCK = (32, 8, 1)

@@ -14,7 +14,8 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.files import cache_folder, replacing
 
-_OPTIONS = ("--fmad=false", "--std=c++17")  # separate multiply and add, as numpy computes
+_OPTIONS = ("--std=c++17",)
+_EXACT = ("--fmad=false",)  # separate multiply and add, as numpy computes
 
 
 @functools.cache
@@ -60,23 +61,25 @@ def version() -> tuple[int, int]:
     return major.value, minor.value
 
 
-def compile_source(source: str, name: str, compute_capability: str) -> bytes:
+def compile_source(source: str, name: str, compute_capability: str, *, exact: bool = True) -> bytes:
     """CUDA C++ compiled for one GPU generation («9.0»): machine code, or PTX when the compiler is older than the GPU.
 
+    `exact` keeps products and sums apart; without it they may be fused, which is faster and rounds once less.
     The result is kept under $XDG_CACHE_HOME/zoo, keyed by source, generation and compiler version. Raises ZooError with
     the compiler's log.
     """
-    key = hashlib.sha256(repr((source, name, compute_capability, version(), _OPTIONS)).encode()).hexdigest()[:32]
+    options = (*_OPTIONS, *_EXACT) if exact else _OPTIONS
+    key = hashlib.sha256(repr((source, name, compute_capability, version(), options)).encode()).hexdigest()[:32]
     cached = cache_folder() / f"{Path(name).stem}-{key}.bin"
     try:
         return cached.read_bytes()
     except OSError:
-        image = _compile(source, name, int(compute_capability.replace(".", "")))
+        image = _compile(source, name, int(compute_capability.replace(".", "")), options)
     _keep(cached, image)
     return image
 
 
-def _compile(source: str, name: str, generation: int) -> bytes:
+def _compile(source: str, name: str, generation: int, extra: tuple[str, ...]) -> bytes:
     nvrtc, program = library(), ctypes.c_void_p()
     count = ctypes.c_int()
     _check(nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)))
@@ -86,7 +89,7 @@ def _compile(source: str, name: str, generation: int) -> bytes:
     if not native and generation < max(known):
         raise ZooError(f"NVRTC {'.'.join(map(str, version()))} cannot compile for compute capability {generation / 10}")
     target = f"sm_{generation}" if native else f"compute_{max(known)}"
-    options = [option.encode() for option in (f"--gpu-architecture={target}", *_OPTIONS)]
+    options = [option.encode() for option in (f"--gpu-architecture={target}", *extra)]
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
     try:
         code = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))

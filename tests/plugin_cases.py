@@ -1,0 +1,96 @@
+"""One line a case: an op with its attributes, inputs that reach its borders, and the published reference.
+
+A reference takes and gives torch tensors, float64 for the op's float inputs. Every op of `zoo.plugins` has a case here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.plugins.core.op import Op
+from zoo.plugins.deform_conv2d import DeformColumns
+from zoo.plugins.ms_deform_attn import MsDeformAttn
+from zoo.verify.torchvision_shim import import_torchvision
+
+torchvision = import_torchvision()
+Random = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Case:
+    """`inputs(random)` are float32 arrays; `reference` takes them as torch tensors and gives one output or several."""
+
+    name: str
+    op: Op
+    inputs: Callable[[Random], tuple[np.ndarray, ...]]
+    reference: Callable[..., Any]
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.inputs(np.random.default_rng(zlib.crc32(self.name.encode())))
+
+    def expected(self, arrays: tuple[np.ndarray, ...], dtype: torch.dtype = torch.float64) -> list[np.ndarray]:
+        """The reference's outputs, computed in `dtype`."""
+        given = [torch.tensor(np.float64(a)).to(dtype) if a.dtype.kind == "f" else torch.tensor(a) for a in arrays]
+        with torch.no_grad():
+            found = self.reference(*given)
+        return [y.numpy() for y in (found if isinstance(found, (tuple, list)) else [found])]
+
+
+# ------------------------------------------------------------------------------------------------ deformable columns
+
+
+def deform(name: str, op: DeformColumns, size: tuple[int, int], reach: float = 2.0) -> Case:
+    """Offsets of `reach` pixels, so that many samples lie beyond the border."""
+    out = [int(op._side(size[d], d)) for d in (0, 1)]
+    channels = op.channels * op.groups
+
+    def inputs(r: Random) -> tuple[np.ndarray, ...]:
+        x = r.standard_normal((2, channels, *size), np.float32)
+        offset = r.standard_normal((2, 2 * op.groups * op.taps, *out), np.float32) * np.float32(reach)
+        return x, offset, r.random((2, op.groups * op.taps, *out), np.float32)
+
+    def reference(x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        every = torch.eye(channels * op.taps, dtype=x.dtype).reshape(-1, channels, *op.kernel)  # a tap each
+        return torchvision.ops.deform_conv2d(
+            x, offset, every, stride=op.stride, padding=op.padding, dilation=op.dilation, mask=mask
+        )
+
+    return Case(name, op, (lambda r: inputs(r) if op.modulated else inputs(r)[:2]), reference)
+
+
+# ------------------------------------------------------------------------------------ multi-scale deformable attention
+
+
+def attention(name: str, sizes: tuple[tuple[int, int], ...], channels: int, queries: int, points: int = 4) -> Case:
+    """Locations from -0.2 to 1.2: a third of the points lie beyond a border."""
+    from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
+
+    heads, levels, cells = 4, len(sizes), sum(height * width for height, width in sizes)
+
+    def inputs(r: Random) -> tuple[np.ndarray, ...]:
+        value = r.standard_normal((2, cells, heads, channels), np.float32)
+        where = r.random((2, queries, heads, levels, points, 2), np.float32) * np.float32(1.4) - np.float32(0.2)
+        weights = r.random((2, queries, heads, levels, points), np.float32)
+        return value, where, weights / weights.sum((3, 4), keepdims=True)
+
+    def reference(value: torch.Tensor, where: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        published = MultiScaleDeformableAttention()
+        return published(value, torch.tensor(sizes), list(sizes), None, where, weights, 64)
+
+    return Case(name, MsDeformAttn(sizes, points, heads, channels), inputs, reference)
+
+
+CASES = [
+    deform("deform 3x3", DeformColumns((3, 3), 20, padding=(1, 1)), (13, 17)),
+    deform("deform groups", DeformColumns((3, 3), 4, groups=3, padding=(1, 1)), (9, 8), reach=5.0),
+    deform("deform stride", DeformColumns((3, 5), 6, 1, (2, 1), (2, 1), (1, 2)), (13, 17)),
+    deform("deform plain", DeformColumns((2, 2), 5, modulated=False), (7, 6)),
+    attention("attention", ((8, 10), (4, 5), (2, 3)), 32, 21),
+    attention("attention odd", ((3, 2),), 5, 4, points=1),
+]  # fmt: skip

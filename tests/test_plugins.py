@@ -1,0 +1,130 @@
+"""Every custom op against its published reference: its native form, and its kernels through the shell, without a GPU.
+
+The bound in fp32 is four times the error that the reference itself makes in float32 against float64. The kernels in
+fp16 round their output once, which costs 2.1e-4; their inputs are rounded before, for the reference too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from plugin_cases import CASES, Case
+from plugin_host import DTYPES, MAJORS, PluginHost
+
+from zoo.engine.definition import creation_flags
+from zoo.errors import ZooError
+from zoo.network import Definition, Net
+from zoo.onnx import to_onnx
+from zoo.plugins.core.kernels import declaration
+from zoo.plugins.core.op import Op, choose, why_not
+from zoo.trt import Api
+from zoo.weights import from_arrays
+
+FP16 = 3e-4
+by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Relative L2; what is no number is an error of its own."""
+    assert found.shape == wanted.shape
+    return float(np.linalg.norm(np.float64(found) - wanted) / np.linalg.norm(wanted))
+
+
+def check(found: list[np.ndarray], case: Case, arrays: tuple[np.ndarray, ...]) -> None:
+    """Integers agree; floats within four times the reference's own rounding error."""
+    for y, exact, rounded in zip(found, case.expected(arrays), case.expected(arrays, torch.float32), strict=True):
+        if exact.dtype.kind == "f":
+            assert error(y, exact) <= 4 * error(rounded, exact)
+        else:
+            np.testing.assert_array_equal(y, exact)
+
+
+# ------------------------------------------------------------------------------------------------------- native forms
+
+
+def define_op(api: Api, op: Op, arrays: tuple[np.ndarray, ...], dynamic: bool, plugins: Any = "native") -> Definition:
+    """A network of nothing but `op`, with an output for each of its own."""
+    builder = api.trt.Builder(api.log.logger)
+    definition = Definition(api, builder, builder.create_network(creation_flags(api)), from_arrays({}), plugins=plugins)
+    kinds = {"float32": api.trt.float32, "int32": api.trt.int32, "uint8": api.trt.uint8}
+    shapes = [(-1, *a.shape[1:]) if dynamic else a.shape for a in arrays]
+    tensors = [definition.network.add_input(n, kinds[a.dtype.name], s) for n, a, s in zip(op.inputs, arrays, shapes)]
+    found = op(Net(definition, "op"), *tensors)
+    for name, tensor in zip(op.outputs, found if isinstance(found, tuple) else (found,), strict=True):
+        tensor.name = name
+        definition.network.mark_output(tensor)
+    return definition
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@by_name
+def test_native_form(case: Case, dynamic: bool, rtx: Api) -> None:
+    arrays = case.arrays()
+    definition = define_op(rtx, case.op, arrays, dynamic)
+    model = to_onnx(definition.network, rtx.trt)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    check(session.run(list(case.op.outputs), dict(zip(case.op.inputs, arrays))), case, arrays)
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginHost]:
+    """The shell, compiled into a cache of its own."""
+    folder: Path = tmp_path_factory.mktemp("plugins")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield PluginHost(folder)
+
+
+@pytest.mark.parametrize("major", MAJORS)
+@by_name
+def test_kernels_fp32(case: Case, major: int, host: PluginHost) -> None:
+    arrays = case.arrays()
+    check(host.run(case.op, arrays, "fp32", major), case, arrays)
+
+
+@by_name
+def test_kernels_fp16(case: Case, host: PluginHost) -> None:
+    takes, _ = declaration(case.op).types["fp16"].split(">")
+    arrays = tuple(np.asarray(a, DTYPES[letter]) for a, letter in zip(case.arrays(), takes))
+    for y, wanted in zip(host.run(case.op, arrays, "fp16"), case.expected(arrays), strict=True):
+        if wanted.dtype.kind == "f":
+            assert error(y, wanted) <= FP16
+        else:
+            np.testing.assert_array_equal(y, wanted)
+
+
+# -------------------------------------------------------------------------------------------------------------- rules
+
+
+def test_rtx_has_no_plugins(rtx: Api) -> None:
+    op = type(CASES[0].op)
+    assert choose(op, rtx, "auto") == choose(op, rtx, "native") == "native"
+    assert why_not(op, rtx, "cuda") == "TensorRT-RTX has no plugins"
+    with pytest.raises(ZooError, match="deform_columns 1 has no cuda implementation here: TensorRT-RTX has no plugins"):
+        choose(op, rtx, "cuda")
+    with pytest.raises(ZooError, match="'fast'; it must be one of auto, native, cuda, builtin"):
+        choose(op, rtx, "fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"kernel": (0, 3)}, r"deform_columns 1: kernel is \(0, 3\); it must be at least 1 and at most 31"),
+        ({"kernel": 3}, "deform_columns 1: kernel is 3; it must be a value of type Pair"),
+        ({"channels": 2.5}, "deform_columns 1: channels is 2.5; it must be a value of type int"),
+        ({"channels": True}, "deform_columns 1: channels is True; it must be a value of type int"),
+        ({"modulated": 1}, "deform_columns 1: modulated is 1; it must be a value of type bool"),
+    ],
+)
+def test_attributes_out_of_range_are_named(attributes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        type(CASES[0].op)(**{"kernel": (3, 3), "channels": 4, **attributes})

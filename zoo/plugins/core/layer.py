@@ -1,0 +1,86 @@
+"""An op as a plugin layer of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import Refused, ZooError
+from zoo.network import Net, Tensor
+from zoo.plugins.core import shell
+from zoo.plugins.core.kernels import declaration, image, spec
+from zoo.plugins.core.op import Op
+
+_DTYPES = {"f": "float32", "h": "float16", "i": "int32", "u": "uint8"}
+
+
+def add_plugin(net: Net, op: Op, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """`op` by its kernels, through the shell's plugin."""
+    api, cuda = net.definition.api, declaration(op)
+    shell.register(api)
+    binary = image(op, cuda, shell.gpu_generation())
+    text = np.frombuffer(spec(op, cuda).encode(), np.int8)
+    plugin = _create(net, "ZooOp", "1", {"spec": text, "image": np.frombuffer(binary, np.int8)})
+    half = "fp16" in cuda.types and net.definition.precision.name == "fp16" and not net.island
+    takes, gives = cuda.types["fp16" if half else "fp32"].split(">")
+    if api.strong:
+        inputs = [_as(net, x, letter) for x, letter in zip(inputs, takes)]
+    layer = net.network.add_plugin_v2(list(inputs), plugin)
+    if layer is not None and not api.strong and half:
+        _constrain(net, layer, gives)
+    first = net.step(layer, op.name, *inputs)
+    if len(op.outputs) == 1:
+        return first
+    rest = tuple(layer.get_output(i) for i in range(1, layer.num_outputs))
+    for name, tensor in zip(op.outputs[1:], rest):
+        tensor.name = f"{layer.name}.{name}"
+    return (first, *rest)
+
+
+def add_builtin(net: Net, name: str, inputs: Sequence[Tensor], version: str = "1", **fields: Any) -> tuple[Tensor, ...]:
+    """A plugin of NVIDIA's own library; `fields` are int, float or lists of them."""
+    trt = net.trt
+    trt.init_libnvinfer_plugins(net.definition.api.log.logger, "")
+    arrays = {
+        key: np.array(value, np.float32 if isinstance(value, float) else np.int32) for key, value in fields.items()
+    }
+    layer = net.network.add_plugin_v2(list(inputs), _create(net, name, version, arrays))
+    first = net.step(layer, name, *inputs)
+    return first, *(layer.get_output(i) for i in range(1, layer.num_outputs))
+
+
+def _create(net: Net, name: str, version: str, fields: Mapping[str, np.ndarray]) -> Any:
+    """A plugin object by its creator's name."""
+    api, trt = net.definition.api, net.trt
+    registry = trt.get_plugin_registry()
+    get = getattr(registry, "get_creator", None) or registry.get_plugin_creator
+    creator = get(name, version, "")
+    if creator is None:
+        raise ZooError(f"{api.name} has no plugin {name} {version}, which '{net.scope}' needs; use --plugins native")
+    kinds = {
+        "int8": trt.PluginFieldType.CHAR,
+        "int32": trt.PluginFieldType.INT32,
+        "float32": trt.PluginFieldType.FLOAT32,
+    }
+    net.definition.keep.append(fields)
+    given = [trt.PluginField(key, np.atleast_1d(data), kinds[data.dtype.name]) for key, data in fields.items()]
+    plugin = creator.create_plugin(net.scope or name, trt.PluginFieldCollection(given))
+    if plugin is None:
+        raise Refused(f"{api.name} refused to create {name} at '{net.scope}': {api.log.drain() or 'no reason given'}")
+    return plugin
+
+
+def _as(net: Net, x: Tensor, letter: str) -> Tensor:
+    """`x` in the element type of a letter (strongly typed networks: the others let TensorRT convert)."""
+    dtype = getattr(net.trt, _DTYPES[letter])
+    return x if x.dtype == dtype else net.step(net.network.add_cast(x, dtype), "cast", x)
+
+
+def _constrain(net: Net, layer: Any, gives: str) -> None:
+    """Asks a weakly typed network for the half-precision kernel, which it would otherwise take or leave."""
+    net.definition.has_islands = True
+    layer.precision = net.trt.float16
+    for i, letter in enumerate(gives):
+        layer.set_output_type(i, getattr(net.trt, _DTYPES[letter]))

@@ -1,0 +1,94 @@
+"""TensorRT layers for native forms: what no op of `zoo.ops` needs, since PyTorch modules are not made of it.
+
+Each adds one unnamed step below the scope, and takes and gives tensors of any type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.network import Net, Tensor, configured
+
+
+def binary(net: Net, a: Tensor, b: Tensor, operation: str) -> Tensor:
+    """An ElementWiseOperation by name: SUM, PROD, FLOOR_DIV, GREATER, AND …; axes of size 1 broadcast."""
+    layer = net.network.add_elementwise(a, b, getattr(net.trt.ElementWiseOperation, operation))
+    return net.step(layer, operation.lower(), a, b)
+
+
+def unary(net: Net, x: Tensor, operation: str) -> Tensor:
+    """A UnaryOperation by name: ABS, FLOOR, ROUND (half to even), NOT …"""
+    return net.step(net.network.add_unary(x, getattr(net.trt.UnaryOperation, operation)), operation.lower(), x)
+
+
+def cast(net: Net, x: Tensor, dtype: str) -> Tensor:
+    """`x` as another type, by TensorRT's name: "float32", "int32", "bool"."""
+    return net.step(net.network.add_cast(x, getattr(net.trt, dtype)), "cast", x)
+
+
+def scalar(net: Net, value: float, like: Tensor) -> Tensor:
+    """A float32 or int32 constant of `like`'s type and rank, to broadcast against it."""
+    whole = like.dtype == net.trt.int32
+    return constant(net, np.full((1,) * len(like.shape), value, np.int32 if whole else np.float32))
+
+
+def constant(net: Net, array: np.ndarray) -> Tensor:
+    """A constant of the array's own type (float32 or int32), whatever the scope's precision."""
+    array = np.require(array, None, "C")
+    net.definition.keep.append(array)
+    return net.step(net.network.add_constant(array.shape, array), "constant")
+
+
+def gather(net: Net, x: Tensor, index: Tensor, axis: int, batched: bool = False) -> Tensor:
+    """x at `index` along `axis`; `batched`: axis 0 of both is the picture, each with indices of its own."""
+    layer = configured(net.network.add_gather(x, index, axis), num_elementwise_dims=int(batched))
+    return net.step(layer, "gather", x, index)
+
+
+def top_k(net: Net, x: Tensor, count: int, axis: int) -> tuple[Tensor, Tensor]:
+    """The largest `count` along `axis`, best first, and their places (int32)."""
+    layer = net.network.add_topk(x, net.trt.TopKOperation.MAX, count, 1 << axis)
+    values = net.step(layer, "top", x)
+    return values, layer.get_output(1)
+
+
+def reduce(net: Net, x: Tensor, operation: str, axis: int) -> Tensor:
+    """A ReduceOperation by name over one axis, which stays with size 1."""
+    layer = net.network.add_reduce(x, getattr(net.trt.ReduceOperation, operation), 1 << axis, True)
+    return net.step(layer, operation.lower(), x)
+
+
+def select(net: Net, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """a where `condition` holds, else b."""
+    return net.step(net.network.add_select(condition, a, b), "select", condition, a, b)
+
+
+def matmul(net: Net, a: Tensor, b: Tensor) -> Tensor:
+    """a @ b over the last two axes."""
+    none = net.trt.MatrixOperation.NONE
+    return net.step(net.network.add_matrix_multiply(a, none, b, none), "matmul", a, b)
+
+
+def shuffle(net: Net, x: Tensor, axes: Sequence[int] | None = None, shape: Sequence[int] | None = None) -> Tensor:
+    """Transposes to `axes`, then reshapes to `shape` (0 keeps an axis, one -1 is what is left)."""
+    layer: Any = net.network.add_shuffle(x)
+    if axes is not None:
+        layer = configured(layer, first_transpose=net.trt.Permutation(list(axes)))
+    if shape is not None:
+        layer = configured(layer, reshape_dims=tuple(shape))
+    return net.step(layer, "shuffle", x)
+
+
+def grid_sample(net: Net, x: Tensor, grid: Tensor, border: str = "zeros") -> Tensor:
+    """torch.nn.functional.grid_sample(x, grid, align_corners=False), bilinear; `border` is "zeros" or "border"."""
+    modes = {"zeros": net.trt.SampleMode.FILL, "border": net.trt.SampleMode.CLAMP}
+    layer = configured(
+        net.network.add_grid_sample(x, grid),
+        interpolation_mode=net.trt.InterpolationMode.LINEAR,
+        sample_mode=modes[border],
+        align_corners=False,
+    )
+    return net.step(layer, "grid_sample", x, grid)
