@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -235,3 +236,20 @@ def test_an_engine_that_does_not_exist(tmp_path: Path) -> None:
         zoo.load(tmp_path / "none.engine")
     with pytest.raises(zoo.ZooError, match="no model is named 'lenet6'; closest: lenet5"):
         zoo.load("lenet6", device="cpu")
+
+
+# Pictures
+
+
+def test_a_picture_gives_a_result_from_python() -> None:
+    digit = ROOT / "samples" / "digit_7.png"
+    with zoo.load("lenet5", device="cpu") as session:
+        found = session.predict(digit, top=2)
+        assert (found.labels[0], found.classes.shape, found.scores.shape) == ("7", (2,), (2,))
+        again = session.predict(cv2.imread(str(digit)))
+        assert again.classes[:2].tolist() == found.classes.tolist() and len(again.classes) == 5
+        for wrong, words in (("missing.png", "'missing.png' cannot be read"), (np.zeros((8, 8)), "Expected a picture")):
+            with pytest.raises(zoo.ZooError, match=words):
+                session.predict(wrong)
+        with pytest.raises(zoo.ZooError, match="the task 'classify' has no option 'conf'"):
+            session.predict(digit, conf=0.5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +21,11 @@ from zoo.images.sources import BadSource, Frame, open_sources
 from zoo.images.writers import VideoSink, save_image
 from zoo.labels import known_labels, labels_for
 from zoo.preprocess import Placement, letterbox
-from zoo.tasks import Option, all_tasks, get_task
+from zoo.tasks import get_task
 from zoo.tasks.classify import top_classes
 from zoo.tasks.detect import non_max_suppression
 
+ROOT = Path(__file__).resolve().parent.parent
 UNMOVED = Placement((640, 640), (640, 640), (0, 0), (640, 640))
 
 
@@ -311,14 +314,6 @@ def test_options_that_mean_nothing_are_refused(task: str, wrong: dict[str, Any],
         get_task(task).settings(wrong)
 
 
-def test_an_option_of_two_tasks_is_one_flag() -> None:
-    options: dict[str, Option] = {}
-    for task in all_tasks():
-        for option in task.options:
-            known = options.setdefault(option.name, option)
-            assert (option.type, option.flags) == (known.type, known.flags), f"{task.name}: {option.name}"
-
-
 def test_an_unknown_task_names_the_known() -> None:
     with pytest.raises(ZooError, match="No task is called 'detection'; there are .*closest: detect"):
         get_task("detection")
@@ -450,3 +445,124 @@ def test_labels_fit_the_classes() -> None:
         labels_for(81, "coco")
     with pytest.raises(ZooError, match="closest: imagenet"):
         labels_for(1000, "imagenette")
+
+
+# ---- a task of one's own
+
+DEPTH = '''
+"""Relative depth: a task in one file, with a network of its own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo.network import Net, Tensor
+from zoo.ops import conv2d, relu, reshape
+from zoo.preprocess import letterbox
+from zoo.registry import Variant, register
+from zoo.tasks import Option, Result, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Depth(Result):
+    depth: np.ndarray
+
+
+class RelativeDepth(Task):
+    name = "depth"
+    outputs = {"depth": ("height", "width")}
+    options = (Option("far", 1.0, "Depth that is drawn black.", low=0), Option("conf", 0.5, "Of no use.", high=1))
+    whole = True
+
+    def decode(self, outputs, placement, labels, options):
+        return Depth(placement.map_to_image(outputs["depth"]) / options["far"])
+
+    def draw(self, image, result):
+        return np.repeat(np.uint8(255 * np.clip(1 - result.depth, 0, 1))[..., None], 3, axis=2)
+
+    def to_json(self, result):
+        return {"depth": {"near": float(result.depth.min()), "far": float(result.depth.max())}}
+
+    def describe(self, result):
+        return [f"from {result.depth.min():.3f} to {result.depth.max():.3f}"]
+
+
+@register(
+    task="depth",
+    reference="mine:{name}",
+    preprocess=letterbox(64),
+    paper="https://example.org/depth",
+    options={"far": 4},
+    flatland=Variant(None, params=28),
+)
+def build(net: Net, x: Tensor, cfg: None) -> Tensor:
+    x = relu(net / "relu", conv2d(net / "conv", x, 1, 3))
+    return reshape(net, x, (0, *x.shape[2:]))
+'''
+
+
+def in_fresh_python(
+    folder: Path, code: str, *arguments: object, source: str = DEPTH
+) -> subprocess.CompletedProcess[str]:
+    """`code` beside the file that holds the task and its network, which it imports."""
+    (folder / "flatland.py").write_text(source)
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "COLUMNS": "100"}
+    command = [sys.executable, "-c", f"import flatland; {code}", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_task_in_one_file_is_run_drawn_and_written(tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "x.png", noise(40, 70))
+    with VideoSink(tmp_path / "in" / "y.mp4", 10, (64, 48)) as sink:
+        sink.write(noise(48, 64))
+    command = ("from zoo.run import main; main()", "flatland", tmp_path / "in", "--weights", "random", "--save", "out")
+    done = in_fresh_python(tmp_path, *command, "--far", 2, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"x.png \(70x40, .*\n  from \d", done.stdout) and re.search(r"y.mp4 frame 0: from \d", done.stdout)
+    picture, video = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert 0 <= picture["depth"]["near"] < picture["depth"]["far"] and video["frame"] == 0
+    drawn = cv2.imread(str(tmp_path / "out" / "x.png"))
+    assert drawn.shape == (40, 70, 3) and drawn.std() > 0
+
+    nearer = in_fresh_python(tmp_path, *command, "--json", "--device", "cpu")  # the model's own default is 4
+    halved = json.loads(nearer.stdout)["results"][0]["depth"]
+    assert np.allclose(2 * halved["far"], picture["depth"]["far"])
+
+
+def test_a_task_in_one_file_brings_its_flags(tmp_path: Path) -> None:
+    shown = in_fresh_python(tmp_path, "from zoo.run import main; main()", "--help").stdout
+    assert re.search(r"Options of depth ─.*\n│ --far +<float> +Depth that is drawn black. Default: 1.0", shown)
+    assert re.search(r"Options of depth, detect ─.*\n│ --conf,--conf-thres .*", shown)
+    refused = in_fresh_python(tmp_path, "from zoo.run import main; main()", "flatland", "x.png", "--iou", "0.5")
+    words = "error: the task 'depth' has no option 'iou'; its options are far, conf"
+    assert (refused.returncode, refused.stdout) == (2, "") and refused.stderr.startswith(words)
+    listed = in_fresh_python(tmp_path, "from zoo.list import main; main()", "--task", "depth", "--json").stdout
+    assert [row["name"] for row in json.loads(listed)] == ["flatland"]
+
+
+def test_a_task_in_one_file_answers_from_python(tmp_path: Path) -> None:
+    code = """
+import sys, numpy as np, zoo
+with zoo.load("flatland", weights="random", device="cpu") as session:
+    found = session.predict(np.full((30, 50, 3), 200, np.uint8), far=1)
+    print(type(found).__name__, found.depth.shape, found.depth.dtype, float(found.depth.max()) > 0)
+"""
+    assert in_fresh_python(tmp_path, code).stdout == "Depth (30, 50) float32 True\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("size", "the task 'depth' cannot have an option 'size' of the type float: zoo.run itself has another"),
+        ("max_det", "the task 'detect' cannot have an option 'max_det' of the type int: the task 'depth' has another"),
+    ],
+)
+def test_an_option_that_means_something_else_is_refused(tmp_path: Path, option: str, words: str) -> None:
+    source = DEPTH.replace('"far"', f'"{option}"')
+    refused = in_fresh_python(tmp_path, "from zoo.run import main; main()", "--help", source=source)
+    assert refused.returncode == 2 and words in refused.stderr
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    code = "exec(open('flatland.py').read().replace('__name__', 'x'), {'__name__': 'another'})"
+    assert "two tasks are named 'depth': in flatland and in another" in in_fresh_python(tmp_path, code).stderr

@@ -62,8 +62,9 @@ def command(function: Command, extend: Callable[[Command], Command] | None = Non
 
     def main() -> None:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        app.command(context_settings={"help_option_names": ["-h", "--help"]})(extend(function) if extend else function)
+        add = app.command(context_settings={"help_option_names": ["-h", "--help"]})
         try:
+            add(extend(function) if extend else function)
             app(prog_name=_program(function))
         except ZooError as error:
             fail(str(error))

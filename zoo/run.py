@@ -28,7 +28,7 @@ from zoo.cli import (
 )
 from zoo.errors import ZooError
 from zoo.registry import get_model
-from zoo.tasks import Option, all_tasks, get_task
+from zoo.tasks import Option, Task, all_tasks, get_task
 
 AHEAD = 8  # drawn frames that may wait to be written
 UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs on the other
@@ -186,34 +186,41 @@ def _save_json(save: Path, results: dict[str, Any]) -> Path:
 
 def with_task_options(function: Callable[..., None]) -> Callable[..., None]:
     """`function` with a parameter for each option of each task; None when it was not given."""
-    owners: dict[str, list[tuple[Option, str]]] = {}
+    signature = inspect.signature(function, eval_str=True)
+    own = {p.name: p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    owners: dict[str, list[tuple[Task, Option]]] = {}
     for task in all_tasks():
         for option in task.options:
-            owners.setdefault(option.name, []).append((option, task.name))
+            owners.setdefault(option.name, []).append((task, option))
+            first, known = owners[option.name][0]
+            if option.name in own or option.type is not known.type:
+                other = "zoo.run itself" if option.name in own else f"the task '{first.name}'"
+                raise ZooError(
+                    f"the task '{task.name}' cannot have an option '{option.name}' of the type {option.type.__name__}: "
+                    f"{other} has another of that name"
+                )
 
     @functools.wraps(function)
     def wrapper(**values: Any) -> None:
         function(**values)
 
-    signature = inspect.signature(function, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    asked = [_parameter([option for option, _ in pairs], [task for _, task in pairs]) for pairs in owners.values()]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *asked)]
+    asked = {name: _parameter(pairs) for name, pairs in owners.items()}
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (own | asked).values()]
     wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
 
 
-def _parameter(options: list[Option], tasks: list[str]) -> inspect.Parameter:
+def _parameter(pairs: list[tuple[Task, Option]]) -> inspect.Parameter:
     """The flag of an option that all these tasks have."""
-    option = options[0]
-    defaults = " or ".join(dict.fromkeys(str(other.default) for other in options))
+    option = pairs[0][1]
+    defaults = " or ".join(dict.fromkeys(str(other.default) for _, other in pairs))
     flag = typer.Option(
         f"--{option.name.replace('_', '-')}",
-        *option.flags,
+        *dict.fromkeys(spelling for _, other in pairs for spelling in other.flags),
         help=f"{option.help} Default: {defaults}, or the model's own.",
         show_default=False,
-        rich_help_panel=f"Options of {', '.join(tasks)}",
+        rich_help_panel=f"Options of {', '.join(task.name for task, _ in pairs)}",
     )
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(option.name, kind, default=None, annotation=Annotated[option.type | None, flag])

@@ -31,7 +31,7 @@ class Option:
     """
 
     name: str
-    default: bool | int | float | str
+    default: int | float | str
     help: str
     low: float | None = None
     high: float | None = None
