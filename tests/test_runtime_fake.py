@@ -956,6 +956,21 @@ def test_pictures_to_results_as_on_the_cpu(device):
     ENGINES.clear()
 
 
+def test_a_picture_without_a_kernel_is_prepared_on_the_cpu(device):
+    predict = pytest.importorskip("zoo.runtime.predict")
+    from zoo.api import Session
+    from zoo.registry import get_model
+
+    logits = lambda arrays: {"logits": arrays["images"].mean((2, 3)) * np.arange(10, dtype=np.float32)}  # noqa: E731
+    ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 1, 32, 32),) * 3}, {"logits": lambda s: (1, 10)}, logits)
+    with open_session() as executor:
+        session = Session(get_model("lenet5"), executor, "fake", gray(32), (32, 32), None, "none")
+        with predict.make_predictor(session) as predictor:
+            assert type(predictor) is predict.Predictor
+            assert predictor(picture(48, 64)).result.classes.tolist() == [9, 8, 7, 6, 5]
+    ENGINES.clear()
+
+
 def test_pictures_under_way_keep_their_results_and_do_not_wait_for_each_other(device, monkeypatch):
     predict = pytest.importorskip("zoo.runtime.predict")
     from zoo.registry import get_model

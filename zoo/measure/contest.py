@@ -108,7 +108,7 @@ class Arena:
         if not path.exists():
             self.progress(f"calibrating random weights of {model.reference}")
             channels, height, width = model.input
-            if model.task == "detect":  # fully convolutional: statistics of a smaller picture will do
+            if model.preprocess.stride > 1:  # fully convolutional: statistics of a smaller picture will do
                 height, width = height // 2, width // 2
             self.torch("calibrate", reference=model.reference, size=[channels, height, width], path=str(path))
         return load_weights(path)
