@@ -91,6 +91,86 @@ def test_a_module_of_several_ops_taps_what_it_returns(define_net: DefineNet) -> 
     assert {tap: tensor.name for tap, tensor in definition.taps.items()} == {"m.relu": "m.relu", "m": "m.add"}
 
 
+def test_a_functional_call_is_named_below_its_scope_and_is_no_tap(define_net: DefineNet) -> None:
+    def build(net: Net, x: Tensor) -> Tensor:
+        at = net / "m"
+        x = ops.relu(at.functional, ops.relu(at.functional, x))
+        return at.tap(ops.relu(at.functional / "relu", x))
+
+    definition = define_net(build)
+    assert [name for name, _ in layers(definition)] == ["m.relu()", "m.relu():1", "m.relu", "logits.output"]
+    assert {tap: tensor.name for tap, tensor in definition.taps.items()} == {"m.relu": "m.relu", "m": "m.relu"}
+
+
+def test_a_functional_call_reads_weights_and_keeps_fp32(define_net: DefineNet) -> None:
+    build = lambda net, x: ops.conv2d((net / "m").fp32.functional, x, 4, 3)  # noqa: E731
+    definition = define_net(build, conv_arrays("m", 4), precision="fp16")
+    assert layers(definition)[-2:] == [("m.conv2d()", "FLOAT"), ("logits.output", "FLOAT")]
+    assert definition.parameters == {"m.weight": (4, 8, 3, 3), "m.bias": (4,)} and definition.taps == {}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_functional_convolution_runs(precision: str, define_net: DefineNet) -> None:
+    definition = define_net(lambda net, x: ops.conv2d((net / "m").functional, x, 4, 3), conv_arrays("m", 4),
+                            precision=precision)  # fmt: skip
+    assert CpuSession(definition, threads=1)(np.ones((1, 8, 9, 9), np.float32))["logits"].shape == (1, 4, 9, 9)
+
+
+def test_the_top_is_the_whole_model_and_no_tap(define_net: DefineNet) -> None:
+    definition = define_net(lambda net, x: ops.relu(net / "relu", ops.relu(net, x)))
+    assert [name for name, _ in layers(definition)] == ["relu()", "relu", "logits.output"]
+    assert list(definition.taps) == ["relu"]
+
+
+def test_a_step_does_not_disturb_the_numbering_of_modules(define_net: DefineNet) -> None:
+    definition = define_net(lambda net, x: ops.relu(net / "m" / "add", ops.add(net / "m", x, x)))
+    assert {tap: tensor.name for tap, tensor in definition.taps.items()} == {"m.add": "m.add:1"}
+
+
+def test_a_module_of_several_ops_is_counted_too(define_net: DefineNet) -> None:
+    def head(net: Net, x: Tensor) -> Tensor:
+        return net.tap(ops.add(net, x, ops.relu(net / "relu", x)))
+
+    definition = define_net(lambda net, x: head(net / "head", head(net / "head", x)))
+    assert list(definition.taps) == ["head.relu", "head", "head.relu:1", "head:1"]  # in the order of definition
+
+
+SECOND_CLAIMS = {
+    "an op, then net.tap": (
+        lambda net, x: net.tap(ops.relu(net, x)),
+        r"'m' is already the module of relu and cannot be what net.tap records too: .*op\(net.functional, …\)$",
+    ),
+    "net.tap, then an op": (
+        lambda net, x: ops.relu(net, net.tap(x)),
+        "'m' is already what net.tap records and cannot be the module of relu too",
+    ),
+    "two ops": (
+        lambda net, x: ops.relu(net, ops.tanh(net, x)),
+        "'m' is already the module of tanh and cannot be the module of relu too",
+    ),
+    "an op where a module lies below": (
+        lambda net, x: ops.relu(net, ops.tanh(net / "a" / "b", x)),
+        r"relu claims 'm' as its module, which holds 'm.a.b': .* relu\(net.functional, …\), .* relu\(net / NAME, …\)$",
+    ),
+    "a module below an op": (
+        lambda net, x: ops.tanh(net / "a" / "b", ops.relu(net, x)),
+        r"relu claims 'm' as its module, which holds 'm.a.b'",
+    ),
+    "a folded module": (
+        lambda net, x: ops.relu(net / "conv", ops.conv_bn(net, x, 4, 3)),
+        "'m.conv' is already the module of conv2d and cannot be the module of relu too",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SECOND_CLAIMS)
+def test_a_second_claim_on_a_scope_is_refused(case: str, define_net: DefineNet) -> None:
+    build, words = SECOND_CLAIMS[case]
+    arrays = random_arrays(m__conv__weight=(4, 8, 3, 3)) | bn_arrays("m.bn", 4)
+    with pytest.raises(ZooError, match=words):
+        define_net(lambda net, x: build(net / "m", x), arrays)
+
+
 def test_a_folded_pair_is_one_layer_with_the_tap_of_the_second(define_net: DefineNet) -> None:
     arrays = random_arrays(conv__weight=(4, 8, 3, 3)) | bn_arrays("bn", 4)
     definition = define_net(lambda net, x: ops.conv_bn(net, x, 4, 3), arrays)
@@ -228,7 +308,7 @@ REFUSED = {
         r"conv2d at 'net.large' .*negative length",
     ),
     "conv stride": (lambda net, x: ops.conv2d(net / "conv", x, 4, 3, 0), r"conv2d at 'net.conv' .*setStrideNd"),
-    "conv pad": (lambda net, x: ops.conv2d(net / "conv", x, 4, 3, pad=-1), r"conv2d at 'net.conv' .*setPaddingNd"),
+    "conv pad": (lambda net, x: ops.conv2d(net / "conv", x, 4, 3, pad=-1), r"conv2d at 'net.conv' .*setPrePadding"),
     "conv groups": (
         lambda net, x: ops.conv2d(net / "g3", x, 4, 3, groups=3),
         r"conv2d at 'net.g3' .*must divide input's channel",

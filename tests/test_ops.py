@@ -112,6 +112,38 @@ class OnEach(nn.Module):
         return torch.cat([self.one(group) for group in x.chunk(4, 1)], 1)
 
 
+class Same(nn.Module):
+    """A convolution after the padding that TensorFlow gives it, as timm works it out."""
+
+    def __init__(self, one: nn.Conv2d) -> None:
+        super().__init__()
+        self.one = one
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sides = []
+        for size, k, stride, dilation in zip(x.shape[2:], self.one.kernel_size, self.one.stride, self.one.dilation):
+            total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
+            sides = [total // 2, total - total // 2, *sides]
+        return self.one(F.pad(x, sides))
+
+
+class ChannelsLast(nn.Module):
+    """A module that works on the last axis, for the channels of (N, C, H, W)."""
+
+    def __init__(self, one: nn.Module) -> None:
+        super().__init__()
+        self.one = one
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def grid_of(net: Net, x: Tensor) -> Tensor:
+    """Places (N, H, W, 2) that the last two channels of x say, partly outside of the picture."""
+    last = ops.transpose(net, ops.narrow(net, x, 1, 6, 2), (0, 2, 3, 1))
+    return times(net.fp32, ops.tanh(net.fp32, last), 1.5)
+
+
 ORDER = [3, 0, 5, 1, 4, 2]
 
 
@@ -130,6 +162,37 @@ CASES = [
     Case("conv patches", nn.Conv2d(8, 12, 3, 3), lambda net, x: ops.conv2d(net, x, 12, 3, 3, 0)),
     Case("conv groups", nn.Conv2d(8, 12, 3, padding=1, groups=4), lambda net, x: ops.conv2d(net, x, 12, 3, groups=4)),
     Case("conv depthwise", nn.Conv2d(8, 8, 5, padding=2, groups=8), lambda net, x: ops.conv2d(net, x, 8, 5, groups=8)),
+    Case(
+        "conv rectangular",
+        nn.Conv2d(8, 12, (1, 5), (2, 1), (0, 2)),
+        lambda net, x: ops.conv2d(net, x, 12, (1, 5), (2, 1)),
+    ),
+    Case(
+        "conv pad of two sides",
+        nn.Conv2d(8, 12, (3, 2), padding=(2, 1)),
+        lambda net, x: ops.conv2d(net, x, 12, (3, 2), pad=(2, 1)),
+    ),
+    Case(
+        "conv pad of four sides",
+        nn.Sequential(nn.ZeroPad2d((0, 1, 2, 3)), nn.Conv2d(8, 12, 3, 2)),
+        lambda net, x: ops.conv2d(net / 1, x, 12, 3, 2, (0, 1, 2, 3)),
+    ),
+    Case("conv same", Same(nn.Conv2d(8, 12, 3, 2)), lambda net, x: ops.conv2d(net / "one", x, 12, 3, 2, "same")),
+    Case(
+        "conv same rectangular",
+        Same(nn.Conv2d(8, 12, (2, 5), (2, 3), dilation=(3, 1))),
+        lambda net, x: ops.conv2d(net / "one", x, 12, (2, 5), (2, 3), "same", dilation=(3, 1)),
+    ),
+    Case(
+        "conv dilated",
+        nn.Conv2d(8, 12, 3, padding=2, dilation=2),
+        lambda net, x: ops.conv2d(net, x, 12, 3, dilation=2),
+    ),
+    Case(
+        "conv dilated rectangular",
+        nn.Conv2d(8, 12, 3, 2, padding=(1, 3), dilation=(1, 3), groups=2),
+        lambda net, x: ops.conv2d(net, x, 12, 3, 2, dilation=(1, 3), groups=2),
+    ),
     Case("conv no bias", nn.Conv2d(8, 12, 3, bias=False), lambda net, x: ops.conv2d(net, x, 12, 3, pad=0, bias=False)),
     Case(
         "conv order",
@@ -164,9 +227,65 @@ CASES = [
     Case(
         "conv_bn bias, stride, groups",
         nn.Sequential(nn.Conv2d(8, 12, 3, 2, groups=2), nn.BatchNorm2d(12)),
-        lambda net, x: ops.conv_bn(net, x, 12, 3, 2, 0, 2, bias=True, conv=0, bn=1),
+        lambda net, x: ops.conv_bn(net, x, 12, 3, 2, 0, groups=2, bias=True, conv=0, bn=1),
+    ),
+    Case(
+        "conv_bn rectangular, dilated",
+        nn.Sequential(nn.Conv2d(8, 12, (3, 1), padding=(2, 0), dilation=2, bias=False), nn.BatchNorm2d(12)),
+        lambda net, x: ops.conv_bn(net, x, 12, (3, 1), dilation=2, conv=0, bn=1),
+    ),
+    Case(
+        "conv_bn same",
+        nn.Sequential(Same(nn.Conv2d(8, 12, 3, 2, bias=False)), nn.BatchNorm2d(12)),
+        lambda net, x: ops.conv_bn(net, x, 12, 3, 2, "same", conv="0.one", bn=1),
+    ),
+    Case("conv_transpose 2x2", nn.ConvTranspose2d(8, 6, 2, 2), lambda net, x: ops.conv_transpose2d(net, x, 6, 2, 2)),
+    Case(
+        "conv_transpose 4x4",
+        nn.ConvTranspose2d(8, 6, 4, 2, 1, bias=False),
+        lambda net, x: ops.conv_transpose2d(net, x, 6, 4, 2, 1, bias=False),
+    ),
+    Case(
+        "conv_transpose with output_pad",
+        nn.ConvTranspose2d(8, 6, 3, 2, 1, output_padding=1, groups=2),
+        lambda net, x: ops.conv_transpose2d(net, x, 6, 3, 2, 1, output_pad=1, groups=2),
+    ),
+    Case(
+        "conv_transpose rectangular",
+        nn.ConvTranspose2d(8, 6, (1, 3), (1, 2), (0, 1), output_padding=(0, 1)),
+        lambda net, x: ops.conv_transpose2d(net, x, 6, (1, 3), (1, 2), (0, 1), output_pad=(0, 1)),
     ),
     # norm.py
+    Case(
+        "batch_norm1d",
+        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(720)),
+        lambda net, x: ops.batch_norm1d(net / 1, ops.flatten(net, x)),
+    ),
+    Case(
+        "layer_norm channels",
+        ChannelsLast(nn.LayerNorm(8, 1e-6)),
+        lambda net, x: ops.layer_norm(net / "one", x, 1e-6, axis=1),
+    ),
+    Case("group_norm", nn.GroupNorm(4, 8), lambda net, x: ops.group_norm(net, x, 4)),
+    Case("group_norm of one", nn.GroupNorm(1, 8, 1e-6), lambda net, x: ops.group_norm(net, x, 1, 1e-6)),
+    Case("instance_norm", nn.InstanceNorm2d(8), lambda net, x: ops.instance_norm(net, x)),
+    Case(
+        "instance_norm affine",
+        nn.InstanceNorm2d(8, 1e-3, affine=True),
+        lambda net, x: ops.instance_norm(net, x, 1e-3, affine=True),
+    ),
+    Case("rms_norm", nn.RMSNorm(10, 1e-6), lambda net, x: ops.rms_norm(net, x)),
+    Case(
+        "rms_norm eps",
+        nn.Sequential(nn.Flatten(2), nn.RMSNorm(90, 0.1)),
+        lambda net, x: ops.rms_norm(net / 1, fold(net, x), 0.1),
+    ),
+    Case("l2_normalize", F.normalize, lambda net, x: ops.l2_normalize(net, x)),
+    Case(
+        "l2_normalize rows",
+        lambda x: F.normalize(1e3 * x.flatten(2), dim=2),
+        lambda net, x: ops.l2_normalize(net, times(net, fold(net, x), 1e3), 2),
+    ),
     Case("batch_norm", nn.BatchNorm2d(8), lambda net, x: ops.batch_norm(net, x)),
     Case("batch_norm eps", nn.BatchNorm2d(8, 1e-3), lambda net, x: ops.batch_norm(net, x, 1e-3)),
     Case(
@@ -184,6 +303,18 @@ CASES = [
     # activation.py
     Case("relu", F.relu, lambda net, x: ops.relu(net, x)),
     Case("relu6", lambda x: F.relu6(5 * x), lambda net, x: ops.relu6(net, times(net, x, 5))),
+    Case("hardtanh", lambda x: F.hardtanh(x, -0.5, 2), lambda net, x: ops.hardtanh(net, x, -0.5, 2.0)),
+    Case("leaky_relu", nn.LeakyReLU(0.2), lambda net, x: ops.leaky_relu(net, x, 0.2)),
+    Case("prelu", nn.PReLU(), lambda net, x: ops.prelu(net, x)),
+    Case("prelu channels", nn.PReLU(8), lambda net, x: ops.prelu(net, x, 8)),
+    Case(
+        "prelu rank 2",
+        nn.Sequential(nn.Flatten(), nn.PReLU(720)),
+        lambda net, x: ops.prelu(net / 1, ops.flatten(net, x), 720),
+    ),
+    Case("elu", nn.ELU(0.5), lambda net, x: ops.elu(net, x, 0.5)),
+    Case("softplus", lambda x: F.softplus(9 * x), lambda net, x: ops.softplus(net, times(net, x, 9))),
+    Case("mish", F.mish, lambda net, x: ops.mish(net, x)),
     Case("sigmoid", F.sigmoid, lambda net, x: ops.sigmoid(net, x)),
     Case("tanh", F.tanh, lambda net, x: ops.tanh(net, x)),
     Case("hardsigmoid", lambda x: F.hardsigmoid(3 * x), lambda net, x: ops.hardsigmoid(net, times(net, x, 3))),
@@ -191,6 +322,8 @@ CASES = [
     Case("silu", F.silu, lambda net, x: ops.silu(net, x)),
     Case("gelu", F.gelu, lambda net, x: ops.gelu(net, x)),
     Case("gelu rank 3", lambda x: F.gelu(x.flatten(2)), lambda net, x: ops.gelu(net, fold(net, x))),
+    Case("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), lambda net, x: ops.gelu_tanh(net, x)),
+    Case("quick_gelu", lambda x: x * (1.702 * x).sigmoid(), lambda net, x: ops.quick_gelu(net, x)),
     Case("softmax channels", lambda x: x.softmax(1), lambda net, x: ops.softmax(net, x, 1)),
     Case("softmax rows", lambda x: x.softmax(2), lambda net, x: ops.softmax(net, x, 2)),
     Case("softmax columns", lambda x: x.softmax(3), lambda net, x: ops.softmax(net, x, 3)),
@@ -244,6 +377,36 @@ CASES = [
         lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
         lambda net, x: ops.avg_pool(net, x, 3, 2, 1, ceil_mode=True),
     ),
+    Case(
+        "max_pool rectangular",
+        lambda x: F.max_pool2d(x, (2, 1), (2, 1), (1, 0)),
+        lambda net, x: ops.max_pool(net, x, (2, 1), pad=(1, 0)),
+    ),
+    Case(
+        "max_pool of four sides",
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-torch.inf), 2, 1),
+        lambda net, x: ops.max_pool(net, x, 2, 1, (0, 1, 1, 0)),
+    ),
+    Case(
+        "max_pool as TensorFlow",
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=-torch.inf), 3, 2),
+        lambda net, x: ops.max_pool(net, x, 3, 2, "same"),
+    ),
+    Case(
+        "avg_pool rectangular",
+        lambda x: F.avg_pool2d(x, (3, 2), (2, 1), (1, 0)),
+        lambda net, x: ops.avg_pool(net, x, (3, 2), (2, 1), (1, 0)),
+    ),
+    Case(
+        "avg_pool without its padding",
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        lambda net, x: ops.avg_pool(net, x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+    ),
+    Case(
+        "adaptive rectangular",
+        lambda x: F.adaptive_avg_pool2d(x, (4, 7)),
+        lambda net, x: ops.adaptive_avg_pool(net, x, (4, 7)),
+    ),
     Case("global_avg_pool", lambda x: F.adaptive_avg_pool2d(x, 1), lambda net, x: ops.global_avg_pool(net, x)),
     Case("adaptive 9x10 to 1", lambda x: F.adaptive_avg_pool2d(x, 1), lambda net, x: ops.adaptive_avg_pool(net, x, 1)),
     Case("adaptive 9x10 to 4", lambda x: F.adaptive_avg_pool2d(x, 4), lambda net, x: ops.adaptive_avg_pool(net, x, 4)),
@@ -273,8 +436,51 @@ CASES = [
         (8, 3, 20),
     ),
     # resize.py, reduce.py
-    Case("upsample 2", lambda x: F.interpolate(x, scale_factor=2), lambda net, x: ops.upsample_nearest(net, x, 2)),
-    Case("upsample 3", lambda x: F.interpolate(x, scale_factor=3), lambda net, x: ops.upsample_nearest(net, x, 3)),
+    Case("upsample 2", lambda x: F.interpolate(x, scale_factor=2), lambda net, x: ops.upsample(net, x, 2)),
+    Case("upsample 3", lambda x: F.interpolate(x, scale_factor=3), lambda net, x: ops.upsample(net, x, 3)),
+    Case(
+        "upsample to a size",
+        lambda x: F.interpolate(x, (20, 13)),
+        lambda net, x: ops.upsample(net, x, size=(20, 13)),
+    ),
+    *(
+        Case(
+            f"upsample {mode} {how}{' aligned' if aligned else ''}",
+            lambda x, sized=sized, mode=mode, aligned=aligned: F.interpolate(
+                x, **sized, mode=mode, align_corners=aligned
+            ),
+            lambda net, x, how=how, mode=mode, aligned=aligned: ops.upsample(
+                net,
+                x,
+                2 if how == "by 2" else None,
+                size=None if how == "by 2" else (7, 23),
+                mode=mode,
+                align_corners=aligned,
+            ),
+        )
+        for mode in ("bilinear", "bicubic")
+        for how, sized in (("by 2", {"scale_factor": 2}), ("to a size", {"size": (7, 23)}))
+        for aligned in (False, True)
+    ),  # fmt: skip
+    *(
+        Case(
+            f"grid_sample {border}{' aligned' if aligned else ''}",
+            lambda x, border=border, aligned=aligned: F.grid_sample(
+                x[:, :6], 1.5 * x[:, 6:].movedim(1, -1).tanh(), padding_mode=border, align_corners=aligned
+            ),
+            lambda net, x, border=border, aligned=aligned: ops.grid_sample(
+                net, ops.narrow(net, x, 1, 0, 6), grid_of(net, x), border=border, align_corners=aligned
+            ),
+        )
+        for border, aligned in (("zeros", False), ("border", False), ("reflection", False), ("zeros", True))
+    ),
+    Case("reduce_mean", lambda x: x.mean(1), lambda net, x: ops.reduce_mean(net, x, 1)),
+    Case(
+        "reduce_mean of two",
+        lambda x: x.mean((2, 3), keepdim=True),
+        lambda net, x: ops.reduce_mean(net, x, (2, 3), keepdims=True),
+    ),
+    Case("reduce_max", lambda x: x.amax((1, 3)), lambda net, x: ops.reduce_max(net, x, (1, 3))),
     Case("reduce_sum channels", lambda x: x.sum(1), lambda net, x: ops.reduce_sum(net, x, 1)),
     Case("reduce_sum columns", lambda x: x.sum(3), lambda net, x: ops.reduce_sum(net, x, 3)),
     # shape.py
@@ -286,6 +492,38 @@ CASES = [
     Case("concat rows", lambda x: torch.cat([x, 2 * x], 2), lambda net, x: ops.concat(net, [x, times(net, x, 2)], 2)),
     Case("narrow channels", lambda x: x[:, 2:5], lambda net, x: ops.narrow(net, x, 1, 2, 3)),
     Case("narrow columns", lambda x: x[..., 9:], lambda net, x: ops.narrow(net, x, 3, 9, 1)),
+    Case("narrow every second", lambda x: x[:, :, 1::2], lambda net, x: ops.narrow(net, x, 2, 1, 4, 2)),
+    Case("pad", lambda x: F.pad(x, (1, 2, 3, 0)), lambda net, x: ops.pad(net, x, (1, 2, 3, 0))),
+    Case(
+        "pad value",
+        lambda x: F.pad(x, (0, 1, 0, 2), value=-3),
+        lambda net, x: ops.pad(net, x, (0, 1, 0, 2), value=-3.0),
+    ),
+    Case("pad crops", lambda x: F.pad(x, (-1, 2, 0, -3)), lambda net, x: ops.pad(net, x, (-1, 2, 0, -3))),
+    Case(
+        "pad reflect",
+        lambda x: F.pad(x, (1, 2, 3, 0), mode="reflect"),
+        lambda net, x: ops.pad(net, x, (1, 2, 3, 0), mode="reflect"),
+    ),
+    Case(
+        "pad replicate",
+        lambda x: F.pad(x, (1, 2, 3, 0), mode="replicate"),
+        lambda net, x: ops.pad(net, x, (1, 2, 3, 0), mode="replicate"),
+    ),
+    Case("roll", lambda x: x.roll(3, 2), lambda net, x: ops.roll(net, x, 3, 2)),
+    Case(
+        "roll back", lambda x: x.roll((-2, -13), (2, 3)), lambda net, x: ops.roll(net, ops.roll(net, x, -2, 2), -13, 3)
+    ),
+    Case("pixel_shuffle", nn.PixelShuffle(2), lambda net, x: ops.pixel_shuffle(net, x, 2)),
+    Case("pixel_unshuffle", nn.PixelUnshuffle(2), lambda net, x: ops.pixel_unshuffle(net, x, 2), (8, 6, 10)),
+    Case("channel_shuffle", nn.ChannelShuffle(4), lambda net, x: ops.channel_shuffle(net, x, 4)),
+    Case("index_select", lambda x: x[:, [5, 0, 5]], lambda net, x: ops.index_select(net, x, 1, [5, 0, 5])),
+    Case("topk", lambda x: x.topk(3, 2).values, lambda net, x: ops.topk(net, x, 3, 2)[0]),
+    Case(
+        "gather at topk's indices",
+        lambda x: (2 * x).gather(1, x.topk(3, 1).indices),
+        lambda net, x: ops.gather(net, times(net, x, 2), 1, ops.topk(net, x, 3, 1)[1]),
+    ),
     Case("split channels", lambda x: x.split([1, 5, 2], 1)[1], lambda net, x: ops.split(net, x, [1, 5, 2])[1]),
     Case("split rows", lambda x: x.split([4, 5], 2)[1], lambda net, x: ops.split(net, x, [4, 5], 2)[1]),
     Case(
@@ -298,12 +536,33 @@ CASES = [
     Case("sub", lambda x: x.relu() - 2 * x, lambda net, x: ops.sub(net, ops.relu(net, x), times(net, x, 2))),
     Case("mul", lambda x: x * x.tanh(), lambda net, x: ops.mul(net, x, ops.tanh(net, x))),
     Case("div", lambda x: 2 * x / x.tanh(), lambda net, x: ops.div(net, times(net, x, 2), ops.tanh(net, x))),
+    Case("add a number", lambda x: 2 + x, lambda net, x: ops.add(net, 2, x)),
+    Case("sub from a number", lambda x: 1 - x.flatten(1), lambda net, x: ops.sub(net, 1.0, ops.flatten(net, x))),
+    Case("pow", lambda x: x.sigmoid() ** 2.5, lambda net, x: ops.pow(net, ops.sigmoid(net, x), 2.5)),
+    Case("log", lambda x: x.sigmoid().log(), lambda net, x: ops.log(net, ops.sigmoid(net, x))),
+    Case("sqrt", lambda x: x.sigmoid().sqrt(), lambda net, x: ops.sqrt(net, ops.sigmoid(net, x))),
+    Case("sin", lambda x: (2 * x).sin(), lambda net, x: ops.sin(net, times(net, x, 2))),
+    Case("cos", lambda x: (2 * x).cos(), lambda net, x: ops.cos(net, times(net, x, 2))),
     Case("exp", torch.exp, lambda net, x: ops.exp(net, x)),
     Case("add broadcast", lambda x: x + mean(x), lambda net, x: ops.add(net, x, ops.global_avg_pool(net, x))),
     Case("sub broadcast", lambda x: mean(x) - x, lambda net, x: ops.sub(net, ops.global_avg_pool(net, x), x)),
     Case("mul broadcast", lambda x: x * torch_ramp(9, 1), lambda net, x: ops.mul(net, x, ramp(net, 1, 1, 9, 1))),
     Case("div broadcast", lambda x: x / torch_ramp(9, 1), lambda net, x: ops.div(net, x, ramp(net, 1, 1, 9, 1))),
     # attention.py
+    Case(
+        "matmul",
+        lambda x: x.transpose(2, 3) @ x,
+        lambda net, x: ops.matmul(net, ops.transpose(net, x, (0, 1, 3, 2)), x),
+    ),
+    Case("matmul transposed", lambda x: x @ x.transpose(2, 3), lambda net, x: ops.matmul(net, x, x, transpose=True)),
+    Case(
+        "attention with a bias and a scale",
+        lambda x: F.scaled_dot_product_attention(*x.chunk(3, 1), attn_mask=torch_ramp(1, 2, 11, 11) / 200, scale=0.3),
+        lambda net, x: ops.attention(
+            net, *ops.split(net, x, [2, 2, 2]), times(net, ramp(net, 1, 2, 11, 11), 0.005), scale=0.3
+        ),
+        (6, 11, 16),
+    ),
     Case(
         "attention",
         lambda x: F.scaled_dot_product_attention(*x.chunk(3, 1)),

@@ -7,8 +7,9 @@ it adds to the `INetworkDefinition` is named by it. This is the only module that
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -43,9 +44,11 @@ class Definition:
     """A network under construction, and what is known of it by name.
 
     `taps`: tensors by module path, in the order of definition. `folded`: modules that have no tensor of their own,
-    because the host folded them into the next or sorted their channels. `parameters` and `buffers`: every weight read,
-    with the shape that the definition stated. `arrays`: weights that the network holds but cannot give back (bf16), by
-    (layer name, attribute). `names`: how often each name was used. `ops`: the kinds of op that the network is made of.
+    because the host folded them into the next or sorted their channels. `claims`: what each module path is (an op, or
+    a module of several ops that `Net.tap` ends), and `holders` the paths that have modules below them. `parameters` and
+    `buffers`: every weight read, with the shape that the definition stated. `arrays`: weights that the network holds
+    but cannot give back (bf16), by (layer name, attribute). `names`: how often each layer's name was used. `ops`: the
+    kinds of op that the network is made of.
     `plugins`: which implementation custom ops take; `plugin_ops`: those that are no layers, with what is known of them.
     """
 
@@ -57,10 +60,13 @@ class Definition:
     plugins: PluginPolicy = "native"
     taps: dict[str, Tensor] = field(default_factory=dict)
     folded: set[str] = field(default_factory=set)
+    claims: dict[str, str] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)  # path -> the first module below it
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
     buffers: dict[str, tuple[int, ...]] = field(default_factory=dict)
     arrays: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    names: dict[str, int] = field(default_factory=dict)
+    names: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)  # of each module, as the reference counts them
     ops: set[str] = field(default_factory=set)
     plugin_ops: dict[str, dict[str, Any]] = field(default_factory=dict)
     has_islands: bool = False
@@ -70,21 +76,29 @@ class Definition:
 class Net:
     """A place in the network: a scope, and through it the weights, the network and the precision there."""
 
-    __slots__ = ("definition", "scope", "_fp32")
+    __slots__ = ("definition", "scope", "_fp32", "_functional")
 
-    def __init__(self, definition: Definition, scope: str = "", fp32: bool = False) -> None:
+    def __init__(self, definition: Definition, scope: str = "", fp32: bool = False, functional: bool = False) -> None:
         self.definition = definition
         self.scope = scope
         self._fp32 = fp32
+        self._functional = functional
 
     def __truediv__(self, name: str | int) -> Net:
         """The scope below: `net / "layer1" / 0` is `layer1.0`."""
-        return Net(self.definition, f"{self.scope}.{name}" if self.scope else str(name), self._fp32)
+        return Net(self.definition, self._below(str(name)), self._fp32)
 
     @property
     def fp32(self) -> Net:
         """The same scope, computed in fp32 whatever the policy says (for values that half precision cannot hold)."""
-        return Net(self.definition, self.scope, fp32=True)
+        return Net(self.definition, self.scope, fp32=True, functional=self._functional)
+
+    @property
+    def functional(self) -> Net:
+        """The same scope for a function that the reference calls there, which is no module: `F.relu(x)` in the forward
+        of a block is `relu(net.functional, x)`. Its layer is named `block.relu()`, and it is no tap.
+        """
+        return Net(self.definition, self.scope, self._fp32, functional=True)
 
     # What ops build with
 
@@ -115,13 +129,13 @@ class Net:
 
     def weight(self, name: str, *shape: int) -> np.ndarray:
         """The parameter `name` under this scope, float32, which must have `shape`."""
-        path = f"{self.scope}.{name}" if self.scope else name
+        path = self._below(name)
         self.definition.parameters[path] = shape
         return self.definition.weights.read(path, shape)
 
     def buffer(self, name: str, *shape: int) -> np.ndarray:
         """Like `weight`, for what PyTorch keeps as a buffer (running statistics): it does not count as a parameter."""
-        path = f"{self.scope}.{name}" if self.scope else name
+        path = self._below(name)
         self.definition.buffers[path] = shape
         return self.definition.weights.read(path, shape)
 
@@ -161,7 +175,7 @@ class Net:
 
     def constant(self, array: np.ndarray, name: str) -> Tensor:
         """A constant tensor of this scope's type, named below the scope."""
-        full = self.unique(f"{self.scope}.{name}" if self.scope else name)
+        full = self.unique(self._below(name))
         layer = self.network.add_constant(array.shape, self.pack(array, full, "weights"))
         return self._checked(layer, full, "constant", ())
 
@@ -169,7 +183,7 @@ class Net:
         """An integer constant for shape arithmetic and gathering: int64, or int32 on TensorRT 8, which has no int64."""
         array = np.require(values, np.int64 if self.definition.api.strong else np.int32, "C")
         self.definition.keep.append(array)
-        full = self.unique(f"{self.scope}.{name}" if self.scope else name)
+        full = self.unique(self._below(name))
         return self._checked(self.network.add_constant(array.shape, array), full, "constant", ())
 
     # Tensors
@@ -179,42 +193,82 @@ class Net:
         if not self.definition.api.strong or x.dtype == self.dtype:
             return x
         layer = self.network.add_cast(x, self.dtype)
-        return self._checked(layer, self.unique(f"{self.scope}.cast" if self.scope else "cast"), "cast", (x,))
+        return self._checked(layer, self.unique(self._below("cast")), "cast", (x,))
 
     def done(self, layer: Layer, op: str, *inputs: Tensor, folded: Net | None = None) -> Tensor:
         """Finishes a module's own op: named by the scope, recorded as the scope's tap, validated by TensorRT now.
 
+        Of a functional call (and at the top, which is the whole model) it is the last step instead, and no tap.
         `folded` is the module before it, when the host folded the two into one layer (a convolution into its
         BatchNorm): the layer bears the name of that one, its tensor and tap the name of this one.
         """
-        name = self.unique(self.scope or op)
-        tensor = (folded or self)._checked(layer, name, op, inputs)
-        self.definition.taps[name] = tensor
+        if not self._is_module:
+            return self._checked(layer, self.unique(self._below(f"{op}()")), op, inputs)
         if folded is not None:
+            folded._claim(op)
             self.definition.folded.add(folded.scope)
-            layer.name = folded.unique(folded.scope)
+        call = self._claim(op)
+        tensor = (folded or self)._checked(layer, self.unique(self.scope), op, inputs)
+        self.definition.taps[call] = tensor
+        if folded is not None:
+            name, layer.name = tensor.name, folded.unique(folded.scope)
             tensor.name = name  # naming a layer renames its output
         return tensor
 
     def step(self, layer: Layer, op: str, *inputs: Tensor) -> Tensor:
-        """Finishes an op that is no module of its own (an addition, a reshape): named below the scope, no tap."""
-        return self._checked(layer, self.unique(f"{self.scope}.{op}" if self.scope else op), op, inputs)
+        """Finishes an op that is never a module of its own (an addition, a reshape): named below the scope, no tap."""
+        return self._checked(layer, self.unique(self._below(op)), op, inputs)
 
     def tap(self, x: Tensor) -> Tensor:
         """Records `x` as what the module of this scope returns (for modules made of several ops)."""
-        self.definition.taps[self.scope] = x
+        self.definition.taps[self._claim("net.tap")] = x
         return x
 
-    def peek(self, step: str = "") -> str:
-        """The name that the next `done` will give here, or that `step`: `pack` needs it before there is a layer."""
-        name = f"{self.scope}.{step}" if step else self.scope
-        count = self.definition.names.get(name, 0)
+    @property
+    def _is_module(self) -> bool:
+        return bool(self.scope) and not self._functional
+
+    def _claim(self, kind: str) -> str:
+        """The tap of this call of the module: `scope`, then `scope:1` … A scope is one op, or a module of several."""
+        definition, scope = self.definition, self.scope
+        held = definition.claims.setdefault(scope, kind)
+        if held != kind:
+            raise ZooError(
+                f"'{scope}' is already {_described(held)} and cannot be {_described(kind)} too: a module has one tap; "
+                "what the reference calls as a function there is written as op(net.functional, …)"
+            )
+        if kind != "net.tap" and scope in definition.holders:
+            self._refuse_below(kind, scope, definition.holders[scope])
+        parent = scope.rpartition(".")[0]
+        while parent and parent not in definition.holders:
+            if definition.claims.get(parent, "net.tap") != "net.tap":
+                self._refuse_below(definition.claims[parent], parent, scope)
+            definition.holders[parent] = scope
+            parent = parent.rpartition(".")[0]
+        calls = definition.calls[scope]
+        definition.calls[scope] += 1
+        return f"{scope}:{calls}" if calls else scope
+
+    @staticmethod
+    def _refuse_below(op: str, scope: str, below: str) -> NoReturn:
+        raise ZooError(
+            f"{op} claims '{scope}' as its module, which holds '{below}': a function that the reference calls there is "
+            f"{op}(net.functional, …), a module of its own {op}(net / NAME, …)"
+        )
+
+    def peek(self, op: str) -> str:
+        """The name that the layer of the next `done` of `op` will get here: `pack` needs it before there is a layer."""
+        name = self.scope if self._is_module else self._below(f"{op}()")
+        count = self.definition.names[name]
         return f"{name}:{count}" if count else name
 
+    def _below(self, name: str) -> str:
+        return f"{self.scope}.{name}" if self.scope else name
+
     def unique(self, name: str) -> str:
-        """`name`, or `name:1`, `name:2` … for the second and later use, as the reference counts calls of a module."""
-        count = self.definition.names.get(name, 0)
-        self.definition.names[name] = count + 1
+        """`name`, or `name:1`, `name:2` … for the second and later use."""
+        count = self.definition.names[name]
+        self.definition.names[name] += 1
         return f"{name}:{count}" if count else name
 
     def _checked(self, layer: Layer, name: str, op: str, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -254,3 +308,7 @@ class Net:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs) or "none"
         where = f"{op} at '{self.scope or '(top)'}' (input shapes: {shapes})"
         return Refused(f"{self.definition.api.name} refused {where}: {words or 'no reason given'}")
+
+
+def _described(kind: str) -> str:
+    return "what net.tap records" if kind == "net.tap" else f"the module of {kind}"

@@ -57,7 +57,7 @@ def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
 
 def self_attention(net: Net, x: Tensor, heads: int) -> Tensor:
     _, tokens, width = x.shape
-    qkv = linear(net, x, 3 * width, weight="in_proj_weight", bias="in_proj_bias")
+    qkv = linear(net.functional, x, 3 * width, weight="in_proj_weight", bias="in_proj_bias")
     qkv = transpose(net, reshape(net, qkv, (0, tokens, 3 * heads, width // heads)), (0, 2, 1, 3))
     x = attention(net, *split(net, qkv, [heads] * 3))
     x = reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width))

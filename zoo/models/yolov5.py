@@ -24,7 +24,7 @@ from zoo.ops import (
     sigmoid,
     silu,
     split,
-    upsample_nearest,
+    upsample,
 )
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
@@ -97,13 +97,13 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
         x = conv2d(at, x, ANCHORS * out, 1, order=values_first)
         found.append(reshape(at, x, (0, out, ANCHORS * area)))
     box, objectness, classes = split(net, concat(net, found, axis=2), (4, 1, cfg.num_classes))
-    scores = mul(net, sigmoid(net / "classes", classes), sigmoid(net / "objectness", objectness))
+    scores = mul(net, sigmoid(net.functional, classes), sigmoid(net.functional, objectness))
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
     corners, strides = cells(size, levels)
     anchors = net.buffer("anchors", len(levels), ANCHORS, 2)  # width and height in cells
     anchors = np.concatenate([np.repeat(level, area, axis=0) for level, area in zip(anchors, areas)]).T
-    xy, wh = split(at, sigmoid(at / "box", box), (2, 2))
+    xy, wh = split(at, sigmoid(at.functional, box), (2, 2))
     xy = mul(at, xy, at.constant(2 * strides[None, None], "scale"))
     xy = add(at, xy, at.constant((corners - strides / 2)[None], "offset"))
     wh = mul(at, mul(at, wh, wh), at.constant((4 * anchors * strides)[None], "anchors"))
@@ -155,9 +155,9 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     x = sppf(at / 9, x, c(1024))  # stride 32
 
     p5 = conv(at / 10, x, c(512))
-    x = join(at / 12, upsample_nearest(at / 11, p5, 2), p4)
+    x = join(at / 12, upsample(at / 11, p5, 2), p4)
     p4 = conv(at / 14, c3(at / 13, x, c(512), n(3), shortcut=False), c(256))
-    x = join(at / 16, upsample_nearest(at / 15, p4, 2), p3)
+    x = join(at / 16, upsample(at / 15, p4, 2), p3)
     p3 = c3(at / 17, x, c(256), n(3), shortcut=False)
     x = join(at / 19, conv(at / 18, p3, c(256), 3, 2), p4)
     p4 = c3(at / 20, x, c(512), n(3), shortcut=False)

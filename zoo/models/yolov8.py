@@ -28,7 +28,7 @@ from zoo.ops import (
     softmax,
     split,
     sub,
-    upsample_nearest,
+    upsample,
 )
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
@@ -85,10 +85,10 @@ def join(net: Net, x: Tensor, skip: Tensor) -> Tensor:
 def distances(net: Net, levels: list[Tensor], bins: int) -> Tensor:
     """Logits (N, 4 * bins, H, W) of each level -> (N, 4, A): the mean of each distribution over 0 … bins - 1."""
     means, at = [], (net / "conv").fp32
-    for i, x in enumerate(levels):
+    for x in levels:
         height, width = x.shape[2:]
-        x = softmax(net / i, reshape(net / i, x, (0, 4, bins, -1)), axis=2)
-        x = conv2d_each(at, reshape(net / i, x, (0, 4 * bins, height, width)), groups=4)
+        x = softmax(net.functional, reshape(net, x, (0, 4, bins, -1)), axis=2)
+        x = conv2d_each(at, reshape(net, x, (0, 4 * bins, height, width)), groups=4)
         means.append(reshape(at, x, (0, 4, -1)))
     mean = concat(at, means, axis=2)
     mean = at.tap(reshape(at, mean, (0, 1, 4, mean.shape[2])))
@@ -119,7 +119,7 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
     first = levels[0].shape[1]
     logits = branch(net / "cv2", levels, max(16, first // 4, 4 * cfg.reg_max), 4 * cfg.reg_max)
     classes = branch(net / "cv3", levels, max(first, min(cfg.num_classes, 100)), cfg.num_classes)
-    scores = [sigmoid(net / "scores" / i, x) for i, x in enumerate(classes)]  # here it fuses into the convolution
+    scores = [sigmoid(net.functional, x) for x in classes]  # here it fuses into the convolution
     scores = concat(net, [reshape(net, x, (0, cfg.num_classes, -1)) for x in scores], axis=2)
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
@@ -173,9 +173,9 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     x = c2f(at / 8, x, c(1024), n(3), shortcut=True)
     p5 = sppf(at / 9, x, c(1024))  # stride 32
 
-    x = join(at / 11, upsample_nearest(at / 10, p5, 2), p4)
+    x = join(at / 11, upsample(at / 10, p5, 2), p4)
     p4 = c2f(at / 12, x, c(512), n(3))
-    x = join(at / 14, upsample_nearest(at / 13, p4, 2), p3)
+    x = join(at / 14, upsample(at / 13, p4, 2), p3)
     p3 = c2f(at / 15, x, c(256), n(3))
     x = join(at / 17, conv(at / 16, p3, c(256), 3, 2), p4)
     p4 = c2f(at / 18, x, c(512), n(3))

@@ -1,22 +1,29 @@
 """One function per PyTorch operation: `f(net, x, …) -> tensor`, thin over `INetworkDefinition.add_*`.
 
 An op knows the shapes of its weights and PyTorch's conventions (padding, eps, layout); it knows nothing of models.
+Every public function of the modules below that takes a `net` first is exported: a new op is listed nowhere.
 """
 
-from zoo.ops.activation import gelu, hardsigmoid, hardswish, relu, relu6, sigmoid, silu, softmax, tanh
-from zoo.ops.attention import attention
-from zoo.ops.conv import conv2d, conv2d_each, conv_bn
-from zoo.ops.elementwise import add, div, exp, mul, sub
-from zoo.ops.linear import linear
-from zoo.ops.norm import batch_norm, layer_norm
-from zoo.ops.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
-from zoo.ops.reduce import reduce_sum
-from zoo.ops.resize import upsample_nearest
-from zoo.ops.shape import concat, expand_batch, fixed_size, flatten, narrow, reshape, split, transpose
+# ruff: noqa: F403
+import inspect
+import re
 
-__all__ = [
-    "adaptive_avg_pool", "add", "attention", "avg_pool", "batch_norm", "concat", "conv2d", "conv2d_each", "conv_bn",
-    "div", "exp", "expand_batch", "fixed_size", "flatten", "gelu", "global_avg_pool", "hardsigmoid", "hardswish",
-    "layer_norm", "linear", "max_pool", "mul", "narrow", "reduce_sum", "relu", "relu6", "reshape", "sigmoid", "silu",
-    "softmax", "split", "sub", "tanh", "transpose", "upsample_nearest",
-]  # fmt: skip
+from zoo.ops.activation import *
+from zoo.ops.attention import *
+from zoo.ops.conv import *
+from zoo.ops.elementwise import *
+from zoo.ops.linear import *
+from zoo.ops.norm import *
+from zoo.ops.pool import *
+from zoo.ops.reduce import *
+from zoo.ops.resize import *
+from zoo.ops.shape import *
+
+
+def _is_op(value: object) -> bool:
+    """A function of a public module here whose first parameter is the place in the network."""
+    ours = inspect.isfunction(value) and re.match(rf"{__name__}\.[a-z]", value.__module__)
+    return bool(ours) and next(iter(inspect.signature(value).parameters), "") == "net"
+
+
+__all__ = sorted(name for name, value in globals().items() if not name.startswith("_") and _is_op(value))  # noqa: PLE0605

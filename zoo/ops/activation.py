@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.network import Net, Tensor, configured
+from zoo.ops.elementwise import add, mul
 
 
 def _activation(net: Net, x: Tensor, kind: Any, op: str, **attributes: float) -> Tensor:
@@ -22,6 +23,40 @@ def relu(net: Net, x: Tensor) -> Tensor:
 def relu6(net: Net, x: Tensor) -> Tensor:
     """min(max(x, 0), 6)."""
     return _activation(net, x, net.trt.ActivationType.CLIP, "relu6", alpha=0.0, beta=6.0)
+
+
+def hardtanh(net: Net, x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
+    """min(max(x, low), high), which is also torch.clamp between two numbers."""
+    return _activation(net, x, net.trt.ActivationType.CLIP, "hardtanh", alpha=low, beta=high)
+
+
+def leaky_relu(net: Net, x: Tensor, slope: float = 0.01) -> Tensor:
+    """x where it is positive, slope * x elsewhere."""
+    return _activation(net, x, net.trt.ActivationType.LEAKY_RELU, "leaky_relu", alpha=slope)
+
+
+def prelu(net: Net, x: Tensor, slopes: int = 1) -> Tensor:
+    """PReLU of (N, C, …): x where it is positive, weight * x elsewhere; one weight for all (`slopes` 1) or C."""
+    x = net.enter(x)
+    slope = net.weight("weight", slopes).reshape(1, slopes, *(1,) * (len(x.shape) - 2))
+    return net.done(net.network.add_parametric_relu(x, net.constant(slope, "weight")), "prelu", x)
+
+
+def elu(net: Net, x: Tensor, alpha: float = 1.0) -> Tensor:
+    """x where it is positive, alpha * (exp(x) - 1) elsewhere."""
+    return _activation(net, x, net.trt.ActivationType.ELU, "elu", alpha=alpha)
+
+
+def softplus(net: Net, x: Tensor) -> Tensor:
+    """log(1 + exp(x))."""
+    return _activation(net, x, net.trt.ActivationType.SOFTPLUS, "softplus", alpha=1.0, beta=1.0)
+
+
+def mish(net: Net, x: Tensor) -> Tensor:
+    """x * tanh(softplus(x))."""
+    x = net.enter(x)
+    gate = tanh(net.functional, softplus(net.functional, x))
+    return net.done(net.network.add_elementwise(x, gate, net.trt.ElementWiseOperation.PROD), "mish", x)
 
 
 def sigmoid(net: Net, x: Tensor) -> Tensor:
@@ -73,7 +108,25 @@ def gelu(net: Net, x: Tensor) -> Tensor:
     return net.done(network.add_elementwise(half, cdf2, ops.PROD), "gelu", half, cdf2)
 
 
+def gelu_tanh(net: Net, x: Tensor) -> Tensor:
+    """GELU(approximate="tanh"): x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))."""
+    trt = net.trt
+    if hasattr(trt.ActivationType, "GELU_TANH"):
+        return _activation(net, x, trt.ActivationType.GELU_TANH, "gelu_tanh")
+    x = net.enter(x)
+    inner = mul(net, x, add(net, mul(net, mul(net, x, x), 0.044715 * (2 / np.pi) ** 0.5), (2 / np.pi) ** 0.5))
+    half, gate = mul(net, x, 0.5), add(net, tanh(net.functional, inner), 1.0)
+    return net.done(net.network.add_elementwise(half, gate, trt.ElementWiseOperation.PROD), "gelu_tanh", half, gate)
+
+
+def quick_gelu(net: Net, x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), which CLIP was trained with."""
+    x = net.enter(x)
+    gate = sigmoid(net.functional, mul(net, x, 1.702))
+    return net.done(net.network.add_elementwise(x, gate, net.trt.ElementWiseOperation.PROD), "quick_gelu", x)
+
+
 def softmax(net: Net, x: Tensor, axis: int) -> Tensor:
     """Softmax over one axis (not negative)."""
     x = net.enter(x)
-    return net.step(configured(net.network.add_softmax(x), axes=1 << axis), "softmax", x)
+    return net.done(configured(net.network.add_softmax(x), axes=1 << axis), "softmax", x)

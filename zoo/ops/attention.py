@@ -1,21 +1,30 @@
-"""Scaled dot-product attention. Source of the semantics: torch.nn.functional.scaled_dot_product_attention."""
+"""Products of matrices. Source of the semantics: torch.matmul and torch.nn.functional.scaled_dot_product_attention."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from zoo.network import Net, Tensor
 from zoo.ops.activation import softmax
-from zoo.ops.elementwise import mul
+from zoo.ops.elementwise import add, mul
 
 
-def attention(net: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v: three tensors (N, heads, S, D) -> (N, heads, S, D)."""
-    trt, network = net.trt, net.network
-    none, transposed = trt.MatrixOperation.NONE, trt.MatrixOperation.TRANSPOSE
-    q, k, v = net.enter(q), net.enter(k), net.enter(v)
+def matmul(net: Net, x: Tensor, y: Tensor, *, transpose: bool = False, name: str = "matmul") -> Tensor:
+    """x @ y, or x @ y^T with `transpose`: tensors of equal rank (…, I, K) and (…, K, J) -> (…, I, J)."""
+    x, y = net.enter(x), net.enter(y)
+    none, transposed = net.trt.MatrixOperation.NONE, net.trt.MatrixOperation.TRANSPOSE
+    return net.step(net.network.add_matrix_multiply(x, none, y, transposed if transpose else none), name, x, y)
+
+
+def attention(
+    net: Net, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """softmax(q k^T * scale + bias) v: three tensors (N, heads, S, D) -> (N, heads, S, D).
+
+    `scale` defaults to 1 / sqrt(D). `bias` broadcasts to (N, heads, queries, keys); what must not be seen has a large
+    negative number there.
+    """
     # scaling q rather than the scores keeps the product in fp16's range, and is D / S of the work
-    q = mul(net, q, net.constant(np.full((1, 1, 1, 1), q.shape[-1] ** -0.5), "scale"))
-    scores = net.step(network.add_matrix_multiply(q, none, k, transposed), "scores", q, k)
-    weights = softmax(net, scores, axis=3)
-    return net.step(network.add_matrix_multiply(weights, none, v, none), "attend", weights, v)
+    q = mul(net, q, q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = matmul(net, q, k, transpose=True, name="scores")
+    if bias is not None:
+        scores = add(net, scores, bias)
+    return matmul(net, softmax(net.functional, scores, axis=3), v, name="attend")

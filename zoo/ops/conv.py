@@ -1,4 +1,7 @@
-"""Convolutions. Source of the semantics: torch.nn.Conv2d and torch.nn.BatchNorm2d."""
+"""Convolutions. Source of the semantics: torch.nn.Conv2d, ConvTranspose2d and BatchNorm2d.
+
+Kernels, strides and dilations are one number or (height, width); `zoo.ops._window` says what a padding may be.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,39 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.network import Net, Tensor, configured
-from zoo.ops.norm import batch_norm_affine
+from zoo.errors import ZooError
+from zoo.network import Layer, Net, Tensor, configured
+from zoo.ops._affine import batch_norm_affine
+from zoo.ops._window import Padding, Pair, padding_of, pair
 
 
 def conv2d(
     net: Net,
     x: Tensor,
     out: int,
-    k: int,
-    stride: int = 1,
-    pad: int | None = None,
-    groups: int = 1,
+    k: Pair,
+    stride: Pair = 1,
+    pad: Padding | None = None,
     *,
+    dilation: Pair = 1,
+    groups: int = 1,
     bias: bool = True,
     order: Sequence[int] | None = None,
 ) -> Tensor:
-    """Conv2d with a square kernel: (N, C, H, W) -> (N, out, H', W').
+    """Conv2d: (N, C, H, W) -> (N, out, H', W').
 
-    `pad` defaults to k // 2, which keeps the size at stride 1. With `order`, channel i of the result is PyTorch's
-    channel order[i]; PyTorch has no such tensor to compare with, so it is no tap then.
+    `pad` defaults to dilation * (k // 2), which keeps the size at stride 1. With `order`, channel i of the result is
+    PyTorch's channel order[i]; PyTorch has no such tensor to compare with, so it is no tap then.
     """
     x = net.enter(x)
-    kernel = net.weight("weight", out, x.shape[1] // groups, k, k)
+    kernel = net.weight("weight", out, x.shape[1] // groups, *pair(k))
     shift = net.weight("bias", out) if bias else None
-    pad = k // 2 if pad is None else pad
-    if order is None:
-        return net.done(_convolution(net, net.peek(), x, kernel, shift, stride, pad, groups), "conv2d", x)
-    kernel, shift = kernel[order], None if shift is None else shift[order]
-    net.definition.folded.add(net.scope)
-    return net.step(_convolution(net, net.peek("conv2d"), x, kernel, shift, stride, pad, groups), "conv2d", x)
+    if order is not None:
+        kernel, shift = kernel[order], None if shift is None else shift[order]
+        net.definition.folded.add(net.scope)
+        net = net.functional
+    layer = _convolution(net, net.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups)
+    return net.done(layer, "conv2d", x)
 
 
 def conv2d_each(net: Net, x: Tensor, groups: int) -> Tensor:
@@ -43,29 +49,30 @@ def conv2d_each(net: Net, x: Tensor, groups: int) -> Tensor:
 
     No tap: PyTorch moves the groups to another axis instead.
     """
+    net = net.functional
     x = net.enter(x)
     channels = x.shape[1] // groups
     filters = np.kron(np.eye(groups, dtype=np.float32), net.weight("weight", 1, channels, 1, 1).reshape(1, channels))
-    layer = _convolution(net, net.peek("conv2d"), x, filters[:, :, None, None], None, 1, 0, 1)
-    return net.step(layer, "conv2d", x)
+    return net.done(_convolution(net, net.peek("conv2d"), x, filters[:, :, None, None], None), "conv2d", x)
 
 
 def conv_bn(
     net: Net,
     x: Tensor,
     out: int,
-    k: int,
-    stride: int = 1,
-    pad: int | None = None,
-    groups: int = 1,
+    k: Pair,
+    stride: Pair = 1,
+    pad: Padding | None = None,
     *,
+    dilation: Pair = 1,
+    groups: int = 1,
     bias: bool = False,
     eps: float = 1e-5,
     conv: str | int = "conv",
     bn: str | int = "bn",
     merge: bool = True,
 ) -> Tensor:
-    """A Conv2d and the BatchNorm2d after it, folded on the host into one convolution.
+    """A `conv2d` and the BatchNorm2d after it, folded on the host into one convolution.
 
     Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not
     hold never exists. `conv` and `bn` name the two modules below `net`; the precision is that of `conv`.
@@ -76,18 +83,60 @@ def conv_bn(
     at, norm = net / conv, net / bn
     x = at.enter(x)
     scale, shift = batch_norm_affine(norm, out, eps)
-    kernel = at.weight("weight", out, x.shape[1] // groups, k, k) * scale[:, None, None, None]
+    kernel = at.weight("weight", out, x.shape[1] // groups, *pair(k)) * scale[:, None, None, None]
     if bias:
         shift = shift + at.weight("bias", out) * scale
-    layer = _convolution(at, at.peek(), x, kernel, shift, stride, k // 2 if pad is None else pad, groups)
-    if not merge and k == 1 and not net.definition.api.strong:
-        layer = configured(layer, dilation_nd=(2, 2))  # means nothing to a 1x1 kernel, but only equals are merged
+    if not merge and pair(k) == (1, 1) and not net.definition.api.strong:
+        dilation = 2  # means nothing to a 1x1 kernel, but only equals are merged
+    layer = _convolution(at, at.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups)
     return norm.done(layer, "conv2d", x, folded=at)
 
 
-def _convolution(net: Net, name: str, x: Tensor, kernel, shift, stride: int, pad: int, groups: int):  # noqa: ANN001, ANN202
-    """The TensorRT layer, to be named `name`; `kernel` is (out, in / groups, k, k), `shift` is (out,) or None."""
+def conv_transpose2d(
+    net: Net,
+    x: Tensor,
+    out: int,
+    k: Pair,
+    stride: Pair = 1,
+    pad: Pair = 0,
+    *,
+    output_pad: Pair = 0,
+    groups: int = 1,
+    bias: bool = True,
+) -> Tensor:
+    """ConvTranspose2d: (N, C, H, W) -> (N, out, H', W'), H' = (H - 1) * stride - 2 * pad + k + output_pad."""
+    if net.definition.api.rtx and net.definition.precision.name == "bf16":  # TensorRT-RTX 1.7 compiles none in bf16
+        net = net.fp32
+    x = net.enter(x)
+    before, extra = pair(pad), pair(output_pad)
+    after = tuple(p - e for p, e in zip(before, extra))
+    if min(after) < 0:  # the rows and columns that PyTorch adds have their own sums, which no padding gives
+        raise ZooError(f"'{net.scope}' has an output_pad of {extra}, which must not be more than its pad {before}")
+    name = net.peek("conv_transpose2d")
+    kernel = net.pack(net.weight("weight", x.shape[1], out // groups, *pair(k)), name, "kernel")
+    shift = net.pack(net.weight("bias", out), name, "bias") if bias else net.empty()
+    layer = net.network.add_deconvolution_nd(x, out, pair(k), kernel, shift)
+    configured(layer, stride_nd=pair(stride), pre_padding=before, post_padding=after, num_groups=groups)
+    return net.done(layer, "conv_transpose2d", x)
+
+
+def _convolution(
+    net: Net,
+    name: str,
+    x: Tensor,
+    kernel: np.ndarray,
+    shift: np.ndarray | None,
+    stride: Pair = 1,
+    pad: Padding | None = None,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Layer:
+    """The TensorRT layer, to be named `name`; `kernel` is (out, in / groups, kh, kw), `shift` is (out,) or None."""
     out, _, *k = kernel.shape
+    dilation = pair(dilation)
+    if pad is None:
+        pad = tuple(d * (size // 2) for d, size in zip(dilation, k))
     bias = net.empty() if shift is None else net.pack(shift, name, "bias")
     layer = net.network.add_convolution_nd(x, out, tuple(k), net.pack(kernel, name, "kernel"), bias)
-    return configured(layer, stride_nd=(stride, stride), padding_nd=(pad, pad), num_groups=groups)
+    padding = padding_of(x, pad, tuple(k), stride, dilation)
+    return configured(layer, stride_nd=pair(stride), dilation_nd=dilation, num_groups=groups, **padding)

@@ -7,35 +7,45 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.network import Net, Tensor, configured
+from zoo.network import Layer, Net, Tensor, configured
+from zoo.ops._window import Padding, Pair, padding_of, pair, sides
 from zoo.ops.shape import fixed_size
 
 
 def max_pool(
-    net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False
+    net: Net, x: Tensor, k: Pair, stride: Pair | None = None, pad: Padding = 0, *, ceil_mode: bool = False
 ) -> Tensor:
-    """MaxPool2d: (N, C, H, W) -> (N, C, H', W'); `stride` defaults to `k`."""
+    """MaxPool2d: (N, C, H, W) -> (N, C, H', W'); `stride` defaults to `k`, and the padding is no maximum."""
     return net.done(_pooling(net, x, net.trt.PoolingType.MAX, k, stride, pad, ceil_mode), "max_pool", x)
 
 
 def avg_pool(
-    net: Net, x: Tensor, k: int, stride: int | None = None, pad: int = 0, *, ceil_mode: bool = False
+    net: Net,
+    x: Tensor,
+    k: Pair,
+    stride: Pair | None = None,
+    pad: Padding = 0,
+    *,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
 ) -> Tensor:
-    """AvgPool2d with count_include_pad=True, PyTorch's default and the opposite of TensorRT's."""
+    """AvgPool2d. The padding counts, which is PyTorch's default and the opposite of TensorRT's."""
     layer = _pooling(net, x, net.trt.PoolingType.AVERAGE, k, stride, pad, ceil_mode)
-    return net.done(configured(layer, average_count_excludes_padding=False), "avg_pool", x)
+    return net.done(configured(layer, average_count_excludes_padding=not count_include_pad), "avg_pool", x)
 
 
-def _pooling(net: Net, x: Tensor, kind: Any, k: int, stride: int | None, pad: int, ceil_mode: bool):  # noqa: ANN202
-    trt = net.trt
+def _pooling(net: Net, x: Tensor, kind: Any, k: Pair, stride: Pair | None, pad: Padding, ceil_mode: bool) -> Layer:
+    trt, window = net.trt, pair(k)
     height, width = x.shape[2:]
-    if any(0 <= side < k - 2 * pad for side in (height, width)) and not ceil_mode:  # it would give an empty tensor
-        left = f"{height}x{width} is left of it at '{net.scope}', which pools {k}x{k}"
-        raise ZooError(f"the image is too small: {left}; use a larger one")
-    stride = k if stride is None else stride
+    if pad != "same" and not ceil_mode:  # it would give an empty tensor
+        left, right, top, bottom = sides(pad)
+        if 0 <= height < window[0] - top - bottom or 0 <= width < window[1] - left - right:
+            left_of_it = f"{height}x{width} is left of it at '{net.scope}', which pools {window[0]}x{window[1]}"
+            raise ZooError(f"the image is too small: {left_of_it}; use a larger one")
     rounding = trt.PaddingMode.EXPLICIT_ROUND_UP if ceil_mode else trt.PaddingMode.EXPLICIT_ROUND_DOWN
-    layer = net.network.add_pooling_nd(net.enter(x), kind, (k, k))
-    return configured(layer, stride_nd=(stride, stride), padding_nd=(pad, pad), padding_mode=rounding)
+    layer = net.network.add_pooling_nd(net.enter(x), kind, window)
+    steps = window if stride is None else pair(stride)
+    return configured(layer, stride_nd=steps, padding_mode=rounding, **padding_of(x, pad, window, steps))
 
 
 def global_avg_pool(net: Net, x: Tensor) -> Tensor:
@@ -44,8 +54,8 @@ def global_avg_pool(net: Net, x: Tensor) -> Tensor:
     return net.done(net.network.add_reduce(x, net.trt.ReduceOperation.AVG, 1 << 2 | 1 << 3, True), "global_avg_pool", x)
 
 
-def adaptive_avg_pool(net: Net, x: Tensor, out: int) -> Tensor:
-    """AdaptiveAvgPool2d(out): (N, C, H, W) -> (N, C, out, out), with PyTorch's overlapping windows.
+def adaptive_avg_pool(net: Net, x: Tensor, out: Pair) -> Tensor:
+    """AdaptiveAvgPool2d(out): (N, C, H, W) -> (N, C, *out), with PyTorch's overlapping windows.
 
     Nothing at all where the input has that size already; otherwise two products with constant averaging matrices,
     rows @ x @ columns, since TensorRT has no pooling whose windows vary in size.
@@ -53,10 +63,11 @@ def adaptive_avg_pool(net: Net, x: Tensor, out: int) -> Tensor:
     trt, network = net.trt, net.network
     x = net.enter(x)
     height, width = fixed_size(net, x, 1)
-    if (height, width) == (out, out):
+    out = pair(out)
+    if (height, width) == out:
         return net.done(network.add_identity(x), "adaptive_avg_pool", x)
-    rows = net.constant(_averaging(height, out)[None, None], "rows")
-    columns = net.constant(_averaging(width, out)[None, None], "columns")
+    rows = net.constant(_averaging(height, out[0])[None, None], "rows")
+    columns = net.constant(_averaging(width, out[1])[None, None], "columns")
     none, transposed = trt.MatrixOperation.NONE, trt.MatrixOperation.TRANSPOSE
     x = net.step(network.add_matrix_multiply(rows, none, x, none), "over_rows", rows, x)
     return net.done(network.add_matrix_multiply(x, none, columns, transposed), "adaptive_avg_pool", x, columns)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.network import Net, Tensor, configured
+from zoo.network import Layer, Net, Tensor, configured
+from zoo.ops._sizes import shape_with
+
+_PAD_MODES = {"constant": "FILL", "reflect": "REFLECT", "replicate": "CLAMP"}
 
 
 def fixed_size(net: Net, x: Tensor, multiple: int) -> tuple[int, int]:
@@ -51,31 +55,113 @@ def concat(net: Net, tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
     return net.step(configured(net.network.add_concatenation(tensors), axis=axis), "concat", *tensors)
 
 
-def narrow(net: Net, x: Tensor, axis: int, start: int, size: int, name: str = "narrow") -> Tensor:
-    """x[..., start : start + size, ...] along `axis`."""
+def narrow(net: Net, x: Tensor, axis: int, start: int, size: int, step: int = 1, name: str = "narrow") -> Tensor:
+    """`size` values of x along `axis`, from `start` on, every `step`-th: x[..., start : start + size * step : step]."""
+    if start + (size - 1) * step >= x.shape[axis]:
+        # TensorRT says so only when it compiles, and onnxruntime shortens the slice
+        end = start + (size - 1) * step + 1
+        raise ZooError(f"'{net.scope}' takes {start} to {end} of axis {axis}, which has {x.shape[axis]}")
+    return net.step(_slice(net, x, {axis: (start, size, step)}), name, x)
+
+
+def _slice(net: Net, x: Tensor, cuts: Mapping[int, tuple[int, int, int]]) -> Layer:
+    """The layer that takes (start, size, step) along some axes and all of the others, an open batch included."""
     network, shape = net.network, list(x.shape)
-    rank = len(shape)
-    if start + size > shape[axis]:  # TensorRT says so only when it compiles, and onnxruntime shortens the slice
-        raise ZooError(f"'{net.scope}' takes {start} to {start + size} of axis {axis}, which has {shape[axis]}")
-    starts, sizes = [0] * rank, shape.copy()
-    starts[axis], sizes[axis] = start, size
+    if -1 in shape and net.definition.api.strong:  # from TensorRT 10 on a slice can name its axes
+        layer = network.add_slice(x, *([cut[i] for cut in cuts.values()] for i in range(3)))
+        return configured(layer, axes=tuple(cuts))
+    starts, sizes, steps = [0] * len(shape), shape.copy(), [1] * len(shape)
+    for axis, (start, size, step) in cuts.items():
+        starts[axis], sizes[axis], steps[axis] = start, size, step
     if -1 not in sizes:
-        return net.step(network.add_slice(x, starts, sizes, [1] * rank), name, x)
-    if net.definition.api.strong:  # from TensorRT 10 on a slice can name its axes and leave the dynamic ones alone
-        return net.step(configured(network.add_slice(x, (start,), (size,), (1,)), axes=(axis,)), name, x)
-    layer = network.add_slice(x, starts, [0] * rank, [1] * rank)
-    layer.set_input(2, _shape_with(net, x, axis, size))
-    return net.step(layer, name, x)
+        return network.add_slice(x, starts, sizes, steps)
+    layer = network.add_slice(x, starts, [0] * len(shape), steps)
+    layer.set_input(2, shape_with(net, x, {axis: size for axis, (_, size, _) in cuts.items()}))
+    return layer
 
 
-def _shape_with(net: Net, x: Tensor, axis: int, size: int) -> Tensor:
-    """The run-time shape of x with one axis replaced, as a tensor: shape * mask + offset."""
-    network, ops = net.network, net.trt.ElementWiseOperation
-    mask, offset = np.ones(len(x.shape)), np.zeros(len(x.shape))
-    mask[axis], offset[axis] = 0, size
-    shape = net.step(network.add_shape(x), "shape", x)
-    kept = net.step(network.add_elementwise(shape, net.index(mask, "mask"), ops.PROD), "kept", shape)
-    return net.step(network.add_elementwise(kept, net.index(offset, "offset"), ops.SUM), "size", kept)
+def pad(
+    net: Net,
+    x: Tensor,
+    sides: tuple[int, int, int, int],
+    *,
+    mode: Literal["constant", "reflect", "replicate"] = "constant",
+    value: float = 0.0,
+) -> Tensor:
+    """F.pad of (N, C, H, W) by (left, right, top, bottom), where a negative number crops."""
+    x = net.enter(x)
+    left, right, top, bottom = sides
+    height, width = x.shape[2:]
+    cuts = {2: (-top, top + height + bottom, 1), 3: (-left, left + width + right, 1)}
+    layer = configured(_slice(net, x, cuts), mode=getattr(net.trt.SampleMode, _PAD_MODES[mode]))
+    if mode == "constant" and value:
+        layer.set_input(4, net.constant(np.full((), value), "value"))
+    return net.done(layer, "pad", x)
+
+
+def roll(net: Net, x: Tensor, shift: int, axis: int) -> Tensor:
+    """torch.roll along one axis: what leaves at the end enters at the start."""
+    size = x.shape[axis]
+    shift %= size
+    if shift == 0:
+        return x
+    end, start = (
+        narrow(net, x, axis, size - shift, shift, name="roll"),
+        narrow(net, x, axis, 0, size - shift, name="roll"),
+    )
+    return concat(net, [end, start], axis)
+
+
+def pixel_shuffle(net: Net, x: Tensor, factor: int) -> Tensor:
+    """PixelShuffle: (N, C * factor^2, H, W) -> (N, C, H * factor, W * factor)."""
+    _, channels, height, width = x.shape
+    out = channels // factor**2
+    x = reshape(net, x, (0, out, factor, factor, height, width))
+    layer = net.network.add_shuffle(x)
+    layer.first_transpose = net.trt.Permutation([0, 1, 4, 2, 5, 3])
+    layer.reshape_dims = (0, out, height * factor, width * factor)
+    return net.done(layer, "pixel_shuffle", x)
+
+
+def pixel_unshuffle(net: Net, x: Tensor, factor: int) -> Tensor:
+    """PixelUnshuffle: (N, C, H * factor, W * factor) -> (N, C * factor^2, H, W)."""
+    _, channels, height, width = x.shape
+    height, width = height // factor, width // factor
+    x = reshape(net, x, (0, channels, height, factor, width, factor))
+    layer = net.network.add_shuffle(x)
+    layer.first_transpose = net.trt.Permutation([0, 1, 3, 5, 2, 4])
+    layer.reshape_dims = (0, channels * factor**2, height, width)
+    return net.done(layer, "pixel_unshuffle", x)
+
+
+def channel_shuffle(net: Net, x: Tensor, groups: int) -> Tensor:
+    """ChannelShuffle of (N, C, H, W): the first channel of each group, then the second of each …"""
+    _, channels, height, width = x.shape
+    x = reshape(net, x, (0, groups, channels // groups, height, width))
+    layer = net.network.add_shuffle(x)
+    layer.first_transpose = net.trt.Permutation([0, 2, 1, 3, 4])
+    layer.reshape_dims = (0, channels, height, width)
+    return net.done(layer, "channel_shuffle", x)
+
+
+def index_select(net: Net, x: Tensor, axis: int, indices: Sequence[int]) -> Tensor:
+    """The values of x at constant places along `axis`, in this order."""
+    places = net.index(list(indices), "indices")
+    return net.step(net.network.add_gather(x, places, axis), "index_select", x)
+
+
+def topk(net: Net, x: Tensor, k: int, axis: int) -> tuple[Tensor, Tensor]:
+    """The k largest values along `axis` and their indices (int32), largest first."""
+    layer = net.network.add_topk(net.enter(x), net.trt.TopKOperation.MAX, k, 1 << axis)
+    values = net.step(layer, "topk", x)
+    layer.get_output(1).name = f"{values.name}.indices"
+    return values, layer.get_output(1)
+
+
+def gather(net: Net, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """torch.gather: along `axis`, the value at the index that `indices`, of the result's shape, holds in each place."""
+    layer = net.network.add_gather_v2(x, indices, net.trt.GatherMode.ELEMENT)
+    return net.step(configured(layer, axis=axis), "gather", x, indices)
 
 
 def split(net: Net, x: Tensor, sizes: Sequence[int], axis: int = 1) -> list[Tensor]:
@@ -83,7 +169,7 @@ def split(net: Net, x: Tensor, sizes: Sequence[int], axis: int = 1) -> list[Tens
     if sum(sizes) != x.shape[axis]:
         raise ValueError(f"split of '{net.scope}': sizes {list(sizes)} do not add up to {x.shape[axis]}")
     starts = np.cumsum([0, *sizes[:-1]])
-    return [narrow(net, x, axis, int(start), size, "split") for start, size in zip(starts, sizes)]
+    return [narrow(net, x, axis, int(start), size, name="split") for start, size in zip(starts, sizes)]
 
 
 def expand_batch(net: Net, x: Tensor, like: Tensor) -> Tensor:
