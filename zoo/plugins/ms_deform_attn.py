@@ -66,7 +66,7 @@ class MsDeformAttn(Op):
             start += height * width
         sampled = concat(net, found, axis=3)
         weights = shuffle(net, weights, (0, 2, 1, 3, 4), (-1, 1, queries, levels * self.points))
-        summed = reduce_sum(net, mul(net, sampled, weights), axis=3)
+        summed = reduce_sum(net, mul(net, sampled, weights), 3)
         summed = shuffle(net, summed, shape=(-1, heads * channels, queries))
         return shuffle(net, summed, (0, 2, 1))
 
