@@ -9,13 +9,16 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo.errors import ZooError, closest
 
 AnyPath = str | os.PathLike[str]
+
+# What is no weight: BatchNorm's counter, those of thop (a profiler) and of torch.optim.swa_utils.
+COUNTERS = ("*num_batches_tracked", "*total_ops", "*total_params", "n_averaged")
 
 
 class Entry(NamedTuple):
@@ -26,11 +29,20 @@ class Entry(NamedTuple):
     load: Callable[[], np.ndarray]
 
 
+class Module(NamedTuple):
+    """A module of a whole pickled network: its path, the name of its class and its attributes."""
+
+    path: str
+    kind: str
+    attributes: Mapping[Any, Any]
+
+
 class Weights:
     """A named set of tensors that knows which of them were read.
 
     name:      the path of the file, "random:0" …; for messages
-    metadata:  what a safetensors file says about itself; {} elsewhere
+    metadata:  what the file says about itself: "model", "classes", "input" …
+    modules:   the modules that a checkpoint with a whole network holds; () elsewhere
     generated: True for random weights: any name exists and there is nothing to read a configuration from
     """
 
@@ -42,8 +54,10 @@ class Weights:
         entries: Mapping[str, Entry] | None = None,
         metadata: Mapping[str, str] | None = None,
         digest: Callable[[], str] | None = None,
+        modules: tuple[Module, ...] = (),
     ) -> None:
         self.name = name
+        self.modules = modules
         self.metadata = dict(metadata or {})
         self._entries = dict(entries or {})
         self._hash = digest or (lambda: hashlib.sha256(name.encode()).hexdigest())
@@ -79,7 +93,10 @@ class Weights:
         if entry.size != math.prod(shape):
             wanted = f"{shape}, which takes {math.prod(shape)}"
             raise ZooError(f"'{name}' has {entry.size} values in {self.name}, the definition says {wanted}")
-        array = np.require(float32(entry.load()), requirements="CA").reshape(shape)
+        values = entry.load()
+        if values.dtype.kind == "c":
+            raise ZooError(f"'{name}' in {self.name} holds complex numbers, which no network here takes")
+        array = np.require(float32(values), requirements="CA").reshape(shape)
         array.flags.writeable = False
         self._used.add(name)
         return array
@@ -87,13 +104,19 @@ class Weights:
     def unused(self, ignore: Callable[[str], bool] | Iterable[str] = ()) -> list[str]:
         """Sorted names of the tensors never read, less those that `ignore` (a predicate or shell patterns) accepts.
 
-        BatchNorm's counter `num_batches_tracked` never counts.
+        Counters (`COUNTERS`) never count.
         """
-        left = (name for name in self.names() if name not in self._used and not name.endswith("num_batches_tracked"))
+        left = [name for name in self.names() if name not in self._used and not is_counter(name)]
         if callable(ignore):
             return sorted(name for name in left if not ignore(name))
         patterns = [ignore] if isinstance(ignore, str) else list(ignore)
         return sorted(name for name in left if not any(fnmatch.fnmatchcase(name, p) for p in patterns))
+
+    def renamed(self, rename: Callable[[str], str]) -> Weights:
+        """The same tensors, metadata and modules under the names that `rename` gives them."""
+        modules = tuple(module._replace(path=rename(module.path)) for module in self.modules)
+        entries = {rename(name): entry for name, entry in self._entries.items()}
+        return Weights(self.name, entries, self.metadata, self.digest, modules)
 
     def digest(self) -> str:
         """sha256 of the content in hex: of the file for files, of names, dtypes, shapes and values for arrays."""
@@ -105,6 +128,11 @@ class Weights:
         if name not in self._entries:
             raise ZooError(f"{self.name} has no '{name}'{wanted}{closest(name, self._entries)}")
         return self._entries[name]
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor of that name only counts something."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in COUNTERS)
 
 
 def float32(array: np.ndarray) -> np.ndarray:
