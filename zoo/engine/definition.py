@@ -10,10 +10,11 @@ import numpy as np
 
 from zoo.errors import Refused, ZooError
 from zoo.network import Definition, Net, Precision, Tensor
-from zoo.registry import Model, siblings
+from zoo.registry import Model, list_models, siblings
 from zoo.tasks import get_task
 from zoo.trt import Api
-from zoo.weights import Weights
+from zoo.weights import COUNTERS, Weights
+from zoo.weights.families import family_of, realigned
 
 INPUT = "images"
 
@@ -38,8 +39,29 @@ def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Pr
     except Refused:
         raise
     except ZooError as error:
-        raise ZooError(f"{error}{_other_variant(model, weights, api)}") from error
+        aligned = None if weights.generated else realigned(weights, _wanted(model, api))
+        if aligned is not None:  # only a prefix was in the way
+            return define(model, aligned, api, shape, precision)
+        cause = _cause(model, weights)
+        reason = f"{cause} ({error})" if cause else f"{error}{_other_variant(model, weights, api)}"
+        raise ZooError(reason) from error
     return definition
+
+
+def _wanted(model: Model, api: Api) -> set[str]:
+    """The names of all weights that the definition reads, as published."""
+    definition = _define(model, _Zeros(), api, (1, *model.input), Precision())
+    return {*definition.parameters, *definition.buffers}
+
+
+def _cause(model: Model, weights: Weights) -> str:
+    """«FILE holds a YOLOv8 for poses, not yolov8n: …» where the names tell another family than the model's."""
+    family = None if weights.generated else family_of(weights)
+    if family is None or fnmatch.fnmatchcase(model.name, family.models):
+        return ""
+    others = list_models(family.models)[:4] if family.models else []
+    advice = family.advice or (f"use {' or '.join(others)}" if others else "the zoo has no such network")
+    return f"{weights.name} holds {family.what}, not {model.name}: {advice}"
 
 
 def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision) -> Definition:
@@ -77,10 +99,10 @@ def _mark_output(net: Net, name: str, tensor: Tensor) -> None:
 
 
 def _unused(definition: Definition, model: Model) -> list[str]:
-    """The tensors that the weights hold and the definition did not read; `num_batches_tracked` is never needed."""
+    """The tensors that the weights hold and the definition did not read; counters are never needed."""
     if definition.weights.generated:
         return []
-    ignored = (*model.ignored, "*num_batches_tracked")
+    ignored = (*model.ignored, *COUNTERS)
     left = set(definition.weights.names()) - definition.parameters.keys() - definition.buffers.keys()
     return sorted(name for name in left if not any(fnmatch.fnmatchcase(name, p) for p in ignored))
 

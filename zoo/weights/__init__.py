@@ -1,17 +1,20 @@
-"""Weights by name: safetensors and .wts files, arrays in memory, random numbers; every tensor accounted for.
+"""Weights by name: safetensors and .wts files, PyTorch checkpoints, arrays in memory, random numbers.
 
-Weights are data: nothing here unpickles, and a damaged file is an error that says where.
+Weights are data: nothing of a checkpoint is executed, every tensor is accounted for, and a damaged file is an error
+that says where.
 """
 
-from zoo.weights.base import AnyPath, Entry, Weights, from_arrays
+from zoo.weights.base import COUNTERS, AnyPath, Entry, Module, Weights, from_arrays
 from zoo.weights.files import load_weights, parse_weights
 from zoo.weights.random import RandomWeights
 from zoo.weights.safetensors import save_safetensors
 from zoo.weights.wts import save_wts
 
 __all__ = [
+    "COUNTERS",
     "AnyPath",
     "Entry",
+    "Module",
     "RandomWeights",
     "Weights",
     "from_arrays",

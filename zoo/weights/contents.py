@@ -193,7 +193,8 @@ def class_names(file: str, names: Any) -> list[str] | None:
     wrong = [number for number, name in table.items() if not isinstance(name, (str, int, float)) or name == ""]
     if wrong:
         raise ZooError(f"{file}: class {wrong[0]} has a {type(table[wrong[0]]).__name__} for a name; give --names")
-    return [str(table[number]) for number in range(len(table))]
+    ordered = [str(table[number]) for number in range(len(table))]
+    return None if ordered == [str(number) for number in range(len(ordered))] else ordered  # YOLO's, when given none
 
 
 def _some(numbers: Any) -> str:

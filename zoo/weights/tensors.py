@@ -77,20 +77,17 @@ class Tensor:
         if self.storage is None:
             raise Damaged(self.unreadable)
         code, raw = DTYPES[self.dtype], self.storage.load()
-        raw = raw[: len(raw) // itemsize(self.dtype) * itemsize(self.dtype)]
-        if code[0] in "<|":
-            values = raw.view(code)
-        elif code == "bfloat16":  # the upper half of a float32
-            values = raw.view("<u2")
-        else:
-            import ml_dtypes
-
-            values = raw.view(getattr(ml_dtypes, code))
-        steps = [stride * values.itemsize for stride in self.strides]
+        width = itemsize(self.dtype)
+        values = raw[: len(raw) // width * width].view(code if code[0] in "<|" else f"<u{width}")
+        steps = [stride * width for stride in self.strides]
         view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps, writeable=False)
-        if code == "bfloat16":
+        if code[0] in "<|":
+            return view
+        if code == "bfloat16":  # the upper half of a float32
             return (view.astype(np.uint32) << 16).view(np.float32)
-        return view if code[0] in "<|" else view.astype(np.float32)
+        import ml_dtypes
+
+        return np.ascontiguousarray(view).view(getattr(ml_dtypes, code)).astype(np.float32)
 
     def set_state(self, _: Any) -> None:
         """Attributes of a tensor mean nothing for its values."""

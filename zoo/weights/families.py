@@ -1,0 +1,127 @@
+"""Which network tensors belong to, by their names: a refusal says what a file is and not only what it lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from zoo.weights.base import Weights, is_counter
+
+
+class Family(NamedTuple):
+    """`what` a file holds in words, a pattern of the zoo's names for such `models`, and `advice` that helps without."""
+
+    what: str
+    models: str
+    advice: str = ""
+
+
+_FUSED = (
+    "take the checkpoint as the training wrote it (runs/…/weights/best.pt): predicting and exporting fold the "
+    "normalisation of a model in memory"
+)
+_OLD = "train it again with YOLOv5 v6.0 or later, which have a convolution there"
+
+
+def family_of(weights: Weights) -> Family | None:
+    """The family that the names of the tensors tell, or None for names that are not known here."""
+    names = set(weights.names())
+    head = max((int(m[1]) for m in map(re.compile(r"model\.(\d+)\.").match, names) if m), default=None)
+    if head is not None and any(name.startswith(("model.0.", "model.1.conv.")) for name in names):
+        return _yolo(weights, names, head)
+    return next((family for family, holds in _OTHERS if holds(names)), None)
+
+
+def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
+    """The YOLOs of ultralytics and yolov5: `model.N.` with the head last."""
+
+    def has(part: str) -> bool:
+        return any(name.startswith(f"model.{head}.{part}") for name in names)
+
+    if "model.0.conv.bias" in names and not any(".bn." in name for name in names):
+        return Family("a fused YOLO, its BatchNorms folded into the convolutions", "", _FUSED)
+    if "model.0.conv.conv.weight" in names:
+        return Family("a YOLOv5 from before v6.0, whose stem is a Focus", "yolov5[nsmlx]-v5", _OLD)
+    if has("linear.weight"):
+        kind = "YOLOv5" if head == 9 and "model.2.cv3.conv.weight" in names else "YOLOv8 or YOLO11"
+        return Family(f"a {kind} classifier", "yolo*-cls")
+    if has("anchors"):
+        return _anchors(names, head, has)
+    if not (has("cv2.") and has("cv3.")):
+        return None
+    name, pattern = _generation(names, head)
+    if has("proto."):
+        return Family(f"a {name} for segmentation", f"{pattern}-seg")
+    if has("cv4."):
+        shape = weights.shape(f"model.{head}.cv4.0.2.weight") or (0,)
+        return Family(*((f"a {name} for oriented boxes", f"{pattern}-obb") if shape[0] == 1 else (
+            f"a {name} for poses", f"{pattern}-pose")))  # fmt: skip
+    return Family(f"a {name} detector", pattern)
+
+
+def _anchors(names: Collection[str], head: int, has: Callable[[str], bool]) -> Family:
+    if has("proto."):
+        return Family("a YOLOv5 for segmentation", "yolov5[nsmlx]-seg")
+    if head == 33:
+        return Family("a YOLOv5 P6, which has four strides", "yolov5[nsmlx]6")
+    if head == 28:
+        return Family("a YOLOv3 with anchors", "yolov3*")
+    if head > 33:
+        return Family("a YOLOv7", "yolov7*")
+    return Family("a YOLOv5 detector", "yolov5[nsmlx]")
+
+
+def _generation(names: Collection[str], head: int) -> tuple[str, str]:
+    """(name, pattern of model names) of an ultralytics network with a head without anchors."""
+    if any(name.startswith(f"model.{head}.one2one_") for name in names):
+        return ("YOLO26", "yolo26?") if "model.10.m.0.attn.qkv.conv.weight" in names else ("YOLOv10", "yolov10?")
+    if "model.1.cv1.conv.weight" in names or any(re.match(r"model\.\d+\.conv\.cv2\.conv", name) for name in names):
+        return "YOLO with ghost convolutions as a", "yolo*-ghost"
+    if any(re.match(r"model\.\d+\.cv2\.0\.m\.|model\.2\.cv4\.conv", name) for name in names):
+        return "YOLOv9", "yolov9?"
+    known = {
+        22: ("YOLOv8", "yolov8[nsmlx]"), 23: ("YOLO11", "yolo11?"), 24: ("YOLOv5u", "yolov5?u"),
+        21: ("YOLO12", "yolo12?"), 28: ("YOLOv8-p2 or YOLOv3u", "yolov8?-p2"), 30: ("YOLOv8-p6", "yolov8?-p6"),
+        33: ("YOLOv5u P6", "yolov5?6u"),
+    }  # fmt: skip
+    return known.get(head, ("YOLO of another generation", ""))
+
+
+_OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
+    (Family("a ResNet with torchvision's names", "*res*"), lambda names: "layer1.0.conv1.weight" in names),
+    (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
+    (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),
+    (
+        Family("a network of Hugging Face's transformers", "", "load it there, or rename its tensors"),
+        lambda names: any(re.match(r"(\w+\.)?(embeddings|encoder\.layer\.0)\.", name) for name in names),
+    ),
+)
+
+
+def realigned(weights: Weights, wanted: Collection[str]) -> Weights | None:
+    """`weights` under names that a definition asks for, when the only difference is a prefix of them all; else None."""
+    names = [name for name in weights.names() if not is_counter(name)]
+    if not names or not wanted:
+        return None
+    wanted, best, change = set(wanted), len(wanted & set(names)), ("", "")
+    for prefix in _shared_prefixes(names):
+        hits = sum(name.removeprefix(prefix) in wanted for name in names)
+        best, change = max((best, change), (hits, (prefix, "")), key=lambda pair: pair[0])
+    for added in {name.removesuffix(names[0]) for name in wanted if name.endswith(f".{names[0]}")}:
+        hits = sum(added + name in wanted for name in names)
+        best, change = max((best, change), (hits, ("", added)), key=lambda pair: pair[0])
+    if change == ("", "") or 2 * best < len(wanted):
+        return None
+    removed, added = change
+    return weights.renamed(lambda name: added + name.removeprefix(removed))
+
+
+def _shared_prefixes(names: list[str]) -> list[str]:
+    """`a.`, `a.b.` … that stand before every name."""
+    found, parts = [], names[0].split(".")
+    for count in range(1, min(len(parts), 5)):
+        prefix = ".".join(parts[:count]) + "."
+        if all(name.startswith(prefix) for name in names):
+            found.append(prefix)
+    return found
