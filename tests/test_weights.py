@@ -336,7 +336,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     for content in (archive.getvalue(), pickle.dumps({"a": 1}, protocol=2)):
         path = tmp_path / "resnet50.pth"
         path.write_bytes(content)
-        with pytest.raises(ZooError, match=r"resnet50\.pth (cannot be read as a PyTorch checkpoint|holds no state_dict)"):
+        with pytest.raises(ZooError, match=r"resnet50\.pth (cannot be read as|holds no state_dict)"):
             load_weights(path, model="resnet50")
     with pytest.raises(ZooError, match=r"is empty; make it with: python scripts/gen_wts.py MODEL$"):
         load(b"")
