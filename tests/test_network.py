@@ -190,11 +190,11 @@ def test_taps_are_values_that_a_session_returns(define_net: DefineNet) -> None:
 def test_outputs_have_their_own_names_and_are_float32(define_net: DefineNet) -> None:
     def build(net: Net, x: Tensor) -> dict[str, Tensor]:
         x = ops.relu(net / "relu", x)
-        return {"boxes": x, "scores": ops.sigmoid(net / "sigmoid", x)}
+        return {"logits": x, "scores": ops.sigmoid(net / "sigmoid", x)}
 
     network = define_net(build, precision="fp16").network
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    assert [(tensor.name, tensor.dtype.name) for tensor in outputs] == [("boxes", "FLOAT"), ("scores", "FLOAT")]
+    assert [(tensor.name, tensor.dtype.name) for tensor in outputs] == [("logits", "FLOAT"), ("scores", "FLOAT")]
 
 
 def test_parameters_and_buffers_are_told_apart(define_net: DefineNet) -> None:

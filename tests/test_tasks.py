@@ -566,3 +566,18 @@ def test_an_option_that_means_something_else_is_refused(tmp_path: Path, option: 
 def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     code = "exec(open('flatland.py').read().replace('__name__', 'x'), {'__name__': 'another'})"
     assert "two tasks are named 'depth': in flatland and in another" in in_fresh_python(tmp_path, code).stderr
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("x", "flatland has no output scores, which its task 'detect' needs; its build returns one tensor"),
+        ("{'boxes': x, 'score': x}", "its build returns boxes, score; closest: score"),
+    ],
+)
+def test_a_network_has_the_outputs_of_its_task(tmp_path: Path, returned: str, words: str) -> None:
+    source = re.sub("    return reshape.*", f"    return {returned}", DEPTH).replace('task="depth"', 'task="detect"')
+    source = source.replace('options={"far": 4},', "")
+    code = "from zoo.build import main; main()"
+    refused = in_fresh_python(tmp_path, code, "flatland", "--weights", "random", "--dry-run", source=source)
+    assert (refused.returncode, refused.stdout) == (2, "") and words in refused.stderr

@@ -5,6 +5,7 @@
     zoo.build_engine("resnet50", precision="fp16").save("resnet50.engine")
     with zoo.load("resnet50", weights="weights/resnet50.safetensors") as session:
         logits = session(images)["logits"]              # images: float32 (N, 3, 224, 224)
+        found = session.predict("cat.jpg", top=3)       # found.labels, found.scores …
 
 Importing this package imports neither TensorRT nor PyTorch nor OpenCV; the functions do, when called.
 """

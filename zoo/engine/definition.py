@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import Refused, ZooError
+from zoo.errors import Refused, ZooError, closest
 from zoo.network import Definition, Net, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
 from zoo.tasks import get_task
@@ -73,11 +73,22 @@ def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: P
     if x is None:
         raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
     outputs = model.build(net, x, model.config)
-    if not isinstance(outputs, dict):  # the only output of its task
-        outputs = dict.fromkeys(get_task(model.task).outputs, outputs)
-    for name, tensor in outputs.items():
+    for name, tensor in _named(model, outputs).items():
         _mark_output(net, name, tensor)
     return definition
+
+
+def _named(model: Model, outputs: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs by name; a single tensor is the only one of the model's task."""
+    wanted = get_task(model.task).outputs
+    named = outputs if isinstance(outputs, dict) else {next(iter(wanted)): outputs}
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise ZooError(
+            f"{model.name} has no output {' and '.join(missing)}, which its task '{model.task}' needs; "
+            f"its build returns {', '.join(named) if named is outputs else 'one tensor'}{closest(missing[0], named)}"
+        )
+    return named
 
 
 def creation_flags(api: Api) -> int:
