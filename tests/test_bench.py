@@ -115,7 +115,7 @@ def test_a_fused_layer_moves_what_enters_and_leaves_it(rtx: Api) -> None:
 def test_slices_read_what_they_take(define_net: Callable[..., Definition]) -> None:
     def build(net: Any, x: Any) -> dict[str, Any]:
         first, second = split(net / "split", relu(net / "relu", x), [2, 6])
-        return {"first": first, "second": add(net / "twice", second, second)}
+        return {"logits": first, "second": add(net / "twice", second, second)}
 
     costs = layer_costs(define_net(build, shape=(1, 8, 3, 3)), "fp32")
     assert costs.group(["split.split"]).bytes == 4 * 9 * (2 + 2)
