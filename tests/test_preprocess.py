@@ -281,6 +281,7 @@ def test_the_metadata_of_weights_is_read() -> None:
     [
         ({"kind": "Resized"}, "no preprocessing is of the kind 'Resized'; there are .*; closest: Resize"),
         ({}, "of the kind 'None'"),
+        ("Resize", "'Resize' describes no preprocessing; expected an object with its kind"),
         ({"kind": ["Resize"]}, "no preprocessing is of the kind"),
         ({"kind": "Resize", "colour": "RGB"}, "describes no preprocessing: .*colour"),
         ({"kind": "Resize", "place": "fits"}, "place of a Resize is 'fits'; it must be one of .*; closest: fit"),
@@ -300,7 +301,7 @@ def test_the_metadata_of_weights_is_read() -> None:
         ({"kind": "CenterCrop", "resize": "x"}, "resize of a Resize is 'x'"),
     ],
 )
-def test_what_describes_no_preprocessing_is_refused(data: dict[str, Any], words: str) -> None:
+def test_what_describes_no_preprocessing_is_refused(data: Any, words: str) -> None:
     with pytest.raises(ZooError, match=words):
         from_dict(data)
 

@@ -163,6 +163,8 @@ def from_dict(data: dict[str, Any]) -> Preprocess:
 
     A "shape" is left out: the metadata of weights states the network's input beside its preprocessing.
     """
+    if not isinstance(data, dict):
+        raise ZooError(f"{data!r} describes no preprocessing; expected an object with its kind")
     kind = str(data.get("kind"))
     if kind not in _kinds:
         hint = closest(kind, _kinds)
