@@ -97,7 +97,7 @@ def from_random(model: Model, seed: int) -> tuple[dict[str, np.ndarray], None]:
     """Random weights whose BatchNorm statistics are measured, so that the output depends on the input."""
     from zoo.verify.calibration import calibrated, state_arrays
 
-    return state_arrays(calibrated(model.reference, seed, model.input)), None
+    return state_arrays(calibrated(model.reference, seed, model.input, fixed=model.ignored)), None
 
 
 def from_checkpoint(path: Path, unpickle: bool) -> tuple[dict[str, np.ndarray], list[str] | None]:

@@ -7,13 +7,15 @@ layer, and an output that no longer depends on the input agrees with every wrong
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import ZooError
 from zoo.verify.references import Reference, load_reference
@@ -23,17 +25,25 @@ MIN_DEPENDENCE = 1e-2
 
 
 def calibrated(
-    source: str, seed: int = 0, size: tuple[int, int, int] = (3, 64, 64), classes: int | None = None
+    source: str,
+    seed: int = 0,
+    size: tuple[int, int, int] = (3, 64, 64),
+    classes: int | None = None,
+    fixed: Sequence[str] = (),
 ) -> Reference:
     """The reference with sane random weights: activations stay alive and the output depends on the input.
 
     Every trainable parameter is drawn anew, BatchNorm statistics are measured on `sample_images` of `size` (C, H, W).
+    Constants in the state_dict (anchors, the bins of a distribution) are changed by up to a tenth, so that a definition
+    which holds them itself shows, but for those whose names match a pattern of `fixed`.
     The same source, seed and size give the same weights. Raises ZooError when two images give nearly the same output.
     """
     with _no_initialisation():
         reference = load_reference(source, classes)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {seed}".encode()))
     _draw_parameters(reference.module, generator)
+    _jitter_constants(reference.module, generator, fixed)
+    reference.forget()  # what it computed from them
     _measure_statistics(reference.module, size, seed, generator)
     images = sample_images(2, size, seed + 1000)
     for name, value in dependence(reference, images[:1], images[1:]).items():
@@ -87,6 +97,8 @@ def _draw_parameters(module: nn.Module, generator: torch.Generator) -> None:
             parameter.normal_(0, 0.2, generator=generator)
         elif parameter.ndim == 1:  # the scale of a normalisation
             parameter.uniform_(0.5, 1.5, generator=generator)
+            # Some channels reach what clips: 6 in ReLU6, 3 in hard sigmoid. Otherwise ReLU would do as well.
+            parameter[torch.rand(parameter.shape, generator=generator) < 1 / 16] *= 4
         elif name.endswith("weight"):  # convolution, linear, attention projection
             gain = 2.0 if parameter.ndim > 2 else 1.0  # convolutions are followed by an activation that halves
             parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
@@ -98,8 +110,21 @@ def _draw_parameters(module: nn.Module, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
+def _jitter_constants(module: nn.Module, generator: torch.Generator, fixed: Sequence[str]) -> None:
+    """Changes frozen parameters and buffers that a state_dict holds, other than BatchNorm's, by up to a tenth."""
+    statistics = {f"{path}.{name}" for path, norm in module.named_modules() if isinstance(norm, _BatchNorm)
+                  for name, _ in norm.named_buffers(recurse=False)}  # fmt: skip
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if name in trained | statistics or not value.is_floating_point():
+            continue
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in fixed):
+            value.mul_(torch.empty_like(value).uniform_(0.9, 1.1, generator=generator))
+
+
+@torch.no_grad()
 def _measure_statistics(module: nn.Module, size: tuple[int, int, int], seed: int, generator: torch.Generator) -> None:
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

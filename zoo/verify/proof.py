@@ -93,7 +93,7 @@ def prove(
     shape = (IMAGES, model.input[0], *(size or model.input[1:]))
     if weights is None:
         progress(f"calibrating random weights of {model.reference}")
-        reference = calibrated(model.reference, 0, shape[1:])
+        reference = calibrated(model.reference, 0, shape[1:], fixed=model.ignored)
         weights = from_arrays(state_arrays(reference), "calibrated random weights, seed 0")
         definition = define(model, weights, api, shape)
     else:

@@ -39,6 +39,12 @@ class YOLOv5(Library):
         rows = result[0].transpose(1, 2)  # (N, 4 + 1 + classes, A): box, objectness, classes
         return {"boxes": rows[:, :4], "scores": rows[:, 4:5] * rows[:, 5:]}
 
+    def forget(self, module: nn.Module) -> None:
+        """Its head keeps the grid and the anchors of the last input, in the precision of that run."""
+        for head in module.modules():
+            if hasattr(head, "anchor_grid"):
+                head.grid = [head.anchors.new_empty(0) for _ in head.grid]
+
     def published(self, name: str) -> Published:
         return Published(f"{RELEASE}/{name}.pt", None, None, "AGPL-3.0", f"YOLOv5 v7.0 {name}, trained on COCO")
 
