@@ -255,7 +255,7 @@ def test_detections_have_the_form_of_the_zoo(source: str) -> None:
     anchors = (64 + 16 + 4) * (3 if source.startswith("yolov5") else 1)
     assert run.outputs["boxes"].shape == (2, 4, anchors) and run.outputs["scores"].shape == (2, 80, anchors)
     scores = run.outputs["scores"]
-    assert 0 <= scores.min() < 0.2 and 0.8 < scores.max() <= 1
+    assert 0 <= scores.min() < 0.2 and 0.7 < scores.max() <= 1
     wide = run_reference(reference, sample_images(1, (3, 32, 96)))  # another grid than the one it remembers
     assert wide.outputs["boxes"].shape[2] == anchors * 3 // 4
     again = run_reference(reference, images)
