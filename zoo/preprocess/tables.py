@@ -52,8 +52,8 @@ def pillow_weights(kind: Filter, length: int, resized: int, start: int, stop: in
 def rows_first(placement: Placement) -> bool:
     """Whether Pillow resizes the rows before the columns, which rounds otherwise.
 
-    Pillow 13 does when they shrink by more than twice as many pixels as the columns, as in very tall pictures; found by
-    trial, and held by tests. Former versions never do.
+    Pillow 13 does when they shrink by more than twice as many pixels as the columns, as in very tall pictures (found by
+    trial, and held by tests); Pillow 12 never does.
     """
     (width, height), (new_width, new_height) = placement.picture, placement.resized
     return new_height < height and height - new_height > 2 * (width - new_width)
