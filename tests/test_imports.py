@@ -26,7 +26,7 @@ CORE = {
     "weights": {"errors", "files"},
     "network": {"errors", "trt", "weights"},
     "ops": {"errors", "network"},
-    "blocks": {"errors", "network", "ops"},
+    "blocks": {"errors", "network", "ops", "weights"},
     "plugins": {"errors", "files", "driver", "nvrtc", "trt", "network", "ops"},
     "onnx": {"errors", "files"},
     "images": {"errors", "files"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zoo.blocks.mbconv import conv
 from zoo.network import Net, Tensor
 from zoo.ops import add, conv_bn, flatten, global_avg_pool, linear, relu6
 from zoo.preprocess import imagenet
@@ -28,15 +29,11 @@ class Config:
     num_classes: int = 1000
 
 
-def conv_bn_relu6(net: Net, x: Tensor, out: int, k: int, stride: int = 1, groups: int = 1) -> Tensor:
-    return relu6(net / 2, conv_bn(net, x, out, k, stride, groups=groups, conv=0, bn=1))
-
-
 def inverted_residual(net: Net, x: Tensor, expansion: int, out: int, stride: int) -> Tensor:
     at, y, hidden, i = net / "conv", x, x.shape[1] * expansion, 0
     if expansion != 1:
-        y, i = conv_bn_relu6(at / 0, y, hidden, 1), 1
-    y = conv_bn_relu6(at / i, y, hidden, 3, stride, groups=hidden)
+        y, i = conv(at / 0, y, hidden, 1, activation=relu6), 1
+    y = conv(at / i, y, hidden, 3, stride, hidden, relu6)
     y = conv_bn(at, y, out, 1, conv=i + 1, bn=i + 2)
     return net.tap(add(net, x, y)) if stride == 1 and x.shape[1] == out else y
 
@@ -51,10 +48,10 @@ def inverted_residual(net: Net, x: Tensor, expansion: int, out: int, stride: int
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     features, i = net / "features", 1
-    x = conv_bn_relu6(features / 0, x, 32, 3, 2)
+    x = conv(features / 0, x, 32, 3, 2, activation=relu6)
     for expansion, out, depth, stride in cfg.stages:
         for block in range(depth):
             x = inverted_residual(features / i, x, expansion, out, stride if block == 0 else 1)
             i += 1
-    x = conv_bn_relu6(features / i, x, 1280, 1)
+    x = conv(features / i, x, 1280, 1, activation=relu6)
     return linear(net / "classifier" / 1, flatten(net, global_avg_pool(net / "pool", x)), cfg.num_classes)

@@ -6,15 +6,14 @@ counts are those of its IMAGENET1K_V1 weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from zoo.blocks.mbconv import Activation, conv, inverted_residual, make_divisible, squeeze_excite
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, conv_bn, flatten, global_avg_pool, hardsigmoid, hardswish, linear, mul, relu
+from zoo.ops import flatten, global_avg_pool, hardsigmoid, hardswish, linear, relu
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
-Activation = Callable[[Net, Tensor], Tensor]
 Row = tuple[int, int, int, bool, Activation, int]  # kernel, expanded, out, squeeze-and-excite, activation, stride
 
 LARGE: tuple[Row, ...] = (  # table 1
@@ -56,36 +55,8 @@ class Config:
     num_classes: int = 1000
 
 
-def conv(
-    net: Net, x: Tensor, out: int, k: int, stride: int = 1, groups: int = 1, activation: Activation | None = None
-) -> Tensor:
-    x = conv_bn(net, x, out, k, stride, groups=groups, eps=1e-3, conv=0, bn=1)
-    return activation(net / 2, x) if activation else x
-
-
-def squeeze_excite(net: Net, x: Tensor) -> Tensor:
-    channels = x.shape[1]
-    y = conv2d(net / "fc1", global_avg_pool(net / "avgpool", x), make_divisible(channels // 4), 1)
-    y = conv2d(net / "fc2", relu(net / "activation", y), channels, 1)
-    return net.tap(mul(net, hardsigmoid(net / "scale_activation", y), x))
-
-
-def make_divisible(channels: int, by: int = 8) -> int:
-    """The multiple of `by` nearest to `channels`, but not less than nine tenths of it."""
-    nearest = max(by, (channels + by // 2) // by * by)
-    return nearest if nearest >= 0.9 * channels else nearest + by
-
-
-def inverted_residual(net: Net, x: Tensor, row: Row) -> Tensor:
-    k, hidden, out, squeeze, activation, stride = row
-    block, y, i = net / "block", x, 0
-    if hidden != x.shape[1]:
-        y, i = conv(block / i, y, hidden, 1, activation=activation), i + 1
-    y, i = conv(block / i, y, hidden, k, stride, groups=hidden, activation=activation), i + 1
-    if squeeze:
-        y, i = squeeze_excite(block / i, y), i + 1
-    y = conv(block / i, y, out, 1)
-    return net.tap(add(net, y, x)) if stride == 1 and x.shape[1] == out else y
+def squeeze(net: Net, x: Tensor) -> Tensor:
+    return squeeze_excite(net, x, make_divisible(x.shape[1] // 4), gate=hardsigmoid)
 
 
 @register(
@@ -99,10 +70,11 @@ def inverted_residual(net: Net, x: Tensor, row: Row) -> Tensor:
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     features, classifier = net / "features", net / "classifier"
-    x = conv(features / 0, x, 16, 3, 2, activation=hardswish)
-    for i, row in enumerate(cfg.rows, start=1):
-        x = inverted_residual(features / i, x, row)
-    x = conv(features / (len(cfg.rows) + 1), x, 6 * x.shape[1], 1, activation=hardswish)
+    x = conv(features / 0, x, 16, 3, 2, activation=hardswish, eps=1e-3)
+    for i, (k, hidden, out, squeezed, activation, stride) in enumerate(cfg.rows, start=1):
+        gated = squeeze if squeezed else None
+        x = inverted_residual(features / i, x, hidden, out, k, stride, activation, gated, eps=1e-3)
+    x = conv(features / (len(cfg.rows) + 1), x, 6 * x.shape[1], 1, activation=hardswish, eps=1e-3)
     x = flatten(net, global_avg_pool(net / "avgpool", x))
     x = hardswish(classifier / 1, linear(classifier / 0, x, cfg.hidden))
     return linear(classifier / 3, x, cfg.num_classes)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zoo.blocks.resnet import Stages, features
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv_bn, flatten, global_avg_pool, linear, max_pool, relu
+from zoo.ops import flatten, global_avg_pool, linear
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -17,31 +18,8 @@ RESNEXT, WIDE = "arXiv:1611.05431", "arXiv:1605.07146"
 
 
 @dataclass(frozen=True)
-class Config:
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
-    bottleneck: bool = True
-    groups: int = 1
-    base_width: int = 64
+class Config(Stages):
     num_classes: int = 1000
-
-
-def basic(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
-    x = relu(net / "relu", conv_bn(net, x, planes, 3, stride, conv="conv1", bn="bn1"))
-    return conv_bn(net, x, planes, 3, conv="conv2", bn="bn2")
-
-
-def bottleneck(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
-    width = planes * cfg.base_width // 64 * cfg.groups
-    x = relu(net / "relu", conv_bn(net, x, width, 1, conv="conv1", bn="bn1"))
-    x = relu(net / "relu", conv_bn(net, x, width, 3, stride, groups=cfg.groups, conv="conv2", bn="bn2"))
-    return conv_bn(net, x, planes * 4, 1, conv="conv3", bn="bn3")
-
-
-def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
-    y = (bottleneck if cfg.bottleneck else basic)(net, x, planes, stride, cfg)
-    if stride != 1 or x.shape[1] != y.shape[1]:  # project the shortcut
-        x = conv_bn(net / "downsample", x, y.shape[1], 1, stride, conv=0, bn=1)
-    return relu(net / "relu", add(net, y, x))
 
 
 @register(
@@ -67,10 +45,5 @@ def block(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
     wide_resnet101_2=Variant(Config((3, 4, 23, 3), base_width=128), params=126_886_696, paper=WIDE),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    x = relu(net / "relu", conv_bn(net, x, 64, 7, 2, conv="conv1", bn="bn1"))
-    x = max_pool(net / "maxpool", x, 3, 2, pad=1)
-    for stage, depth in enumerate(cfg.depths):
-        for i in range(depth):
-            stride = 2 if stage > 0 and i == 0 else 1
-            x = block(net / f"layer{stage + 1}" / i, x, 64 << stage, stride, cfg)
+    x = features(net, x, cfg)["layer4"]
     return linear(net / "fc", flatten(net, global_avg_pool(net / "avgpool", x)), cfg.num_classes)

@@ -9,23 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zoo.blocks.transformer import encoder_layer
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
-from zoo.ops import (
-    add,
-    attention,
-    concat,
-    conv2d,
-    expand_batch,
-    fixed_size,
-    gelu,
-    layer_norm,
-    linear,
-    narrow,
-    reshape,
-    split,
-    transpose,
-)
+from zoo.ops import add, concat, conv2d, expand_batch, fixed_size, layer_norm, linear, narrow, reshape, transpose
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -55,24 +42,6 @@ def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
     return concat(net, [expand_batch(net, token, like=x), x])
 
 
-def self_attention(net: Net, x: Tensor, heads: int) -> Tensor:
-    _, tokens, width = x.shape
-    qkv = linear(net.functional, x, 3 * width, weight="in_proj_weight", bias="in_proj_bias")
-    qkv = transpose(net, reshape(net, qkv, (0, tokens, 3 * heads, width // heads)), (0, 2, 1, 3))
-    x = attention(net, *split(net, qkv, [heads] * 3))
-    x = reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width))
-    return net.tap(linear(net / "out_proj", x, width))
-
-
-def mlp(net: Net, x: Tensor, hidden: int) -> Tensor:
-    return linear(net / 3, gelu(net / 1, linear(net / 0, x, hidden)), x.shape[-1])
-
-
-def encoder_layer(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    x = add(net, x, self_attention(net / "self_attention", layer_norm(net / "ln_1", x, eps=1e-6), cfg.heads))
-    return net.tap(add(net, x, mlp(net / "mlp", layer_norm(net / "ln_2", x, eps=1e-6), cfg.mlp_width)))
-
-
 @register(
     task="classify",
     reference="torchvision:{name}",
@@ -93,6 +62,6 @@ def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     positions = encoder.constant(encoder.weight("pos_embedding", *(1, *x.shape[1:])), "pos_embedding")
     x = add(encoder, x, positions)
     for i in range(cfg.depth):
-        x = encoder_layer(encoder / "layers" / f"encoder_layer_{i}", x, cfg)
+        x = encoder_layer(encoder / "layers" / f"encoder_layer_{i}", x, cfg.heads, cfg.mlp_width)
     x = narrow(net, layer_norm(encoder / "ln", x, eps=1e-6), 1, 0, 1)
     return linear(net / "heads" / "head", reshape(net, x, (0, cfg.width)), cfg.num_classes)

@@ -10,22 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.blocks.yolo import Scale, c3, cells, check_scale, conv, join, sppf
 from zoo.network import Net, Tensor
-from zoo.ops import (
-    add,
-    concat,
-    conv2d,
-    conv_bn,
-    fixed_size,
-    max_pool,
-    mul,
-    reshape,
-    sigmoid,
-    silu,
-    split,
-    upsample,
-)
+from zoo.ops import add, concat, conv2d, fixed_size, mul, reshape, sigmoid, split, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 from zoo.weights import Weights
@@ -34,58 +21,8 @@ ANCHORS = 3  # per cell
 
 
 @dataclass(frozen=True)
-class Config:
-    depth: float
-    width: float
+class Config(Scale):
     num_classes: int = 80
-
-    def channels(self, n: int) -> int:
-        """`n` scaled, and rounded up to a multiple of 8."""
-        return int(-(-n * self.width // 8) * 8)
-
-    def repeats(self, n: int) -> int:
-        return max(round(n * self.depth), 1)
-
-
-def conv(
-    net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, pad: int | None = None, merge: bool = True
-) -> Tensor:
-    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, eps=1e-3, merge=merge))
-
-
-def bottleneck(net: Net, x: Tensor, shortcut: bool) -> Tensor:
-    y = conv(net / "cv2", conv(net / "cv1", x, x.shape[1]), x.shape[1], 3)
-    return add(net, x, y) if shortcut else y
-
-
-def c3(net: Net, x: Tensor, out: int, repeats: int, shortcut: bool = True) -> Tensor:
-    """One half of the channels passes the bottlenecks, the other half passes by."""
-    y = conv(net / "cv1", x, out // 2)
-    for i in range(repeats):
-        y = bottleneck(net / "m" / i, y, shortcut)
-    return conv(net / "cv3", concat(net, [y, conv(net / "cv2", x, out // 2, merge=False)]), out)
-
-
-def sppf(net: Net, x: Tensor, out: int) -> Tensor:
-    """Spatial pyramid pooling: three 5x5 poolings in a row see 5, 9 and 13 cells."""
-    found = [conv(net / "cv1", x, x.shape[1] // 2)]
-    for _ in range(3):
-        found.append(max_pool(net / "m", found[-1], 5, 1, pad=2))
-    return conv(net / "cv2", concat(net, found), out)
-
-
-def join(net: Net, x: Tensor, skip: Tensor) -> Tensor:
-    return net.tap(concat(net, [x, skip]))
-
-
-def cells(size: tuple[int, int], levels: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (2, A) as x, y and strides (A,) of all cells, once per anchor, in pixels of an input of `size` (H, W)."""
-    corners, strides = [], []
-    for height, width in (level.shape[2:] for level in levels):
-        y, x = np.tile(np.mgrid[:height, :width].reshape(2, -1), ANCHORS)
-        corners.append(np.stack([x * size[1] / width, y * size[0] / height]))
-        strides.append(np.full(len(x), size[0] / height))
-    return np.concatenate(corners, axis=1), np.concatenate(strides)
 
 
 def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
@@ -100,27 +37,19 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
     scores = mul(net, sigmoid(net.functional, classes), sigmoid(net.functional, objectness))
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
-    corners, strides = cells(size, levels)
+    centres, strides = cells(size, levels, ANCHORS)
     anchors = net.buffer("anchors", len(levels), ANCHORS, 2)  # width and height in cells
     anchors = np.concatenate([np.repeat(level, area, axis=0) for level, area in zip(anchors, areas)]).T
     xy, wh = split(at, sigmoid(at.functional, box), (2, 2))
     xy = mul(at, xy, at.constant(2 * strides[None, None], "scale"))
-    xy = add(at, xy, at.constant((corners - strides / 2)[None], "offset"))
+    xy = add(at, xy, at.constant((centres - strides)[None], "offset"))
     wh = mul(at, mul(at, wh, wh), at.constant((4 * anchors * strides)[None], "anchors"))
     return {"boxes": concat(at, [xy, wh]), "scores": scores}
 
 
 def configure(weights: Weights, cfg: Config) -> Config:
     """The classes that the weights have; their width and depth must be those of the model's name."""
-    if "model.0.bn.weight" not in weights:
-        return cfg  # of another architecture: the definition says what is missing
-    width = weights.size("model.0.bn.weight")
-    depth = sum(f"model.2.m.{i}.cv1.bn.weight" in weights for i in range(99))
-    if (width, depth) != (cfg.channels(64), cfg.repeats(3)):
-        raise ZooError(
-            f"{weights.name} is {width} channels wide in model.0 and {depth} deep in model.2, "
-            f"the definition {cfg.channels(64)} and {cfg.repeats(3)}"
-        )
+    check_scale(weights, cfg)
     bias = "model.24.m.0.bias"
     return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
 

@@ -8,101 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from zoo.errors import ZooError
+from zoo.blocks.yolo import Scale, boxes_around, c2f, check_scale, conv, distances, join, sppf
 from zoo.network import Net, Tensor
-from zoo.ops import (
-    add,
-    concat,
-    conv2d,
-    conv2d_each,
-    conv_bn,
-    fixed_size,
-    max_pool,
-    mul,
-    narrow,
-    reshape,
-    sigmoid,
-    silu,
-    softmax,
-    split,
-    sub,
-    upsample,
-)
+from zoo.ops import concat, conv2d, fixed_size, reshape, sigmoid, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 from zoo.weights import Weights
 
 
 @dataclass(frozen=True)
-class Config:
-    depth: float
-    width: float
-    max_channels: int
+class Config(Scale):
     num_classes: int = 80
     reg_max: int = 16  # bins of the distribution that stands for a distance
-
-    def channels(self, n: int) -> int:
-        """`n` capped, scaled, and rounded up to a multiple of 8."""
-        return int(-(-min(n, self.max_channels) * self.width // 8) * 8)
-
-    def repeats(self, n: int) -> int:
-        return max(round(n * self.depth), 1)
-
-
-def conv(net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1) -> Tensor:
-    return silu(net / "act", conv_bn(net, x, out, k, stride, eps=1e-3))
-
-
-def bottleneck(net: Net, x: Tensor, shortcut: bool) -> Tensor:
-    y = conv(net / "cv2", conv(net / "cv1", x, x.shape[1], 3), x.shape[1], 3)
-    return add(net, x, y) if shortcut else y
-
-
-def c2f(net: Net, x: Tensor, out: int, repeats: int, shortcut: bool = False) -> Tensor:
-    """Half of the channels pass `repeats` bottlenecks, and every intermediate result reaches the last convolution."""
-    x = conv(net / "cv1", x, out)
-    found, y = [x], narrow(net, x, axis=1, start=out // 2, size=out // 2)
-    for i in range(repeats):
-        y = bottleneck(net / "m" / i, y, shortcut)
-        found.append(y)
-    return conv(net / "cv2", concat(net, found), out)
-
-
-def sppf(net: Net, x: Tensor, out: int) -> Tensor:
-    """Spatial pyramid pooling: three 5x5 poolings in a row see 5, 9 and 13 cells."""
-    found = [conv(net / "cv1", x, x.shape[1] // 2)]
-    for _ in range(3):
-        found.append(max_pool(net / "m", found[-1], 5, 1, pad=2))
-    return conv(net / "cv2", concat(net, found), out)
-
-
-def join(net: Net, x: Tensor, skip: Tensor) -> Tensor:
-    return net.tap(concat(net, [x, skip]))
-
-
-def distances(net: Net, levels: list[Tensor], bins: int) -> Tensor:
-    """Logits (N, 4 * bins, H, W) of each level -> (N, 4, A): the mean of each distribution over 0 … bins - 1."""
-    means, at = [], (net / "conv").fp32
-    for x in levels:
-        height, width = x.shape[2:]
-        x = softmax(net.functional, reshape(net, x, (0, 4, bins, -1)), axis=2)
-        x = conv2d_each(at, reshape(net, x, (0, 4 * bins, height, width)), groups=4)
-        means.append(reshape(at, x, (0, 4, -1)))
-    mean = concat(at, means, axis=2)
-    mean = at.tap(reshape(at, mean, (0, 1, 4, mean.shape[2])))
-    return net.tap(reshape(at, mean, (0, 4, mean.shape[3])))
-
-
-def cells(size: tuple[int, int], levels: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (2, A) as x, y and strides (A,) of all cells of the levels, in pixels of an input of `size` (H, W)."""
-    centres, strides = [], []
-    for height, width in (level.shape[2:] for level in levels):
-        y, x = np.mgrid[:height, :width].reshape(2, -1) + 0.5
-        centres.append(np.stack([x * size[1] / width, y * size[0] / height]))
-        strides.append(np.full(height * width, size[0] / height))
-    return np.concatenate(centres, axis=1), np.concatenate(strides)
 
 
 def branch(net: Net, levels: list[Tensor], width: int, out: int) -> list[Tensor]:
@@ -122,26 +39,13 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
     scores = [sigmoid(net.functional, x) for x in classes]  # here it fuses into the convolution
     scores = concat(net, [reshape(net, x, (0, cfg.num_classes, -1)) for x in scores], axis=2)
 
-    at = net.fp32  # beyond 512 pixels half precision counts in halves
-    left_top, right_bottom = split(at, distances(net / "dfl", logits, cfg.reg_max), (2, 2))
-    boxes = concat(at, [sub(at, right_bottom, left_top), add(at, right_bottom, left_top)])
-    centres, strides = cells(size, levels)
-    scale = at.constant(np.stack([strides / 2] * 2 + [strides] * 2)[None], "scale")
-    offset = at.constant(np.concatenate([centres, np.zeros_like(centres)])[None], "offset")
-    return {"boxes": add(at, mul(at, boxes, scale), offset), "scores": scores}
+    boxes = boxes_around(net, distances(net / "dfl", logits, cfg.reg_max), size, levels)
+    return {"boxes": boxes, "scores": scores}
 
 
 def configure(weights: Weights, cfg: Config) -> Config:
     """The classes and bins that the weights have; their width and depth must be those of the model's name."""
-    if "model.0.bn.weight" not in weights:
-        return cfg  # of another architecture: the definition says what is missing
-    width = weights.size("model.0.bn.weight")
-    depth = sum(f"model.2.m.{i}.cv1.bn.weight" in weights for i in range(99))
-    if (width, depth) != (cfg.channels(64), cfg.repeats(3)):
-        raise ZooError(
-            f"{weights.name} is {width} channels wide in model.0 and {depth} deep in model.2, "
-            f"the definition {cfg.channels(64)} and {cfg.repeats(3)}"
-        )
+    check_scale(weights, cfg)
     found = {"num_classes": "model.22.cv3.0.2.bias", "reg_max": "model.22.dfl.conv.weight"}
     return replace(cfg, **{field: weights.size(name) for field, name in found.items() if name in weights})
 
