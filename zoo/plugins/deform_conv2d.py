@@ -16,8 +16,9 @@ from zoo.errors import ZooError
 from zoo.network import Net, Tensor, configured
 from zoo.ops import add, mul
 from zoo.plugins.core.expressions import Size, Symbol, ceil_div
+from zoo.plugins.core.launches import Cuda, Launch
 from zoo.plugins.core.layers import constant, gather, grid_sample, shuffle
-from zoo.plugins.core.op import Cuda, Figure, Launch, Op, Shape, attribute
+from zoo.plugins.core.op import Figure, Op, Shape, attribute
 
 Pair = tuple[int, int]
 CHANNELS = 16  # that a thread takes, so that a place is computed once for all of them

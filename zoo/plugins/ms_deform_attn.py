@@ -16,8 +16,9 @@ from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, mul, narrow, reduce_sum
 from zoo.plugins.core.expressions import Symbol, ceil_div
+from zoo.plugins.core.launches import Cuda, Launch
 from zoo.plugins.core.layers import grid_sample, scalar, shuffle
-from zoo.plugins.core.op import Cuda, Figure, Launch, Op, Shape, attribute
+from zoo.plugins.core.op import Figure, Op, Shape, attribute
 
 
 @dataclass(frozen=True)

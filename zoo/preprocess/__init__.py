@@ -1,6 +1,7 @@
 """Pixels to network input, and the way back. Importing this imports no library."""
 
+from zoo.preprocess.resampling import Axis, Resampling
 from zoo.preprocess.resize import Resize, gray, imagenet, letterbox
-from zoo.preprocess.spec import Axis, Placement, Preprocess, Resampling, from_dict
+from zoo.preprocess.spec import Placement, Preprocess, from_dict
 
 __all__ = ["Axis", "Placement", "Preprocess", "Resampling", "Resize", "from_dict", "gray", "imagenet", "letterbox"]

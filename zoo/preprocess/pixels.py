@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 import zoo.images  # noqa: F401  # quietens OpenCV
-from zoo.preprocess.spec import Placement
 from zoo.preprocess.tables import PILLOW, PRECISION, nearest, pillow_weights, rows_first
 
 if TYPE_CHECKING:
     from zoo.preprocess.resize import Resize
+    from zoo.preprocess.spec import Placement
 
 _COLUMNS = 16  # output columns per matrix product: wide enough for BLAS, narrow enough to skip most zeros
 _CV2 = {

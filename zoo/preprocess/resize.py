@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
-from zoo.preprocess.spec import Placement, Preprocess, Resampling, known_as
+from zoo.preprocess.resampling import Resampling
+from zoo.preprocess.spec import Placement, Preprocess, known_as
 
 if TYPE_CHECKING:
     import numpy as np

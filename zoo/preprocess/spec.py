@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
+from zoo.preprocess.resampling import Resampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,36 +48,6 @@ class Placement:
 
         moved = (values - np.float32(self.offset * points)) / np.float32(self.scale * points)
         return np.clip(moved, np.float32(0), np.float32(self.picture * points))
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a resampling: output i is the weighted sum of `weights.shape[1]` pixels from starts[i] on, of which
-    those outside the picture are its border pixels."""
-
-    starts: np.ndarray  # (M,) int32
-    weights: np.ndarray  # (M, taps) int32, in units of the resampling's arithmetic
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """A preprocessing as tables, for the one kernel that applies them all; see zoo/runtime/kernels/preprocess.cu.
-
-    `columns` and `rows` describe the part of the resized picture that the input shows, whose left top corner stands at
-    `corner`. `fixed_point` is the arithmetic: "pillow" (weights in 1/2^22, each pass rounded to a byte, the columns'
-    first unless `rows_first`) or "cv2" (weights in 1/2048, both passes rounded together).
-    """
-
-    columns: Axis
-    rows: Axis
-    corner: tuple[int, int]
-    fixed_point: str
-    rows_first: bool
-    pad: int
-    divisor: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    bgr: bool  # the network's channel order
 
 
 class Preprocess:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.preprocess.spec import Axis, Placement
+from zoo.preprocess.resampling import Axis
+
+if TYPE_CHECKING:
+    from zoo.preprocess.spec import Placement
 
 PRECISION = 1 << 22  # Pillow's fixed-point weights
 _CV2_PRECISION = 1 << 11

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from zoo.session import Session
 from zoo.tasks import get_task
+
+if TYPE_CHECKING:
+    from zoo.session import Session
 
 T = TypeVar("T")
 

@@ -17,10 +17,14 @@ The source is compiled once for each precision, in a namespace of that name; a k
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 from zoo.errors import ZooError
 from zoo.plugins.core.expressions import Symbol, size_text
-from zoo.plugins.core.op import Cuda, Launch, Offset, Op
+from zoo.plugins.core.launches import Cuda, Launch, Offset
+
+if TYPE_CHECKING:
+    from zoo.plugins.core.op import Op
 
 ELEMENTS = {"fp32": "float", "fp16": "half_t"}  # what T is
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from zoo.errors import Refused, ZooError
 from zoo.network import Net, Tensor
 from zoo.plugins.core import shell
 from zoo.plugins.core.kernels import declaration, image, spec
-from zoo.plugins.core.op import Op
+
+if TYPE_CHECKING:
+    from zoo.plugins.core.op import Op
 
 _DTYPES = {"f": "float32", "h": "float16", "i": "int32", "u": "uint8"}
 
