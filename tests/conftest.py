@@ -112,6 +112,8 @@ class _Network8(_Player):
         self.added: list[_Layer8] = []
 
     def __getattr__(self, name: str) -> Any:
+        if name == "add_normalization_v2":  # since 10.15
+            raise AttributeError(name)
         method = getattr(self.real, name)
         if name == "add_input" or not name.startswith("add_"):
             return method

@@ -9,14 +9,11 @@ from typing import Any
 HANDLERS: dict[str, Callable[..., Any]] = {}
 
 # Layers that only move numbers: what was rounded to 16 bits before them still is.
-MOVES = {
-    "CONCATENATION", "CONSTANT", "GATHER", "PADDING", "REVERSE_SEQUENCE", "SELECT", "SHUFFLE", "SLICE", "SQUEEZE",
-    "UNSQUEEZE",
-}  # fmt: skip
+MOVES: set[str] = set()
 
 
-def handles(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a handler `f(graph, layer, *inputs) -> outputs`.
+def handles(*kinds: str, moves: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a handler `f(graph, layer, *inputs) -> outputs`; `moves` says that the layer computes nothing.
 
     Inputs and outputs are names of ONNX values, in TensorRT's order; an optional input that is not given is None. One
     output is returned as it is, several as a tuple, none as (). A handler that has nothing to do returns its input.
@@ -24,6 +21,7 @@ def handles(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         HANDLERS.update(dict.fromkeys(kinds, function))
+        MOVES.update(kinds if moves else ())
         return function
 
     return register

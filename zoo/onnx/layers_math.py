@@ -110,7 +110,7 @@ def einsum(g: Graph, layer: Layer, *inputs: str) -> str:
     return g.op("Einsum", *inputs, equation=layer.raw.equation)
 
 
-@handles("CONSTANT")
+@handles("CONSTANT", moves=True)
 def constant(g: Graph, layer: Layer) -> str:
     array = layer.weights("weights")
     if array is None:
@@ -123,7 +123,7 @@ def cast(g: Graph, layer: Layer, x: str) -> str:
     return x if layer.inputs[0].dtype == layer.outputs[0].dtype else g.cast(x, g.type_code(layer.outputs[0]))
 
 
-@handles("SELECT")
+@handles("SELECT", moves=True)
 def select(g: Graph, layer: Layer, condition: str, a: str, b: str) -> str:
     return g.op("Where", condition, a, b)
 

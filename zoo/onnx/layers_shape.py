@@ -12,7 +12,7 @@ _NEVER = -(2**62)  # an end that a slice with a negative step never reaches
 _PAD_MODES = {"FILL": "constant", "CLAMP": "edge", "REFLECT": "reflect", "WRAP": "wrap"}
 
 
-@handles("SHUFFLE")
+@handles("SHUFFLE", moves=True)
 def shuffle(g: Graph, layer: Layer, x: str, target: str | None = None) -> str:
     before = layer.shape()
     order = list(layer.raw.first_transpose)[: len(before)]
@@ -35,12 +35,12 @@ def _same(shape: tuple[int, ...], target: tuple[int, ...], placeholder: bool) ->
     )
 
 
-@handles("SQUEEZE")
+@handles("SQUEEZE", moves=True)
 def squeeze(g: Graph, layer: Layer, x: str, axes: str | None = None) -> str:
     return _reshaped(g, layer, "Squeeze", x, axes and g.ints(axes))
 
 
-@handles("UNSQUEEZE")
+@handles("UNSQUEEZE", moves=True)
 def unsqueeze(g: Graph, layer: Layer, x: str, axes: str) -> str:
     return _reshaped(g, layer, "Unsqueeze", x, g.ints(axes))
 
@@ -56,12 +56,12 @@ def shape(g: Graph, layer: Layer, x: str) -> str:
     return sizes if isinstance(sizes, str) else g.constant(sizes)
 
 
-@handles("CONCATENATION")
+@handles("CONCATENATION", moves=True)
 def concatenation(g: Graph, layer: Layer, *inputs: str) -> str:
     return g.op("Concat", *inputs, axis=layer.raw.axis) if len(inputs) > 1 else inputs[0]
 
 
-@handles("GATHER")
+@handles("GATHER", moves=True)
 def gather(g: Graph, layer: Layer, x: str, indices: str) -> str:
     mode, axis, elementwise = layer.raw.mode.name, layer.raw.axis, layer.raw.num_elementwise_dims
     if mode == "ELEMENT":
@@ -82,21 +82,21 @@ def scatter(g: Graph, layer: Layer, x: str, indices: str, updates: str) -> str:
     return g.op("ScatterElements", x, indices, updates, axis=layer.raw.axis)
 
 
-@handles("REVERSE_SEQUENCE")
+@handles("REVERSE_SEQUENCE", moves=True)
 def reverse_sequence(g: Graph, layer: Layer, x: str, lengths: str) -> str:
     return g.op(
         "ReverseSequence", x, g.ints(lengths), batch_axis=layer.raw.batch_axis, time_axis=layer.raw.sequence_axis
     )
 
 
-@handles("PADDING")
+@handles("PADDING", moves=True)
 def padding(g: Graph, layer: Layer, x: str) -> str:
     pre, post = tuple(layer.raw.pre_padding_nd), tuple(layer.raw.post_padding_nd)
     rest = (0,) * (len(layer.shape()) - len(pre))
     return g.op("Pad", x, [*rest, *pre, *rest, *post])
 
 
-@handles("SLICE")
+@handles("SLICE", moves=True)
 def slice_(
     g: Graph,
     layer: Layer,
