@@ -198,7 +198,7 @@ class Clock(fakes.FakeCuda):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     fake = Clock()
-    monkeypatch.setattr(gpu, "provider", lambda name: fake)
+    monkeypatch.setattr(gpu, "provider", lambda name, device: fake)
     fakes.ENGINES[b"plan"] = fakes.FakeEngine(fake, {"images": fakes.PROFILE}, fakes.OUTPUTS, fakes.network)
     yield fake
     fakes.ENGINES.clear()

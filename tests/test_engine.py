@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +21,7 @@ from zoo.engine.build import attach_timing_cache, build, compile_network, save_t
 from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, description_path, load_description, load_engine
 from zoo.engine.shapes import Shapes, parse_shape, parse_size
+from zoo.engine.store import kept
 from zoo.errors import Refused, ZooError
 from zoo.network import Precision
 from zoo.registry import get_model
@@ -248,6 +252,7 @@ def first_use(rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(engines, "require_gpu", lambda: None)
+    monkeypatch.setattr(engines, "provider", lambda name, device: SimpleNamespace(active=nullcontext))
     monkeypatch.setattr(engines, "load", lambda flavour: rtx)
     monkeypatch.setattr(engines, "build", count)
     monkeypatch.setattr(engines, "GpuSession", lambda data, **options: SimpleNamespace(close=lambda: None))
@@ -264,7 +269,7 @@ def test_an_engine_is_built_once(first_use: Callable[..., list[str]]) -> None:
     assert first_use() == ["lenet5"] and first_use() == []
 
 
-@pytest.mark.parametrize("options", [{"precision": "fp16"}, {"batch": 2}, {"level": 1}])
+@pytest.mark.parametrize("options", [{"precision": Precision("fp16")}, {"batch": 2}, {"effort": Effort(level=1)}])
 def test_other_options_are_another_engine(first_use: Callable[..., list[str]], options: dict[str, Any]) -> None:
     first_use()
     assert first_use(**options) == ["lenet5"] and first_use(**options) == []
@@ -284,6 +289,88 @@ def test_a_changed_definition_is_another_engine(
             engines.definitions_digest.cache_clear()
             assert first_use() == built
     engines.definitions_digest.cache_clear()
+
+
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "zoo" / "engines"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no description", "garbled description", "a file in its place"])
+def test_a_damaged_engine_in_the_store_is_built_anew(
+    first_use: Callable[..., list[str]], tmp_path: Path, damage: str
+) -> None:
+    first_use()
+    (folder,) = [path for path in store(tmp_path).iterdir() if path.is_dir()]
+    plan = folder / "engine.plan"
+    if damage == "a file in its place":
+        shutil.rmtree(folder)
+        folder.write_bytes(b"")
+    elif damage == "no description":
+        description_path(plan).unlink()
+    elif damage == "garbled description":
+        description_path(plan).write_text("{")
+    else:
+        plan.write_bytes(plan.read_bytes()[:100] if damage == "cut" else b"")
+    assert first_use() == ["lenet5"]
+    assert first_use() == ([] if damage != "a file in its place" else ["lenet5"])
+
+
+def test_an_engine_that_cannot_be_kept_is_used(
+    first_use: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("not a folder")
+    said: list[str] = []
+    assert first_use(progress=said.append) == ["lenet5"]
+    assert any("will not be kept" in line for line in said)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: (_ for _ in ()).throw(RuntimeError("no home"))))
+    assert first_use(progress=said.append) == ["lenet5"]
+    assert "set XDG_CACHE_HOME" in said[-4] or any("set XDG_CACHE_HOME" in line for line in said)
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", b'{"timing_cache": "TensorRT 5", "gpu": "none"}\n1234'])
+def test_kept_timings_that_cannot_be_used_are_replaced(
+    first_use: Callable[..., list[str]], rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    timings = engines.timing_cache_path(rtx)
+    timings.parent.mkdir(parents=True)
+    timings.write_bytes(damage)
+    assert "lenet5" in first_use()
+    assert not timings.exists() or timings.read_bytes() != damage
+
+
+def test_the_second_of_two_builders_waits_for_the_first(
+    first_use: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    model, weights = get_model("lenet5"), load_weights(LENET)
+    monkeypatch.setattr(engines, "build", lambda *a, **o: built.append("lenet5") or build(*a, **o))
+    with ThreadPoolExecutor(4) as pool:
+        for session in pool.map(lambda _: engines.load_model_session(model, weights), range(4)):
+            session.close()
+    assert built == ["lenet5"]
+
+
+def test_the_store_is_bounded(
+    first_use: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_use()
+    (one,) = kept()
+    monkeypatch.setenv("ZOO_CACHE_BYTES", str(one.size * 5 // 2))
+    for batch in (2, 3, 4):
+        if one.path.exists():
+            os.utime(one.path, (1, 1))  # the oldest
+        assert first_use(batch=batch) == ["lenet5"]
+    assert len(kept()) == 2 and one.path not in [entry.path for entry in kept()]
+
+
+def test_engines_that_are_saved_to_one_path_at_once_fit_their_descriptions(rtx: Api, tmp_path: Path) -> None:
+    both = [lenet(rtx), lenet(rtx, precision="fp16")]
+    path = tmp_path / "lenet5.engine"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: both[i % 2].save(path), range(60)))
+    assert load_engine(path).data in [engine.data for engine in both]
 
 
 # Timing caches
@@ -340,7 +427,7 @@ def test_a_timing_cache_that_is_used_in_part(tensorrt8: Api, tmp_path: Path) -> 
 
 def test_a_folder_in_the_place_of_the_engine(rtx: Api, tmp_path: Path, inventory: Callable[[], list[str]]) -> None:
     (tmp_path / "lenet5.engine").mkdir()
-    with pytest.raises(ZooError, match=r"cannot write .*lenet5\.engine: Is a directory"):
+    with pytest.raises(ZooError, match=r"cannot write .*lenet5\.engine': it is a folder"):
         lenet(rtx).save(tmp_path / "lenet5.engine")
     assert inventory() == ["lenet5.engine"] and not list((tmp_path / "lenet5.engine").iterdir())
 

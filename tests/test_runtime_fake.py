@@ -299,7 +299,7 @@ def make_api(modern=True):
 @pytest.fixture
 def cuda(monkeypatch):
     fake = FakeCuda()
-    monkeypatch.setattr(gpu, "provider", lambda name: fake)
+    monkeypatch.setattr(gpu, "provider", lambda name, device: fake)
     ENGINES[b"plan"] = FakeEngine(fake, {"images": PROFILE}, OUTPUTS, network)
     yield fake
     ENGINES.clear()
@@ -744,7 +744,7 @@ def library(tmp_path_factory):
 def device(library, monkeypatch):
     """A fake CUDA device that runs the kernels."""
     fake = FakeCuda(library=library)
-    monkeypatch.setattr(gpu, "provider", lambda name: fake)
+    monkeypatch.setattr(gpu, "provider", lambda name, device: fake)
     monkeypatch.setattr(kernels, "_module", lambda cuda, file: file)
     monkeypatch.setattr(kernels, "_function", lambda cuda, file, name: name)
     return fake

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from zoo.device import parse_device
+from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, labels
 from zoo.engine.shapes import Shapes, input_shapes
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_of
 from zoo.network import Precision, PrecisionName
 from zoo.registry import Model, get_model
 from zoo.session import Session
+from zoo.trt import Flavour
 from zoo.weights import Weights, parse_weights
 
-Device = Literal["auto", "cpu", "gpu"]
+Progress = Callable[[str], None]
+CUDA_PACKAGES = ("cuda-python", "pycuda")
 
 
 def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None = None) -> Weights:
@@ -47,7 +52,7 @@ def build_engine(
     heuristic: bool = False,
     tf32: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
-    progress: Any = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> Engine:
     """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
 
@@ -57,17 +62,20 @@ def build_engine(
     without a GPU.
     """
     from zoo.engine.build import build
-    from zoo.engine.effort import Effort
     from zoo.trt import load as load_api
 
+    effort = Effort(level, heuristic, tf32)
+    wanted = precision if isinstance(precision, Precision) else Precision(precision)
     model = get_model(name)
+    shapes = shapes or input_shapes(model, batch, size)
+    api = load_api(None if target is None else one_of("target", target, get_args(Flavour)))
     return build(
         model,
         find_weights(model, weights),
-        load_api(target),
-        shapes or input_shapes(model, batch, size),
-        Precision(precision) if isinstance(precision, str) else precision,
-        Effort(level, heuristic, tf32),
+        api,
+        shapes,
+        wanted,
+        effort,
         timing_cache=Path(timing_cache) if timing_cache else None,
         progress=progress,
     )
@@ -79,44 +87,82 @@ def load(
     weights: str | os.PathLike[str] | Weights | None = None,
     precision: PrecisionName = "fp32",
     size: tuple[int, int] | None = None,
-    device: Device = "auto",
-    **options: Any,
+    batch: int | tuple[int, int, int] | None = None,
+    device: str | int = "auto",
+    level: int | None = None,
+    heuristic: bool = False,
+    auto_rebuild: bool = False,
+    cuda: str = "cuda-python",
+    graphs: bool = True,
+    contexts: int = 1,
+    stream: Any = None,
+    threads: int = 0,
+    progress: Progress = lambda text: None,
 ) -> Session:
     """A session for a model name or an engine file.
 
-    On the CPU the network definition is walked into ONNX and run by onnxruntime, with any batch size. On a GPU a
-    model name is compiled first (once: the engine is kept in a cache) and an engine file is loaded, whose weights,
-    precision and size are its own; `options` are those of `zoo.runtime.engines.load_engine_session`, and for a model
-    name also `batch`, `level` and `heuristic`, as in `build_engine`.
+    `device` is "auto", "cpu", or a GPU: "gpu", "cuda:1" or its index. On the CPU the network definition is walked into
+    ONNX and run by onnxruntime on `threads` threads (0: as many as there are cores). On a GPU a model name is compiled
+    first (once: the engine is kept in a cache) with `level` and `heuristic` as in `zoo.engine.effort.Effort`, and an
+    engine file is loaded, whose weights, precision, size and batch are its own.
+
+    `batch` is fixed, or (min, opt, max). Without it, any number of images may be given, on a GPU in steps of at most
+    16. `auto_rebuild`, `cuda`, `graphs`, `contexts` and `stream` are those of `zoo.runtime.engines.load_engine_session`
+    and mean nothing on the CPU.
+
+    Raises ZooError for what cannot be meant, on every machine in the same way.
     """
+    where, wanted, effort = parse_device(device), Precision(precision), Effort(level, heuristic)
+    _check_gpu_options(cuda, contexts, stream)
+    if not isinstance(threads, int) or threads < 0:
+        raise ZooError(f"threads is {threads!r}; it must be a number of threads, or 0 for one on each core")
+    on_gpu = {"cuda": cuda, "graphs": graphs, "contexts": contexts, "stream": stream}
     if is_engine(source):
-        if device == "cpu":
+        if where.kind == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
-        built_in = {"batch", "level", "heuristic"} & options.keys()
-        if weights is not None or size is not None or precision != "fp32" or built_in:
+        if any(option is not None for option in (weights, size, batch)) or (wanted, effort) != (Precision(), Effort()):
             raise ZooError(
-                f"{source} is an engine, in which weights, size, precision and TensorRT's effort are built in; leave "
-                "those options away, or give the model's name instead"
+                f"{source} is an engine, in which weights, size, batch, precision and TensorRT's effort are built in; "
+                "leave those options away, or give the model's name instead"
             )
         from zoo.runtime.engines import load_engine_session
 
-        return load_engine_session(Path(source), **options)
+        return load_engine_session(
+            Path(source), auto_rebuild=auto_rebuild, device=where.index, **on_gpu, progress=progress
+        )
     model = get_model(os.fspath(source))
-    if device == "gpu" or (device == "auto" and _gpu_usable()):
+    input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
+    opened = find_weights(model, weights)
+    if where.kind == "gpu" or (where.kind == "auto" and _gpu_usable()):
         from zoo.runtime.engines import load_model_session
 
-        return load_model_session(model, find_weights(model, weights), precision, size, **options)
-    return _cpu_session(model, find_weights(model, weights), precision, size)
+        return load_model_session(
+            model, opened, wanted, size, batch=batch, effort=effort, device=where.index, **on_gpu, progress=progress
+        )
+    return _cpu_session(model, opened, wanted, size, batch, threads)
 
 
-def _cpu_session(model: Model, weights: Weights, precision: PrecisionName, size: tuple[int, int] | None) -> Session:
+def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
+    """Raises ZooError for options of GPU sessions that none could have, also where no GPU is."""
+    one_of("CUDA package", cuda, CUDA_PACKAGES)
+    if not isinstance(contexts, int) or isinstance(contexts, bool) or contexts < 1:
+        raise ZooError(f"contexts is {contexts!r}; it must be a whole number of at least 1")
+    if stream is not None and contexts > 1:
+        raise ZooError(f"one stream cannot serve {contexts} contexts; give no stream, or contexts=1")
+
+
+def _cpu_session(
+    model: Model, weights: Weights, precision: Precision, size: tuple[int, int] | None,
+    batch: int | tuple[int, int, int] | None, threads: int,
+) -> Session:  # fmt: skip
     from zoo.engine.definition import define
     from zoo.runtime.cpu import CpuSession
     from zoo.trt import load as load_api
 
-    size = size or model.input[1:]
-    definition = define(model, weights, load_api("rtx"), (-1, model.input[0], *size), Precision(precision))
-    executor = CpuSession(definition)
+    shapes = input_shapes(model, 1 if batch is None else batch, size)
+    definition = define(model, weights, load_api("rtx"), (-1, *shapes.opt[1:]), precision)
+    executor = CpuSession(definition, threads=threads, batches=None if batch is None else shapes.batches)
+    size = shapes.opt[2:]
     return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)
 
 

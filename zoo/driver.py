@@ -50,33 +50,43 @@ def has_driver() -> bool:
 
 
 @functools.cache
-def _device() -> _Facts | None:
-    """What the driver says of GPU 0, the first that CUDA_VISIBLE_DEVICES leaves; None without one."""
+def device_count() -> int:
+    """How many GPUs the driver sees; 0 without a driver."""
     if not has_driver():
+        return 0
+    count = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDeviceGetCount(ctypes.byref(count))
+    return count.value
+
+
+@functools.cache
+def _device(index: int) -> _Facts | None:
+    """What the driver says of a GPU, counted as CUDA_VISIBLE_DEVICES leaves them; None without it."""
+    if index >= device_count():
         return None
     cuda = ctypes.CDLL("libcuda.so.1")
     name, major, minor = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
-    cuda.cuDeviceGetName(name, len(name), 0)
-    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)  # … _MINOR
+    cuda.cuDeviceGetName(name, len(name), index)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, index)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, index)  # … _MINOR
     bus = ctypes.create_string_buffer(32)
-    cuda.cuDeviceGetPCIBusId(bus, len(bus), 0)
+    cuda.cuDeviceGetPCIBusId(bus, len(bus), index)
     return _Facts(name.value.decode(), f"{major.value}.{minor.value}", bus.value.decode())
 
 
-def device_name() -> str | None:
+def device_name(index: int = 0) -> str | None:
     """The GPU's name, such as "NVIDIA H200"; None without a driver."""
-    device = _device()
+    device = _device(index)
     return device.name if device else None
 
 
-def compute_capability() -> str | None:
+def compute_capability(index: int = 0) -> str | None:
     """The GPU's compute capability, such as "9.0"; None without a driver."""
-    device = _device()
+    device = _device(index)
     return device.compute_capability if device else None
 
 
-def pci_bus_id() -> str | None:
+def pci_bus_id(index: int = 0) -> str | None:
     """The GPU's address on the PCI bus, such as "0000:1B:00.0", by which nvidia-smi knows it; None without a driver."""
-    device = _device()
+    device = _device(index)
     return device.pci_bus_id if device else None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 
-from zoo.errors import Refused, ZooError
+from zoo.errors import Refused, ZooError, one_of
 from zoo.trt import Api
 from zoo.weights import Weights
 
@@ -37,6 +37,9 @@ class Precision:
 
     name: PrecisionName = "fp32"
     islands: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("precision", self.name, get_args(PrecisionName))
 
 
 @dataclass

@@ -70,13 +70,22 @@ def compile_source(source: str, name: str, compute_capability: str, *, exact: bo
     """
     options = (*_OPTIONS, *_EXACT) if exact else _OPTIONS
     key = hashlib.sha256(repr((source, name, compute_capability, version(), options)).encode()).hexdigest()[:32]
-    cached = cache_folder() / f"{Path(name).stem}-{key}.bin"
-    try:
-        return cached.read_bytes()
-    except OSError:
+    file = f"{Path(name).stem}-{key}.bin"
+    image = _kept(file)
+    if image is None:
         image = _compile(source, name, int(compute_capability.replace(".", "")), options)
-    _keep(cached, image)
+        _keep(file, image)
     return image
+
+
+def _kept(file: str) -> bytes | None:
+    """The machine code in a cache file, which begins with its hash; None where there is none or it is damaged."""
+    try:
+        data = (cache_folder() / file).read_bytes()
+    except (OSError, ZooError):
+        return None
+    digest, image = data[:32], data[32:]
+    return image if hashlib.sha256(image).digest() == digest else None
 
 
 def _compile(source: str, name: str, generation: int, extra: tuple[str, ...]) -> bytes:
@@ -116,10 +125,10 @@ def _check(code: int) -> None:
         raise ZooError(f"NVRTC failed: {library().nvrtcGetErrorString(code).decode()}")
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _keep(name: str, image: bytes) -> None:
     """Writes a cache file; a folder that cannot be written costs a compilation next time, no more."""
     try:
-        with replacing(path) as file:
-            file.write(data)
+        with replacing(cache_folder() / name) as file:
+            file.write(hashlib.sha256(image).digest() + image)
     except ZooError:
         pass

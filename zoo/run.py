@@ -26,6 +26,7 @@ from zoo.cli import (
     progress,
     size_of,
 )
+from zoo.device import parse_device
 from zoo.errors import ZooError
 from zoo.registry import get_model
 from zoo.tasks import Option, Task, all_tasks, get_task
@@ -45,7 +46,7 @@ def run(
         Path, typer.Option("--save", "--save-dir", help="Folder for drawn pictures and results.json.")
     ] = Path("runs"),
     as_json: Json = False,
-    device: Annotated[str, typer.Option("--device", help="cpu, gpu or auto.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="cpu, gpu, auto, or a certain GPU: gpu:1 or 1.")] = "auto",
     fp16: Fp16 = False,
     level: Level = None,
     heuristic: Heuristic = False,
@@ -66,18 +67,17 @@ def run(
     from zoo.api import is_engine, load
     from zoo.runtime.predict import make_predictor
 
-    if device not in ("auto", "cpu", "gpu"):
-        raise ZooError(f"the device is '{device}'; it must be cpu, gpu or auto")
+    parse_device(device)
     options = {name: value for name, value in chosen.items() if value is not None}
     if not is_engine(model):  # before an engine is built
         entry = get_model(model)
         get_task(entry.task).settings(entry.options, options)
     wanted = size_of(size)
-    effort = {"level": level, "heuristic": heuristic} if level is not None or heuristic else {}
     with progress() as say:  # an engine may have to be built
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
-            cuda=cuda, graphs=cuda_graph, auto_rebuild=auto_rebuild, progress=say, **effort,
+            batch=None if is_engine(model) else 1, level=level, heuristic=heuristic, cuda=cuda, graphs=cuda_graph,
+            auto_rebuild=auto_rebuild, progress=say,
         )  # type: ignore[arg-type]  # fmt: skip
     with session:
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+CLOSED = "the session is closed; load the model again"
+
+
 class Pending(Protocol):
     """What was submitted: `result()` waits for the outputs."""
 
@@ -34,7 +37,8 @@ class Session:
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
 
     `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they
-    have any. `size` is the network's input size (H, W), and `weights` says where the weights came from.
+    have any. `size` is the network's input size (H, W), and `weights` says where the weights came from. More images
+    than `step` are run in steps of that many (None: all at once); those in GPU memory are never divided.
     """
 
     model: Model
@@ -44,15 +48,29 @@ class Session:
     size: tuple[int, int]
     labels: list[str] | None
     weights: str
+    step: int | None = None
 
     def __call__(self, images: Any) -> dict[str, Any]:
         """The outputs by name: numpy arrays for a numpy array. On a GPU also device arrays for device arrays, PyTorch's
         or any with DLPack or __cuda_array_interface__ (see `zoo.runtime.gpu.GpuSession`)."""
-        return self.executor(images)
+        parts = self._parts(images)
+        return self.executor(images) if parts is None else _joined([self.executor(part) for part in parts])
 
     def submit(self, images: Any) -> Pending:
         """Starts the network on `images` and returns at once; `.result()` waits for the outputs."""
-        return self.executor.submit(images)
+        parts = self._parts(images)
+        return self.executor.submit(images) if parts is None else _Parts([self.executor.submit(p) for p in parts])
+
+    def _parts(self, images: Any) -> list[Any] | None:
+        """Images on the host in pieces of at most `step`, where there are more."""
+        from zoo.runtime.arrays import host_array
+
+        if self.step is None or not hasattr(images, "shape") or not images.shape or images.shape[0] <= self.step:
+            return None
+        if hasattr(images, "__cuda_array_interface__"):
+            return None
+        array = host_array(images)
+        return [array[start : start + self.step] for start in range(0, len(array), self.step)]
 
     def predict(self, image: str | os.PathLike[str] | np.ndarray, **options: Any) -> Any:
         """The task's result for one picture: a file, or an array (H, W, 3) uint8 BGR.
@@ -75,3 +93,19 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Submissions that make up one."""
+
+    pending: list[Pending]
+
+    def result(self) -> dict[str, Any]:
+        return _joined([part.result() for part in self.pending])
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    import numpy as np
+
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -11,6 +11,7 @@ from typing import Any
 from zoo.driver import device_name
 from zoo.engine.definition import INPUT, define
 from zoo.engine.effort import Effort
+from zoo.engine.interrupt import interruptible
 from zoo.engine.passport import Engine, describe
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
@@ -31,19 +32,20 @@ def build(
     precision: Precision = Precision(),
     effort: Effort = Effort(),
     *,
+    device: int = 0,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
     """Defines and compiles `model`; the engine comes with its description.
 
-    `timing_cache` is read if it exists and written afterwards. Raises ZooError when the definition or the compilation
-    is refused.
+    `device` is the GPU that is current. `timing_cache` is read if it exists and written afterwards. Raises ZooError
+    when the definition or the compilation is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
     definition = define(model, weights, api, shapes.network, precision)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
     data = compile_network(definition, shapes, effort, timing_cache=timing_cache, progress=progress)
-    return Engine(data, describe(definition, model.configured(weights), shapes, data, effort))
+    return Engine(data, describe(definition, model.configured(weights), shapes, data, effort, device))
 
 
 def compile_network(
@@ -69,12 +71,16 @@ def serialize(
     timings = attach_timing_cache(api, config, timing_cache) if timing_cache else None
     if timings is not None and timings.refused:
         progress(f"compiling without some timings of {timing_cache}: {timings.refused}")
-    data = builder.build_serialized_network(network, config)
+    with interruptible(api.trt, config):
+        data = builder.build_serialized_network(network, config)
     errors = api.log.drain()
     if data is None:
         raise Refused(f"{api.name} refused to compile {what}: {errors or 'no reason given'}")
     if timings is not None and timing_cache is not None:
-        save_timing_cache(api, timings.cache, timing_cache)
+        try:
+            save_timing_cache(api, timings.cache, timing_cache)
+        except ZooError as error:  # the engine is what was asked for
+            progress(f"the timings of this build are not kept: {error}")
     return bytes(data)
 
 
@@ -112,6 +118,10 @@ def set_precision_flags(definition: Definition, config: Any) -> None:
             config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
 
 
+class UnusableTimingCache(ZooError):
+    """A timing cache that cannot be read or is of another TensorRT or GPU."""
+
+
 @dataclass(frozen=True)
 class TimingCache:
     """A timing cache in use, with the bytes that it was made from: TensorRT may read them until the build is done.
@@ -132,17 +142,22 @@ def attach_timing_cache(api: Api, config: Any, path: Path) -> TimingCache:
     """
     blob = b""
     if path.exists():
-        header, _, blob = path.read_bytes().partition(b"\n")
+        try:
+            header, _, blob = path.read_bytes().partition(b"\n")
+        except OSError as error:
+            raise UnusableTimingCache(f"the timing cache {path} cannot be read: {error.strerror}") from None
         if header != _cache_key(api):
             found = header.decode("utf-8", "replace")[:200]
-            raise ZooError(
+            raise UnusableTimingCache(
                 f"the timing cache {path} is of {found}, this is {_cache_key(api).decode()}; name another file"
             )
     cache = config.create_timing_cache(blob)
     accepted = cache is not None and config.set_timing_cache(cache, True)
     words = api.log.drain()
     if not accepted:
-        raise ZooError(f"{api.name} does not accept the timing cache {path}: {words}; delete it or name another")
+        raise UnusableTimingCache(
+            f"{api.name} does not accept the timing cache {path}: {words}; delete it or name another"
+        )
     return TimingCache(cache, blob, _why_in_part(api, words))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zoo.errors import ZooError
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -14,3 +16,7 @@ class Effort:
     level: int | None = None
     heuristic: bool = False
     tf32: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level is not None and (type(self.level) is not int or not 0 <= self.level <= 5):
+            raise ZooError(f"the level is {self.level!r}; it must be a whole number from 0 to 5")

@@ -15,7 +15,7 @@ from zoo.engine.definition import INPUT
 from zoo.engine.effort import Effort
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
-from zoo.files import replacing
+from zoo.files import checked_destination, locked_folder, replacing
 from zoo.network import Definition
 from zoo.registry import Model
 
@@ -31,11 +31,20 @@ class Engine:
     description: dict[str, Any]
 
     def save(self, path: str | Path) -> Path:
-        """Writes the engine to `path` and its description to `path`.json; neither is ever half written."""
-        path = Path(path)
-        for target, data in ((path, self.data), (description_path(path), _json(self.description))):
-            with replacing(target) as file:
-                file.write(data)
+        """Writes the engine to `path` and its description to `path`.json; neither is ever half written, nor is one
+        ever left beside the other of another process that writes to the same path."""
+        path = checked_destination(path)
+        checked_destination(description_path(path))
+        try:
+            with (
+                locked_folder(path.parent),
+                replacing(path) as engine,
+                replacing(description_path(path)) as description,
+            ):
+                engine.write(self.data)
+                description.write(_json(self.description))
+        except OSError as error:
+            raise ZooError(f"cannot write {path}: {error.strerror}") from None
         return path
 
 
@@ -44,7 +53,7 @@ def description_path(engine: Path) -> Path:
 
 
 def describe(
-    definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort()
+    definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort(), device: int = 0
 ) -> dict[str, Any]:
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
@@ -55,8 +64,10 @@ def describe(
         "task": model.task,
         "flavour": api.flavour,
         "version": api.version,
-        "compute_capability": compute_capability() if not api.rtx else None,  # RTX compiles for all from Ampere on
-        "gpu": device_name() if not api.rtx else None,
+        "compute_capability": compute_capability(device)
+        if not api.rtx
+        else None,  # RTX compiles for all from Ampere on
+        "gpu": device_name(device) if not api.rtx else None,
         "precision": definition.precision.name,
         **asdict(effort),
         "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 
 from zoo.errors import ZooError
 from zoo.registry import Model
@@ -34,6 +35,11 @@ class Shapes:
         return self.min != self.max
 
     @property
+    def batches(self) -> tuple[int, int]:
+        """The smallest and the largest batch."""
+        return self.min[0], self.max[0]
+
+    @property
     def network(self) -> Shape:
         """The shape to define the network with: -1 where it varies."""
         return tuple(a if a == b else -1 for a, b in zip(self.min, self.max))  # type: ignore[return-value]
@@ -46,13 +52,24 @@ class Shapes:
 def input_shapes(model: Model, batch: int | tuple[int, int, int] = 1, size: tuple[int, int] | None = None) -> Shapes:
     """The shapes for a fixed batch, or for a (min, opt, max) batch, at `size` (H, W) or the model's own."""
     channels, *own = model.input
-    batches = (batch,) * 3 if isinstance(batch, int) else batch
-    return Shapes(*((n, channels, *(size or own)) for n in batches))  # type: ignore[arg-type]
+    batches = (batch,) * 3 if _is_count(batch) else batch
+    if not (isinstance(batches, (tuple, list)) and len(batches) == 3 and all(map(_is_count, batches))):
+        forms = "a positive number such as 8, or (min, opt, max) such as (1, 8, 32)"
+        raise ZooError(f"the batch is {batch!r}; it must be {forms}")
+    sides = own if size is None else size
+    if not (isinstance(sides, (tuple, list)) and len(sides) == 2 and all(map(_is_count, sides))):
+        raise ZooError(f"the size is {size!r}; it must be positive: (height, width), such as (480, 640)")
+    return Shapes(*((int(n), channels, *map(int, sides)) for n in batches))  # type: ignore[arg-type]
+
+
+def _is_count(value: object) -> bool:
+    """A whole number of at least 1, NumPy's included, that TensorRT can take."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= value < 2**31
 
 
 def parse_size(text: str) -> tuple[int, int]:
     """ "224" or "480x640" (height x width) as (H, W)."""
-    match = re.fullmatch(r"([0-9]+)(?:[x,]([0-9]+))?", text)
+    match = re.fullmatch(r"([0-9]{1,9})(?:[x,]([0-9]{1,9}))?", text)
     if not match:
         raise ZooError(f"the size '{text}' is not a number such as 224 nor height x width such as 480x640")
     height = int(match[1])
@@ -61,7 +78,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_shape(text: str) -> Shape:
     """ "8x3x224x224", or trtexec's "images:8x3x224x224"."""
-    match = re.fullmatch(r"(?:.*:)?" + "x".join([r"([0-9]+)"] * 4), text)
+    match = re.fullmatch(r"(?:.*:)?" + "x".join([r"([0-9]{1,9})"] * 4), text)
     if not match:
         raise ZooError(f"the shape '{text}' is not four numbers NxCxHxW such as 8x3x224x224")
     return tuple(map(int, match.groups()))  # type: ignore[return-value]

@@ -199,12 +199,35 @@ def _package(kind: type) -> str:
 
 def _torch_source(tensor: Any, stream: Stream) -> Source:
     if not tensor.is_cuda:
-        array = tensor.detach().numpy()
+        array = _torch_host(tensor)
         return Source(None, array.shape, array.dtype, None, array)
     if not tensor.is_contiguous():
         raise ZooError("the input tensor is not contiguous; call .contiguous() on it")
     dtype = _dtype(str(tensor.dtype).removeprefix("torch."))
     return Source(tensor.data_ptr(), tuple(tensor.shape), dtype, producer_stream(tensor), tensor)
+
+
+def host_array(array: Any) -> np.ndarray:
+    """`array` as numpy, not copied. Raises ZooError for what is no array, and for one that lies on a GPU."""
+    if isinstance(array, np.ndarray):
+        return array
+    if _package(type(array)) == "torch" and array.device.type == "cpu":
+        return _torch_host(array)
+    on_gpu = hasattr(array, "__cuda_array_interface__") or isinstance(array, DeviceArray)
+    if on_gpu or hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) != _DL_CPU:
+        raise ZooError("the input lies on a GPU and this session runs on the CPU; copy it to the host first")
+    if hasattr(array, "__dlpack__"):
+        return np.from_dlpack(array)
+    raise ZooError(
+        f"the input is a {type(array).__name__}; give a numpy array, a tensor of PyTorch, or an array with DLPack"
+    )
+
+
+def _torch_host(tensor: Any) -> np.ndarray:
+    try:
+        return tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:  # bfloat16, sparse …
+        raise ZooError(f"the input, a tensor of {tensor.dtype}, cannot be read ({error}); convert it first") from None
 
 
 def producer_stream(array: Any) -> int | None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 
 
-def device_properties(cuda: str = "cuda-python") -> Device:
+def device_properties(cuda: str = "cuda-python", device: int = 0) -> Device:
     """The GPU's name, compute capability and memory. Raises ZooError when there is none."""
-    gpu = provider(cuda)
+    gpu = provider(cuda, device)
     with gpu.active():
         return gpu.device()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +15,10 @@ from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.onnx import to_onnx
 from zoo.onnx.sigmoids import write_sigmoids_out
+from zoo.runtime.arrays import host_array
+from zoo.session import CLOSED
 
+MOST_SUBMITTED = 64
 Half = Literal["declared", "float", "round"]
 
 
@@ -21,11 +26,17 @@ class CpuSession:
     """Runs a definition on the CPU: `session(images)` takes float32 (N, C, H, W) and returns the outputs by name.
 
     `taps` names tensors of the definition to return besides the outputs. Half precision is emulated: `half="round"`
-    computes in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU.
+    computes in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU. `batches` are
+    the smallest and the largest batch that it takes; None: any.
     """
 
     def __init__(
-        self, definition: Definition, taps: Iterable[str] = (), half: Half = "round", threads: int = 0
+        self,
+        definition: Definition,
+        taps: Iterable[str] = (),
+        half: Half = "round",
+        threads: int = 0,
+        batches: tuple[int, int] | None = None,
     ) -> None:
         import onnxruntime
 
@@ -45,27 +56,70 @@ class CpuSession:
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         outputs = [output.name for output in self._session.get_outputs()]
         self._names = outputs[: len(outputs) - len(names)] + taps
+        self._owner = os.getpid()
         self._submitted = ThreadPoolExecutor(1)  # its thread starts with the first submission
+        self._room = threading.BoundedSemaphore(MOST_SUBMITTED)
+        self._closed = False
+        self._batches = batches
         self.shape = tuple(self._session.get_inputs()[0].shape)
         self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {api.name} network"
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs (and taps) by name for float32 images (N, C, H, W)."""
-        fixed = [n if isinstance(n, int) else None for n in self.shape]
-        if images.ndim != 4 or any(want not in (None, got) for want, got in zip(fixed, images.shape)):
-            wanted = "x".join("N" if n is None else str(n) for n in fixed)
-            raise ZooError(f"the images are {'x'.join(map(str, images.shape))}, this network takes {wanted}")
-        return dict(zip(self._names, self._session.run(None, {INPUT: np.ascontiguousarray(images, np.float32)})))
+    def __call__(self, images: Any) -> dict[str, np.ndarray]:
+        """The outputs (and taps) by name for float32 images (N, C, H, W): an array, or a dict {"images": array}.
 
-    def submit(self, images: np.ndarray) -> Future[dict[str, np.ndarray]]:
-        """Starts the network on a copy of `images` and returns at once; `.result()` waits for the outputs."""
+        Raises ZooError for another name, type or shape, and after `close`.
+        """
+        if self._closed:
+            raise ZooError(CLOSED)
+        return self._run(self._checked(images))
+
+    def submit(self, images: Any) -> Future[dict[str, np.ndarray]]:
+        """Starts the network on a copy of `images` and returns at once; `.result()` waits for the outputs.
+
+        While `MOST_SUBMITTED` are under way, it waits: their copies must not fill the memory.
+        """
+        if os.getpid() != self._owner:  # the pool's thread stayed behind in the process that was forked
+            self._owner, self._submitted = os.getpid(), ThreadPoolExecutor(1)
+            self._room = threading.BoundedSemaphore(MOST_SUBMITTED)
+        if self._closed:
+            raise ZooError(CLOSED)
+        copy = self._checked(images).copy()
+        self._room.acquire()
         try:
-            return self._submitted.submit(self, images.copy())
-        except RuntimeError as error:  # the pool is shut down
-            raise ZooError("the session is closed; load the model again") from error
+            future = self._submitted.submit(self._run, copy)
+        except RuntimeError:  # closed by another thread
+            self._room.release()
+            raise ZooError(CLOSED) from None
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def _checked(self, images: Any) -> np.ndarray:
+        """`images` as the array that the network takes."""
+        if isinstance(images, Mapping):
+            if set(images) != {INPUT}:
+                raise ZooError(
+                    f"the inputs are {', '.join(map(str, images)) or 'none'}; the network has one, '{INPUT}'"
+                )
+            images = images[INPUT]
+        array = host_array(images)
+        if array.dtype != np.float32:
+            raise ZooError(f"input '{INPUT}' is {array.dtype}, the network takes float32; convert it first")
+        fixed = [n if isinstance(n, int) else None for n in self.shape]
+        if array.ndim != 4 or 0 in array.shape or any(want not in (None, n) for want, n in zip(fixed, array.shape)):
+            wanted = "x".join("N" if n is None else str(n) for n in fixed)
+            raise ZooError(f"the images are {'x'.join(map(str, array.shape))}, this network takes {wanted}")
+        if self._batches and not self._batches[0] <= len(array) <= self._batches[1]:
+            low, high = self._batches
+            allowed = f"{low}" if low == high else f"{low} to {high}"
+            raise ZooError(f"{len(array)} images were given, this session takes {allowed}; load it with another batch")
+        return array
+
+    def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self._names, self._session.run(None, {INPUT: np.ascontiguousarray(images)})))
 
     def close(self) -> None:
-        """Waits for what was submitted."""
+        """Waits for what was submitted; from now on every call is refused."""
+        self._closed = True
         self._submitted.shutdown()
 
     def __enter__(self) -> CpuSession:

@@ -6,34 +6,38 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.driver import device_name, driver_problem
-from zoo.engine.build import build, compile_network
+from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, effort_of, load_description, load_engine, rebuild_at, shapes_of
 from zoo.engine.shapes import Shapes, input_shapes
+from zoo.engine.store import kept_engine
 from zoo.errors import ZooError
 from zoo.files import cache_folder
-from zoo.network import Definition, Precision, PrecisionName
+from zoo.network import Definition, Precision
 from zoo.preprocess import from_dict
 from zoo.registry import Model, get_model
 from zoo.runtime.compatibility import device_properties, why_not_loadable
+from zoo.runtime.cuda import provider
 from zoo.runtime.gpu import GpuSession
 from zoo.session import Session
 from zoo.trt import Api, installed, load
 from zoo.weights import Weights, parse_weights
 
 Progress = Callable[[str], None]
+MOST_AT_ONCE = 16  # images that an engine takes which was asked for without a batch
 
 
 def load_engine_session(
-    path: Path, *, auto_rebuild: bool = False, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1,
-    stream: Any = None, progress: Progress = lambda text: None,
+    path: Path, *, auto_rebuild: bool = False, device: int = 0, cuda: str = "cuda-python", graphs: bool = True,
+    contexts: int = 1, stream: Any = None, progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
     """A session for the engine file `path`, which its description must fit.
 
@@ -41,16 +45,16 @@ def load_engine_session(
     `auto_rebuild` runs that command instead.
     """
     try:
-        engine = _load(path, cuda)
+        engine = _load(path, cuda, device)
     except ZooError as problem:
         if not auto_rebuild or driver_problem():  # without a GPU what was rebuilt would not run either
             raise
         progress(str(problem))
         engine = load_engine(rebuild(path, load_description(path), progress))
-    return _session(engine, path, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+    return _session(engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
 
 
-def _load(path: Path, cuda: str) -> Engine:
+def _load(path: Path, cuda: str, device: int) -> Engine:
     """The engine of a file, if this machine can run it, else ZooError. Without a driver TensorRT is not touched."""
     description = load_description(path)
     flavour, command = description["flavour"], rebuild_at(path, description)
@@ -58,39 +62,56 @@ def _load(path: Path, cuda: str) -> Engine:
         problem = why_not_loadable(description, None, None, command)
     else:
         api = load(flavour) if installed(flavour) else None
-        problem = why_not_loadable(description, api, device_properties(cuda), command)
+        problem = why_not_loadable(description, api, device_properties(cuda, device), command)
     if problem:
         raise ZooError(problem)
     return load_engine(path)
 
 
 def load_model_session(
-    model: Model, weights: Weights, precision: PrecisionName = "fp32", size: tuple[int, int] | None = None, *,
-    batch: int | tuple[int, int, int] = 1, level: int | None = None, heuristic: bool = False,
-    auto_rebuild: bool = False, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
+    model: Model, weights: Weights, precision: Precision = Precision(), size: tuple[int, int] | None = None, *,
+    batch: int | tuple[int, int, int] | None = None, effort: Effort = Effort(), device: int = 0,
+    cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
     progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
-    """A session for a model on this machine's GPU. Its engine is built at first use and then read from the cache.
+    """A session for a model on a GPU of this machine. Its engine is built at first use and then kept.
 
-    `level` and `heuristic` are those of `zoo.engine.effort.Effort`. `auto_rebuild` changes nothing here: the cache
-    holds only engines that were built for this TensorRT and this GPU.
+    Without a `batch` the engine takes 1 to `MOST_AT_ONCE` images, and the session runs more of them in steps.
     """
     require_gpu()
-    shapes = input_shapes(model, batch, size)
+    shapes = input_shapes(model, (1, 1, MOST_AT_ONCE) if batch is None else batch, size)
     api = load("tensorrt")
-    effort = Effort(level, heuristic)
     key = json.dumps([
-        model.name, weights.digest(), precision, str(shapes), api.name, device_name(), asdict(effort),
+        model.name, weights.digest(), asdict(precision), str(shapes), api.name, device_name(device), asdict(effort),
         definitions_digest(),
     ])  # fmt: skip
-    path = (
-        cache_folder() / "engines" / f"{model.name}-{precision}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.engine"
-    )
-    if not path.exists():
-        cache = timing_cache_path(api)
-        engine = build(model, weights, api, shapes, Precision(precision), effort, timing_cache=cache, progress=progress)
-        engine.save(path)
-    return _session(load_engine(path), path, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+    name = f"{model.name}-{precision.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    def build_here() -> Engine:
+        with provider(cuda, device).active():  # TensorRT builds for the GPU that is current
+            return _build(model, weights, api, shapes, precision, effort, device, progress)
+
+    engine, path = kept_engine(name, build_here, progress)
+    session = _session(engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+    return replace(session, step=MOST_AT_ONCE) if batch is None else session
+
+
+def _build(
+    model: Model, weights: Weights, api: Api, shapes: Shapes, precision: Precision, effort: Effort, device: int,
+    progress: Progress,
+) -> Engine:  # fmt: skip
+    """The engine, with the timings that are kept; where they cannot be used, without them."""
+    options: dict[str, Any] = {"device": device, "progress": progress}
+    try:
+        timings = timing_cache_path(api, device)
+    except ZooError:
+        return build(model, weights, api, shapes, precision, effort, **options)
+    try:
+        return build(model, weights, api, shapes, precision, effort, timing_cache=timings, **options)
+    except UnusableTimingCache:
+        with suppress(OSError):
+            timings.unlink()
+        return build(model, weights, api, shapes, precision, effort, timing_cache=None, **options)
 
 
 @functools.cache
@@ -98,14 +119,14 @@ def definitions_digest() -> str:
     """The hash of the code that makes engines: one that a former definition made must not answer for today's."""
     package = Path(__file__).resolve().parents[1]
     code = [package / "network.py"]
-    for part in ("engine", "models", "ops"):
-        code += package.glob(f"{part}/*.py")
+    for part in ("blocks", "engine", "models", "ops", "plugins"):
+        code += package.glob(f"{part}/**/*.py")
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code))).hexdigest()
 
 
-def timing_cache_path(api: Api) -> Path:
-    """The timing cache of this TensorRT on this GPU."""
-    key = hashlib.sha256(f"{api.name} {device_name()}".encode()).hexdigest()[:16]
+def timing_cache_path(api: Api, device: int = 0) -> Path:
+    """The timing cache of this TensorRT on this GPU. Raises ZooError where there is no place for caches."""
+    key = hashlib.sha256(f"{api.name} {device_name(device)}".encode()).hexdigest()[:16]
     return cache_folder() / f"timing-{key}.cache"
 
 
@@ -145,17 +166,17 @@ def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) 
     return {name: found[name] for name in outputs} | {tap: found[tensor.name] for tap, tensor in tensors.items()}
 
 
-def _session(engine: Engine, path: Path, **options: Any) -> Session:
+def _session(engine: Engine, path: Path, device: int, **options: Any) -> Session:
     description = engine.description
     model = get_model(description["model"])
     api = load(description["flavour"])
     executor = GpuSession(
-        engine.data, api=api, description=description, rebuild=rebuild_at(path, description), **options
+        engine.data, api=api, description=description, rebuild=rebuild_at(path, description), device=device, **options
     )
     return Session(
         model,
         executor,
-        f"{api.name} on {device_name()}, {description['precision']}",
+        f"{api.name} on {device_name(device)}, {description['precision']}",
         from_dict(description["preprocess"]),
         tuple(description["input"]["opt"][2:]),
         description["labels"],

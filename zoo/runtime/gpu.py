@@ -50,6 +50,7 @@ class GpuSession:
         *,
         api: Api,
         cuda: str = "cuda-python",
+        device: int = 0,
         stream: Any = None,
         graphs: bool = True,
         contexts: int = 1,
@@ -63,7 +64,7 @@ class GpuSession:
         if stream is not None and contexts > 1:
             raise ZooError(f"one stream cannot serve {contexts} contexts; give no stream, or contexts=1")
         plan = engine if isinstance(engine, (bytes, bytearray, memoryview)) else _read(Path(engine))
-        self._cuda = provider(cuda)
+        self._cuda = provider(cuda, device)
         with self._cuda.active():
             description = description or {"size": len(plan)}
             reason = why_not_loadable(description, api, self._cuda.device(), rebuild)

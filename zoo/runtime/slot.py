@@ -13,9 +13,9 @@ from zoo.errors import ZooError, closest
 from zoo.runtime.arrays import DeviceArray, Shape, Source, byte_count, read_source
 from zoo.runtime.cuda import Buffer, Stream
 from zoo.runtime.loaded import LoadedEngine, fits
+from zoo.session import CLOSED
 
 MAX_PLANS = 32  # shapes and addresses that one context remembers, each with its graph
-CLOSED = "the session is closed; load the engine again"
 
 
 class Plan:
