@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-CLOSED = "the session is closed; load the model again"
-
-
 class Pending(Protocol):
     """What was submitted: `result()` waits for the outputs."""
 

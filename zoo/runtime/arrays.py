@@ -14,6 +14,7 @@ from zoo.errors import ZooError
 from zoo.runtime.cuda import LEGACY_STREAM, Cuda, Stream
 
 Shape = tuple[int, ...]
+CLOSED = "the session is closed; load the model again"
 
 
 class DeviceArray:

@@ -15,8 +15,7 @@ from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.onnx import to_onnx
 from zoo.onnx.sigmoids import write_sigmoids_out
-from zoo.runtime.arrays import host_array
-from zoo.session import CLOSED
+from zoo.runtime.arrays import CLOSED, host_array
 
 MOST_SUBMITTED = 64
 Half = Literal["declared", "float", "round"]

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError, closest
-from zoo.runtime.arrays import DeviceArray, Shape, Source, byte_count, read_source
+from zoo.runtime.arrays import CLOSED, DeviceArray, Shape, Source, byte_count, read_source
 from zoo.runtime.cuda import Buffer, Stream
 from zoo.runtime.loaded import LoadedEngine, fits
-from zoo.session import CLOSED
 
 MAX_PLANS = 32  # shapes and addresses that one context remembers, each with its graph
 
