@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType
 
 import numpy as np
@@ -639,6 +640,11 @@ def test_compiles(case: Case, batch: int, precision: str, define_case: Callable[
 
 def test_every_op_has_a_case() -> None:
     assert set(ops.__all__) - {"fixed_size"} <= {name for case in CASES for name in names(case.build.__code__)}
+
+
+def test_every_file_of_ops_is_exported() -> None:
+    files = {path.stem for path in Path(ops.__file__).parent.glob("[a-z]*.py")}
+    assert files == {getattr(ops, name).__module__.rpartition(".")[2] for name in ops.__all__}
 
 
 def names(code: CodeType) -> set[str]:
