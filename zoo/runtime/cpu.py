@@ -114,7 +114,14 @@ class CpuSession:
         return array
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self._names, self._session.run(None, {INPUT: np.ascontiguousarray(images)})))
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+
+        try:
+            found = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
+        except (Fail, InvalidArgument, RuntimeException) as error:  # a batch that the definition holds as a constant
+            shape = "x".join(map(str, images.shape))
+            raise ZooError(f"onnxruntime refused images of {shape}: {str(error).splitlines()[0]}") from None
+        return dict(zip(self._names, found))
 
     def close(self) -> None:
         """Waits for what was submitted; from now on every call is refused."""

@@ -17,7 +17,7 @@ from zoo.driver import device_name, driver_problem
 from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, effort_of, load_description, load_engine, rebuild_at, shapes_of
-from zoo.engine.shapes import Shapes, input_shapes
+from zoo.engine.shapes import Shape, Shapes, input_shapes
 from zoo.engine.store import kept_engine
 from zoo.errors import ZooError
 from zoo.files import cache_folder
@@ -160,10 +160,18 @@ def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) 
     for tensor in tensors.values():
         if not tensor.is_network_output:
             network.mark_output(tensor)
-    plan = compile_network(definition, Shapes.static(images.shape), Effort(level=0))
+    plan = compile_network(definition, _profile(network, images.shape), Effort(level=0))
     with GpuSession(plan, api=definition.api, graphs=False) as session:
         found = session(images)
     return {name: found[name] for name in outputs} | {tap: found[tensor.name] for tap, tensor in tensors.items()}
+
+
+def _profile(network: Any, shape: Shape) -> Shapes:
+    """The profile for images of `shape`; an open batch takes single images too."""
+    if network.get_input(0).shape[0] != -1:
+        return Shapes.static(shape)
+    batch, *image = shape
+    return Shapes((1, *image), shape, (max(batch, 2), *image))
 
 
 def _session(engine: Engine, path: Path, device: int, **options: Any) -> Session:

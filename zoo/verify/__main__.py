@@ -15,7 +15,8 @@ from zoo.errors import ZooError
 def run(
     model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
     layers: Annotated[
-        bool, typer.Option("--layers", help="Compare every layer too, and name the first that differs.")
+        bool,
+        typer.Option("--layers", help="Show every layer. On a GPU, where reading them changes kernels: judge them."),
     ] = False,
     fp16: Fp16 = False,
     bf16: Bf16 = False,
@@ -35,10 +36,11 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Proves MODEL: every output (with --layers every layer) within 4 x what the reference itself loses in fp32.
+    """Proves MODEL: every output, and every layer on our own inputs to it, within 4 x what the reference loses in fp32.
 
-    --fp16 and --bf16 are compared with our own fp32: at most 2 x what the reference loses. Without --weights both
-    sides get calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
+    A second size and batch are proven too. --fp16 and --bf16 are compared with our own fp32: at most 2 x what the
+    reference loses. Without --weights both sides get calibrated random weights. Exit status 0 when PASSED, 1 when
+    FAILED.
     """
     from zoo.verify import report as reports
 
@@ -46,16 +48,16 @@ def run(
     facts = {"model": proof.model, "precision": proof.precision, "weights": proof.weights, "executor": proof.executor}
     title = f"{proof.model} {proof.precision}"
     if html:
-        reports.write_html(html, proof.report, title, facts)
+        reports.write_html(html, proof.report, title, facts, proof.also)
     if as_json:
-        print_json(reports.to_dict(proof.report, title, facts))
+        print_json(reports.proof_dict(proof, title, facts))
     else:
         from rich.console import Console
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
         console.print(f"{title}: {proof.weights}, {proof.executor}")
-        console.print(reports.to_terminal(proof.report))
-    sys.exit(0 if proof.report.ok else 1)
+        console.print(reports.proof_to_terminal(proof, layers))
+    sys.exit(0 if proof.ok else 1)
 
 
 def _prove(
@@ -87,7 +89,9 @@ def _prove(
     source = find_weights(entry, weights) if weights is not None else None
     wanted = size_of(size)
     with progress() as say:
-        return proof.prove(entry, api, source, precision=precision, layers=layers, size=wanted, progress=say, **how)
+        return proof.prove(
+            entry, api, source, precision=precision, layers=layers or device == "cpu", size=wanted, progress=say, **how
+        )
 
 
 def _on_gpu() -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from zoo.engine.definition import define
-from zoo.errors import ZooError
+from zoo.engine.definition import Shape, define
+from zoo.errors import Refused, ZooError
 from zoo.network import Definition, Precision, PrecisionName
 from zoo.registry import Model
 from zoo.trt import Api
@@ -35,17 +37,30 @@ Execute = Callable[[Definition, list[str], np.ndarray], dict[str, np.ndarray]]
 Factor = Callable[[Definition], float]
 HALVES: dict[str, Literal["float16", "bfloat16"]] = {"fp16": "float16", "bf16": "bfloat16"}
 IMAGES = 2
+FEW_IMAGES, FEW_VALUES = 8, 64  # of an output: the reference's error on fewer values is luck, and so is a bound by it
+SECOND_SIZE = 96, 144  # about what the second size is: small, not square
 
 
 @dataclass(frozen=True)
 class Proof:
-    """A report, and what it is about."""
+    """A report, and what it is about.
+
+    `also` are further reports by what they are of: another size and batch, the fp32 behind a half precision. `notes`
+    say what was not proven.
+    """
 
     model: str
     precision: PrecisionName
     weights: str
     executor: str
     report: Report
+    also: dict[str, Report] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True when every report is."""
+        return self.report.ok and all(report.ok for report in self.also.values())
 
 
 def factor_on_cpu(definition: Definition) -> float:
@@ -73,24 +88,28 @@ def prove(
     weights: Weights | None = None,
     *,
     precision: PrecisionName = "fp32",
-    layers: bool = False,
+    layers: bool = True,
     size: tuple[int, int] | None = None,
     execute: Execute = execute_on_cpu,
     executor: str = "onnxruntime on the CPU",
     factor: Factor = factor_on_cpu,
     progress: Progress = lambda text: None,
+    module: Any = None,
 ) -> Proof:
-    """Compares `model` with its PyTorch reference by the rule of `zoo.verify.compare`.
+    """Compares `model` with its PyTorch reference by the rule of `zoo.verify.compare`, at two sizes and batches.
 
-    Without `weights` both get the reference's calibrated random weights. fp16 and bf16 are compared with our own fp32.
-    `layers` compares every tap too. Raises ZooError when the reference cannot be made or the definition is refused.
+    Without `weights` both get the reference's calibrated random weights. `layers` judges every tap too, each on our own
+    inputs. The second size is odd and not square, since the published one can hide a rounding, a swapped height and
+    width or a constant; a model that takes one size only is run with another batch there. fp16 and bf16 are compared
+    with our own fp32, which is proven first. `module` is the reference in place of the published one: a user's own.
+    Raises ZooError when the reference cannot be made or the definition is refused.
     """
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
     from zoo.verify.pretrained import load_state
     from zoo.verify.references import load_reference
     from zoo.verify.running import run_reference
 
-    shape = (IMAGES, model.input[0], *(size or model.input[1:]))
+    shape = (-1, model.input[0], *(size or model.input[1:]))
     if weights is None:
         progress(f"calibrating random weights of {model.reference}")
         reference = calibrated(model.reference, 0, shape[1:], fixed=model.ignored)
@@ -99,19 +118,82 @@ def prove(
     else:
         definition = define(model, weights, api, shape)
         classes = getattr(model.configured(weights).config, "num_classes", None)
-        reference = load_state(load_reference(model.reference, classes), arrays_of(definition))
-    images = sample_images(IMAGES, shape[1:], seed=1)
-    progress("running the network")
-    taps = list(definition.taps) if layers and precision == "fp32" else []
-    ours = execute(definition, taps, images)
-    progress("running the reference")
-    if precision == "fp32":
+        reference = load_reference(model.reference, classes)
+        if module is None:
+            reference = load_state(reference, independently_read(weights, arrays_of(definition)))
+        else:
+            reference = replace(reference, module=module)
+
+    def run(definition: Definition, count: int, progress: Progress = lambda text: None) -> tuple[Any, Any, Report]:
+        images = sample_images(count, tuple(definition.network.get_input(0).shape)[1:], seed=1)
+        taps = list(definition.taps) if layers else []
+        progress("running the network")
+        ours = execute(definition, taps, images)
+        progress("running the reference")
         report = compare_reference(reference, images, ours, taps, definition.folded, factor(definition))
+        return images, ours, report
+
+    images, ours, report = run(definition, images_for(definition), progress)
+    also, notes = {}, ()
+    other = define_at_another_size(model, weights, api, shape)
+    if other is None:
+        notes = (f"{model.name} takes one size only, so no other was compared",)
+        other = definition
+    at = "{}x{}".format(*tuple(other.network.get_input(0).shape)[2:])
+    if other is definition:
+        also[f"{at}, batch 1"] = compare_batches(report, ours, execute(definition, [], images[:1]))
     else:
+        more, found, also[at] = run(other, images_for(other) + 1)
+        also[f"{at}, batch 1"] = compare_batches(also[at], found, execute(other, [], more[:1]))
+    if precision != "fp32":
+        also = {"fp32": report, **also}
         half = define(model, weights, api, shape, Precision(precision))
         ref32, ref16 = run_reference(reference, images), run_reference(reference, images, HALVES[precision])
         report = compare_half(execute(half, [], images), ours, ref16, ref32, HALVES[precision], factor(half))
-    return Proof(model.name, precision, weights.name, executor, report)
+    return Proof(model.name, precision, weights.name, executor, report, also, notes)
+
+
+def compare_batches(report: Report, together: Mapping[str, np.ndarray], alone: Mapping[str, np.ndarray]) -> Report:
+    """The outputs of the first image `alone` against those in the batch of `report`, within the bounds there."""
+    rows = []
+    for row in report.outputs:
+        expected, found = together[row.name][:1], alone[row.name]
+        rows.append(replace(judged(row.name, found, expected, expected, expected, 1, row.bound), noise=row.noise))
+    return Report(rows, rule="each image of a batch as it is alone, within the bounds of the batch")
+
+
+def images_for(definition: Definition) -> int:
+    """How many images: more where an output has few values."""
+    network = definition.network
+    outputs = [tuple(network.get_output(i).shape)[1:] for i in range(network.num_outputs)]
+    few = any(IMAGES * math.prod(shape) < FEW_VALUES for shape in outputs)
+    return FEW_IMAGES if few else IMAGES
+
+
+def define_at_another_size(model: Model, weights: Weights, api: Api, shape: Shape) -> Definition | None:
+    """`model` at a size that is odd in units of its stride, and not square; None where no other size fits."""
+    for near in (SECOND_SIZE, (shape[2] * 5 // 4, shape[3] * 7 // 4)):
+        for stride in (1, 2, 4, 8, 16, 32, 64):
+            height, width = (stride * (2 * round((side / stride - 1) / 2) + 1) for side in near)
+            if height == width or (height, width) == shape[2:]:
+                continue
+            try:
+                return define(model, weights, api, (*shape[:2], height, width))
+            except Refused:
+                raise
+            except ZooError:  # it does not fit
+                continue
+    return None
+
+
+def independently_read(weights: Weights, read: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors `read`, from a safetensors file by its own library, so that no mistake of our reader hides."""
+    from safetensors.torch import load_file
+
+    if not weights.name.endswith(".safetensors") or not Path(weights.name).is_file():
+        return read
+    stored = load_file(weights.name)
+    return {name: stored[name].float().numpy() if name in stored else array for name, array in read.items()}
 
 
 def compare_reference(

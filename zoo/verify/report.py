@@ -7,7 +7,8 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +16,9 @@ from rich.text import Text
 
 from zoo.files import replacing
 from zoo.verify.compare import Report, Row
+
+if TYPE_CHECKING:
+    from zoo.verify.proof import Proof
 
 TRIMMED = 12  # layers that a terminal shows unless all are asked for
 
@@ -49,6 +53,10 @@ def to_terminal(report: Report, title: str = "", every: bool = False) -> Rendera
     Of many layers it shows those around the first failure, or those nearest to their bound, unless `every` one is asked
     for.
     """
+    return Group(_body(report, title, every), *_verdict(report, report.ok))
+
+
+def _body(report: Report, title: str = "", every: bool = False) -> RenderableType:
     own = {row.name: row for row in report.own}
     parts: list[RenderableType] = [_table(report.outputs, own, f"{title} outputs".strip())]
     if report.taps:
@@ -59,9 +67,26 @@ def to_terminal(report: Report, title: str = "", every: bool = False) -> Rendera
     if own_arithmetic(report):
         parts.append(Text(own_arithmetic(report), "red"))
     parts.append(Text(f"Rule: {report.rule}.", "dim"))
-    state, style = ("PASSED", "bold green") if report.ok else ("FAILED", "bold red")
-    parts.append(Text(f"{state}  {verdict(report)}", style))
     return Group(*parts)
+
+
+def proof_to_terminal(proof: Proof, layers: bool = False) -> RenderableType:
+    """What `rich` prints of a proof: its report (without the layers unless they are asked for or one is out of bounds),
+    a line for each further one, all of it where that fails, and the verdict last.
+    """
+    report = proof.report if layers or not proof.report.ok else replace(proof.report, taps=[])
+    parts: list[RenderableType] = []
+    for title, other in proof.also.items():
+        parts.append(Text(f"{title}: {verdict(other)}") if other.ok else to_terminal(other, title))
+    parts += [Text(note, "yellow") for note in proof.notes]
+    parts += [_body(report), *_verdict(proof.report, proof.ok)]
+    return Group(*parts)
+
+
+def _verdict(report: Report, ok: bool) -> list[RenderableType]:
+    state, style = ("PASSED", "bold green") if ok else ("FAILED", "bold red")
+    words = verdict(report) if ok or not report.ok else "not in the report above"
+    return [Text(f"{state}  {words}", style)]
 
 
 def _trimmed(rows: Sequence[Row], own: Mapping[str, Row]) -> list[Row]:
@@ -138,6 +163,12 @@ def to_dict(report: Report, title: str = "", facts: Mapping[str, Any] | None = N
     }
 
 
+def proof_dict(proof: Proof, title: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A proof as plain data: that of its report, with the further ones under "also"."""
+    also = {name: to_dict(report, name) for name, report in proof.also.items()}
+    return to_dict(proof.report, title, facts) | {"ok": proof.ok, "also": also, "notes": list(proof.notes)}
+
+
 def _row_dict(row: Row) -> dict[str, Any]:
     numbers = {"error": row.error, "noise": row.noise, "bound": row.bound, "ratio": row.ratio}
     finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
@@ -157,17 +188,23 @@ def write_json(
 
 
 def write_html(
-    path: str | os.PathLike[str], report: Report, title: str = "", facts: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    report: Report,
+    title: str = "",
+    facts: Mapping[str, Any] | None = None,
+    also: Mapping[str, Report] = {},
 ) -> None:
     """`to_html` as a file."""
     with replacing(path) as file:
-        file.write(to_html(report, title, facts).encode())
+        file.write(to_html(report, title, facts, also).encode())
 
 
-def to_html(report: Report, title: str = "", facts: Mapping[str, Any] | None = None) -> str:
+def to_html(
+    report: Report, title: str = "", facts: Mapping[str, Any] | None = None, also: Mapping[str, Report] = {}
+) -> str:
     """One page that needs nothing else: verdict, facts, a chart of error against bound by layer, every number."""
     title = html.escape(title or "Comparison")
-    state = "pass" if report.ok else "fail"
+    state = "pass" if report.ok and all(other.ok for other in also.values()) else "fail"
     sections = [
         f'<header><span class="badge {state}">{state.upper()}</span><h1>{title}</h1>'
         f"<p>{html.escape(verdict(report))}.</p><p>{html.escape(own_arithmetic(report))}</p></header>",
@@ -182,6 +219,9 @@ def to_html(report: Report, title: str = "", facts: Mapping[str, Any] | None = N
         sections.append(_section(f"{len(report.own)} modules on our own inputs", _html_table(report.own)))
     if report.taps:
         sections.append(_section(f"{len(report.taps)} layers of the whole network", _html_table(report.taps)))
+    for name, other in also.items():
+        body = f"<p>{html.escape(verdict(other))}.</p>" + ("" if other.ok else _html_table(other.rows))
+        sections.append(_section(f"Also: {name}", body))
     if report.missing:
         names = "".join(f"<li>{html.escape(name)}</li>" for name in report.missing)
         sections.append(_section("Modules of the reference without a counterpart", f"<ul>{names}</ul>"))
