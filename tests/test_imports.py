@@ -46,6 +46,7 @@ OWNERS = {  # who may import a heavy library
     "timm": "zoo/verify/",
     "torch": "zoo/verify/",
     "torchvision": "zoo/verify/",
+    "efficientnet_lite_pytorch": "zoo/verify/",
     "ultralytics": "zoo/verify/",
     "yolov5": "zoo/verify/",
 }

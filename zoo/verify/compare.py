@@ -31,10 +31,10 @@ FP16_SUMS_FACTOR = 12.0
 # Rounding every element once costs up to the unit roundoff of the type: no tensor of that type can be asked for less.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
-# Modules that move data or, in eval mode, do nothing: they need no tensor of ours.
+# Modules that move data or, in eval mode, do nothing: they need no tensor of ours. Padding is seen in what reads it.
 NO_ARITHMETIC = frozenset(
     "AlphaDropout Concat Dropout Dropout1d Dropout2d Dropout3d DropPath FeatureAlphaDropout Flatten Identity Permute "
-    "StochasticDepth Unflatten".split()
+    "StochasticDepth Unflatten ZeroPad2d".split()
 )
 
 
