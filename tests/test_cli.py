@@ -75,7 +75,7 @@ def test_run_does_the_rest_of_a_folder_with_a_bad_image(tmp_path: Path) -> None:
     answer = json.loads(result.stdout)
     assert [Path(item["source"]).name for item in answer["results"]] == ["a.png", "c.png"]
     assert "b.png" in answer["errors"][0]["error"] and "b.png" in result.stderr
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png", "results.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".zoo-files", "a.png", "c.png", "results.json"]
 
 
 def test_run_never_writes_over_its_source(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ MODELS = sorted(path for path in (ROOT / "zoo" / "models").glob("*.py") if path.
 # The parts of the core, and what each may import of zoo. Whatever is not listed stands above them.
 CORE = {
     "errors": set(),
+    "text": set(),
     "files": {"errors"},
     "driver": set(),
     "nvrtc": {"errors", "files"},
@@ -29,8 +30,8 @@ CORE = {
     "blocks": {"errors", "network", "ops", "weights"},
     "plugins": {"errors", "files", "driver", "nvrtc", "trt", "network", "ops"},
     "onnx": {"errors", "files"},
-    "images": {"errors", "files"},
-    "labels": {"errors"},
+    "images": {"errors", "files", "text"},
+    "labels": {"errors", "text"},
     "preprocess": {"errors", "images"},
     "tasks": {"errors", "images", "labels", "preprocess", "runtime"},  # runtime: only to decode on the GPU, see below
     "registry": {"errors", "preprocess", "tasks", "models"},  # models: only by its scan, see below

@@ -397,7 +397,7 @@ def test_an_image_is_written_whole_into_a_new_folder(tmp_path: Path) -> None:
 def test_an_image_that_cannot_be_written_leaves_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(ZooError, match="'.*' (cannot be|does not end)"):
+    with pytest.raises(ZooError, match="cannot write|does not end"):
         save_image(tmp_path / name, noise(3, 3))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.png"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import threading
@@ -14,6 +15,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from zoo.errors import ZooError
+from zoo.text import clean
+
+LONGEST_LINE = 2000
 
 # Options that several commands have, with the spellings of trtexec and tensorrtx that mean the same.
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -63,6 +67,7 @@ def command(function: Command, extend: Callable[[Command], Command] | None = Non
     def main() -> None:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
         add = app.command(context_settings={"help_option_names": ["-h", "--help"]})
+        _tolerate_any_text()
         try:
             add(extend(function) if extend else function)
             app(prog_name=_program(function))
@@ -73,8 +78,19 @@ def command(function: Command, extend: Callable[[Command], Command] | None = Non
         except BrokenPipeError:  # the reader went away, as `| head` does
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            fail(f"the output cannot be written: {error.strerror}")
 
     return main
+
+
+def _tolerate_any_text() -> None:
+    """Names of files need not be valid text: what the terminal's encoding lacks is written out."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _program(function: Callable[..., None]) -> str:
@@ -88,7 +104,7 @@ def _program(function: Callable[..., None]) -> str:
 
 def fail(message: str, status: int = 2) -> NoReturn:
     """Prints one sentence on stderr and exits."""
-    print(f"error: {message}", file=sys.stderr)
+    note(f"error: {' '.join(message.split())}")
     sys.exit(status)
 
 
@@ -108,12 +124,18 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 def print_json(data: Any) -> None:
     """`data` on stdout, for programs."""
-    print(json.dumps(data, indent=1, ensure_ascii=False))
+    print(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """`data` as JSON. What is no text, as the name of a file may be, is escaped: any program can read it."""
+    return json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def note(text: str) -> None:
-    """A line for people on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people on stderr, if there is one; what came from files cannot command the terminal."""
+    if sys.stderr is not None:
+        print(clean(text, LONGEST_LINE), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -121,7 +143,7 @@ def progress() -> Iterator[Callable[[str], None]]:
     """Says on stderr what is being done: at once, then with the seconds that it takes on a terminal."""
     step: dict[str, Any] = {"text": "", "since": 0.0}
     stop = threading.Event()
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def say(text: str) -> None:
         finish()

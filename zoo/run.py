@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +24,7 @@ from zoo.cli import (
     Size,
     WeightsOption,
     command,
+    json_text,
     note,
     precision_name,
     print_json,
@@ -30,6 +35,7 @@ from zoo.device import parse_device
 from zoo.errors import ZooError
 from zoo.registry import get_model
 from zoo.tasks import Option, Task, all_tasks, get_task
+from zoo.text import clean
 
 AHEAD = 8  # drawn frames that may wait to be written
 UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs on the other
@@ -84,28 +90,38 @@ def run(
         if session.weights.startswith("random"):
             note("the weights are random: so are the answers")
         with make_predictor(session, **options) as predictor:
-            items, bad = _predict_all(predictor, sources, save, quiet=as_json)
+            outcome = _predict_all(predictor, sources, save, quiet=as_json)
         results = {
             "model": session.model.name,
             "weights": session.weights,
             "executor": session.runs_on,
-            "results": items,
-            "errors": bad,
+            "results": outcome.items,
+            "errors": outcome.bad,
         }
-    if not items:
+    if not outcome.items and not outcome.stopped:
         sys.exit(2)
-    path = _save_json(save, results)
+    path = outcome.gallery.claim("results.json")
+    _save_json(path, results)
     if as_json:
         print_json(results)
     else:
-        print(f"results: {path}")
-    sys.exit(1 if bad else 0)
+        print(f"results: {clean(str(path))}")
+    sys.exit(130 if outcome.stopped else 1 if outcome.bad else 0)
 
 
-def _predict_all(
-    predictor: Any, sources: list[str], save: Path, quiet: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`.
+@dataclass
+class _Outcome:
+    """What a run gave: a record per picture, what could not be read or written, and the folder of its files."""
+
+    gallery: Any
+    items: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[dict[str, str]] = field(default_factory=list)
+    stopped: bool = False
+
+
+def _predict_all(predictor: Any, sources: list[str], save: Path, quiet: bool) -> _Outcome:
+    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`. Ctrl-C ends the
+    reading; what was read until then is finished.
 
     Three threads overlap: one decodes ahead, this one predicts, one draws and writes; on a GPU, copying and inference
     overlap too.
@@ -116,10 +132,12 @@ def _predict_all(
     from zoo.images.sources import BadSource, open_sources
     from zoo.runtime.predict import ahead
 
-    bad: list[dict[str, str]] = []
     underway: deque[tuple[Any, Any]] = deque()  # (frame, its pending prediction)
-    pending: deque[Any] = deque()
-    items: list[dict[str, Any]] = []
+    pending: deque[tuple[Any, Any]] = deque()  # (frame, its record to be)
+
+    def refuse(name: str, message: str) -> None:
+        outcome.bad.append({"source": name, "error": message})
+        note(f"error: {message}")
 
     def finish(frame: Any, prediction: Any) -> dict[str, Any]:
         path = gallery.add(frame, predictor.task.draw(frame.image, prediction.result))
@@ -131,21 +149,57 @@ def _predict_all(
         """Passes predictions on to the drawing thread until at most `most` are under way."""
         while len(underway) > most:
             frame, prediction = underway.popleft()
-            pending.append(drawing.submit(finish, frame, prediction.result()))
+            try:
+                pending.append((frame, drawing.submit(finish, frame, prediction.result())))
+            except ZooError as error:  # one picture's trouble is not that of the others
+                refuse(frame.name, f"{frame.name}: {error}")
 
-    with Gallery(save) as gallery, ThreadPoolExecutor(1) as drawing:  # one thread: frames stay in order
-        for frame in ahead(open_sources(sources)):
-            if isinstance(frame, BadSource):
-                bad.append({"source": frame.name, "error": frame.message})
-                note(f"error: {frame.message}")
-                continue
-            underway.append((frame, predictor.submit(frame.image)))
-            settle(UNDERWAY - 1)
-            while len(pending) > AHEAD:  # a slow disk must not fill the memory with frames
-                items.append(pending.popleft().result())
-        settle(0)
-        items += [future.result() for future in pending]
-    return items, bad
+    def collect(most: int) -> None:
+        """Takes records from the drawing thread until at most `most` are waited for."""
+        while len(pending) > most:
+            frame, record = pending.popleft()
+            try:
+                outcome.items.append(record.result())
+            except (ZooError, MemoryError) as error:
+                refuse(frame.name, f"{frame.name}: {error or 'there is not enough memory to draw it'}")
+
+    gallery = Gallery(save, sources)
+    outcome = _Outcome(gallery)
+    try:
+        with gallery, ThreadPoolExecutor(1) as drawing, _interrupt_noted() as stopped:  # one thread keeps the order
+            for frame in ahead(open_sources(sources), ended=stopped):
+                if isinstance(frame, BadSource):
+                    refuse(frame.name, frame.message)
+                    continue
+                try:
+                    underway.append((frame, predictor.submit(frame.image)))
+                except ZooError as error:
+                    refuse(frame.name, f"{frame.name}: {error}")
+                settle(UNDERWAY - 1)
+                collect(AHEAD)  # a slow disk must not fill the memory with frames
+            settle(0)
+            collect(0)
+            outcome.stopped = stopped.is_set()
+    except ZooError as error:  # a video that could not be written whole
+        refuse(str(save), str(error))
+    return outcome
+
+
+@contextmanager
+def _interrupt_noted() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that what is under way can be finished. A second one interrupts as usual."""
+    noted = threading.Event()
+
+    def take_note(*_: Any) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, previous)
+        note("stopped; what was read is being finished")
+
+    previous = signal.signal(signal.SIGINT, take_note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any]:
@@ -163,25 +217,21 @@ def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any
 
 
 def _print(frame: Any, prediction: Any, task: Any, path: Path) -> None:
-    where = f"{frame.name} frame {frame.index}" if frame.is_video else frame.name
+    where = clean(f"{frame.name} frame {frame.index}" if frame.is_video else frame.name)
     steps = " + ".join(f"{value:.1f}" for value in prediction.ms.values()) + " ms"
     if frame.is_video:
         print(f"{where}: {task.summarize(prediction.result)} ({steps})")
         return
-    print(f"{where} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {path}")
+    print(f"{where} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {clean(str(path))}")
     for line in task.describe(prediction.result):
-        print(f"  {line}")
+        print(f"  {clean(line)}")
 
 
-def _save_json(save: Path, results: dict[str, Any]) -> Path:
-    import json
-
+def _save_json(path: Path, results: dict[str, Any]) -> None:
     from zoo.files import replacing
 
-    path = save / "results.json"
     with replacing(path) as file:
-        file.write((json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
-    return path
+        file.write((json_text(results) + "\n").encode())
 
 
 def with_task_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.files import checked_destination, locked_folder, replacing
 from zoo.network import Definition
 from zoo.registry import Model
+from zoo.text import LONGEST, clean
 
 FORMAT = "zoo engine 1"
 REQUIRED = {"format", "model", "task", "flavour", "version", "precision", "input", "preprocess", "sha256", "rebuild"}
@@ -83,8 +84,19 @@ def describe(
 
 
 def labels(metadata: dict[str, str]) -> list[str] | None:
-    """The class names that a dump carries, if it does."""
-    return json.loads(metadata["classes"]) if "classes" in metadata else None
+    """The class names that a dump carries, if it does. Raises ZooError unless they are a list of names."""
+    if "classes" not in metadata:
+        return None
+    try:
+        names = json.loads(metadata["classes"])
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ZooError(
+            f"the class names in the weights' metadata are {clean(metadata['classes'], LONGEST)}; "
+            "a JSON list of names was expected; convert the weights again"
+        )
+    return names
 
 
 def shapes_of(description: dict[str, Any]) -> Shapes:

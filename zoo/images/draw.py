@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from zoo.text import LONGEST_LABEL, clean
+
 Color = tuple[int, int, int]  # blue, green, red
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 
+_MOST_PIXELS = 1 << 22  # of a panel that is much wider than the picture
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _PALETTE = (  # red, green, blue; neighbours far apart, all bright enough for dark and light pictures
     "2d7ff9 ff6b35 20c997 f72585 ffc300 8b5cf6 e63946 06b6d4 84cc16 ff8fab "
@@ -39,7 +43,11 @@ def draw_bars(image: np.ndarray, names: Sequence[str], shares: Sequence[float]) 
     pen = Pen(picture)
     gap = pen.height
     row = round(1.9 * pen.height)
-    canvas = np.full((height + len(names) * row + 2 * gap, max(width, 24 * pen.height), 3), _PANEL, np.uint8)
+    columns = max(width, 24 * pen.height)
+    if height > (most := max(_MOST_PIXELS // columns, 1)) and columns > 2 * width:  # a ribbon beside a wide panel
+        picture = cv2.resize(picture, (max(width * most // height, 1), most), interpolation=cv2.INTER_AREA)
+        height, width = picture.shape[:2]
+    canvas = np.full((height + len(names) * row + 2 * gap, columns, 3), _PANEL, np.uint8)
     left = (canvas.shape[1] - width) // 2
     canvas[:height, left : left + width] = picture
 
@@ -94,25 +102,33 @@ class Pen:
 
     def __init__(self, picture: np.ndarray, canvas: np.ndarray | None = None) -> None:
         self.canvas = picture if canvas is None else canvas
-        size = sum(picture.shape[:2]) / 2
+        size = min(sum(picture.shape[:2]) / 2, 2 * min(picture.shape[:2]))  # a ribbon is no large picture
         self.line = max(round(size * 0.003), 2)
         self.scale = max(size * 0.0009, 0.5)
         self.weight = max(round(self.scale * 1.6), 1)
         (_, self.height), self.depth = cv2.getTextSize("Ag", _FONT, self.scale, self.weight)
 
     def width(self, text: str) -> int:
-        return cv2.getTextSize(text, _FONT, self.scale, self.weight)[0][0]
+        return cv2.getTextSize(clean(text, LONGEST_LABEL), _FONT, self.scale, self.weight)[0][0]
 
     def fitted(self, text: str, width: int) -> str:
         """`text`, cut with an ellipsis if it is wider than `width` pixels."""
         if self.width(text) <= width:
             return text
-        while text and self.width(text + "...") > width:
-            text = text[:-1]
-        return text.rstrip() + "..."
+        fits = bisect.bisect_right(range(len(text)), width, key=lambda n: self.width(text[:n] + "...")) - 1
+        return text[: max(fits, 0)].rstrip() + "..."
 
     def text(self, text: str, left: int, baseline: int, color: Color) -> None:
-        cv2.putText(self.canvas, text, (left, baseline), _FONT, self.scale, color, self.weight, cv2.LINE_AA)
+        cv2.putText(
+            self.canvas,
+            clean(text, LONGEST_LABEL),
+            (left, baseline),
+            _FONT,
+            self.scale,
+            color,
+            self.weight,
+            cv2.LINE_AA,
+        )
 
     def places(self, text: str, box: Rectangle) -> list[Rectangle]:
         """Where a tag with `text` may go, all in the picture: above the box, inside it at the top or bottom, below."""

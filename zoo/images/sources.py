@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,12 @@ def _open_files(source: str, names: list[str], if_none: str) -> Iterator[Frame |
 
 
 def _open_file(name: str) -> Iterator[Frame | BadSource]:
-    if os.path.getsize(name) == 0:
+    try:
+        size = os.path.getsize(name)
+    except OSError as error:  # a link to nowhere, or gone since the folder was read
+        yield BadSource(name, f"'{name}' cannot be read: {error.strerror}.")
+        return
+    if size == 0:
         yield BadSource(name, f"'{name}' is empty (0 bytes).")
     elif Path(name).suffix.lower() in VIDEO_SUFFIXES:
         yield from _read_video(name, name)
@@ -109,9 +115,13 @@ def _read_image(name: str) -> Frame | BadSource:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # grey, alpha and 16 bits become 8-bit BGR; obeys EXIF rotation
     except OSError as error:
         return BadSource(name, f"'{name}' cannot be read: {error.strerror}.")
-    except cv2.error as error:
-        return BadSource(name, f"'{name}' cannot be decoded: {error.err}.")
-    if image is None:
+    except (cv2.error, MemoryError) as error:
+        if "OPENCV_IO_MAX_IMAGE" in str(error):
+            most = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]
+            return BadSource(name, f"'{name}' has more than {most} pixels; make it smaller, or raise the limit with "
+                                   "OPENCV_IO_MAX_IMAGE_PIXELS.")  # fmt: skip
+        return BadSource(name, f"'{name}' cannot be decoded: {getattr(error, 'err', 'there is not enough memory')}.")
+    if image is None or image.ndim != 3 or image.dtype != np.uint8:
         return BadSource(
             name, f"'{name}' is not an image that OpenCV can decode; is it damaged, or another kind of file?"
         )
@@ -120,7 +130,8 @@ def _read_image(name: str) -> Frame | BadSource:
 
 def _read_video(name: str, device: str | int) -> Iterator[Frame | BadSource]:
     """Frames of a file, URL or webcam (`device` is a number)."""
-    capture = cv2.VideoCapture(device)
+    with _named_in_utf8(device) as opened:
+        capture = cv2.VideoCapture(opened)
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 0 < fps < 1000 else 30.0  # webcams and damaged headers report 0, NaN or nonsense
@@ -136,3 +147,16 @@ def _read_video(name: str, device: str | int) -> Iterator[Frame | BadSource]:
     if index == 0:
         what = f"webcam {name}" if isinstance(device, int) else f"'{name}'"
         yield BadSource(name, f"No frame could be read from {what}; check that it exists and that it is a video.")
+
+
+@contextmanager
+def _named_in_utf8(device: str | int) -> Iterator[str | int]:
+    """The same file under a name that OpenCV can take: others crash it."""
+    try:
+        if isinstance(device, str):
+            device.encode()
+    except UnicodeEncodeError:
+        with open(device, "rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    yield device

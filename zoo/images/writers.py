@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.files import replacing
 
 
 def save_image(path: str | Path, image: np.ndarray) -> None:
@@ -24,23 +26,20 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
         found = False
     if not found:
         raise ZooError(f"'{path}' does not end like an image that OpenCV can write; use .jpg or .png.")
-    temporary = _temporary(path)
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ZooError(f"'{path}' cannot be written: {error.strerror}.") from error
+    with replacing(path) as file:
+        file.write(data)
 
 
 class VideoSink:
-    """A video file (.mp4) that appears under its name when it is closed; as a context manager, not after an error.
+    """A video file (.mp4) that appears under its name when it is closed; as a context manager, not after an error, but
+    after Ctrl-C.
 
     `size` is the (width, height) of its frames. Raises `ZooError` when it cannot be written.
     """
 
     def __init__(self, path: str | Path, fps: float, size: tuple[int, int]) -> None:
         self.path, self.size = Path(path), size
+        self._frames = 0
         self._temporary = _temporary(self.path)
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
         if not self._writer.isOpened():
@@ -56,10 +55,17 @@ class VideoSink:
                 f"A frame of shape {image.shape} does not fit a video of {self.size[0]}x{self.size[1]} pixels."
             )
         self._writer.write(image)
+        self._frames += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and give it its name. Raises `ZooError` when it is not whole: full disks are silent."""
         self._writer.release()
+        found = _readable_frames(self._temporary)
+        if found < self._frames:
+            self.discard()
+            raise ZooError(
+                f"'{self.path}' could not be written whole, only {found} of {self._frames} frames; is the disk full?"
+            )
         try:
             os.replace(self._temporary, self.path)
         except OSError as error:
@@ -77,7 +83,7 @@ class VideoSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None or issubclass(kind, KeyboardInterrupt):  # what was seen until then is whole
             self.close()
         else:
             self.discard()
@@ -89,4 +95,15 @@ def _temporary(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"The folder '{path.parent}' cannot be created: {error.strerror}.") from error
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    return path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
+
+
+def _readable_frames(path: Path) -> int:
+    """How many frames the index of a video names, if its last one can be read."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        count = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        capture.set(cv2.CAP_PROP_POS_FRAMES, max(count - 1, 0))
+        return count if count and capture.read()[0] else 0
+    finally:
+        capture.release()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.errors import ZooError, closest
+from zoo.text import LONGEST_LABEL, clean
 
 _FOLDER = Path(__file__).parent
 _BY_COUNT = {1000: "imagenet", 80: "coco"}  # what a network without names is taken for
@@ -30,7 +31,7 @@ def labels_for(count: int, names: Sequence[str] | str | None = None) -> list[str
         names = _BY_COUNT.get(count)
     if names is None:
         return [f"class {index}" for index in range(count)]
-    labels = known_labels(names) if isinstance(names, str) else list(names)
+    labels = known_labels(names) if isinstance(names, str) else [clean(str(name), LONGEST_LABEL) for name in names]
     if len(labels) != count:
         raise ZooError(f"The network has {count} classes but {len(labels)} labels were given; give one per class.")
     return labels

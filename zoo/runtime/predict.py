@@ -133,8 +133,11 @@ def make_predictor(session: Session, **options: Any) -> Predictor:
     return (GpuPredictor if on_gpu else Predictor)(session, **options)
 
 
-def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
-    """`items`, fetched by a thread of its own up to `depth` ahead: decoding then overlaps what the caller does."""
+def ahead(items: Iterable[T], depth: int = 4, ended: threading.Event | None = None) -> Iterator[T]:
+    """`items`, fetched by a thread of its own up to `depth` ahead: decoding then overlaps what the caller does.
+
+    Once `ended` is set, there are no more, even where the thread still waits for one (a stream that went silent).
+    """
     done = object()
     waiting: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
@@ -159,10 +162,16 @@ def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
     thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
     try:
-        while (item := waiting.get()) is not done:
+        while ended is None or not ended.is_set():
+            try:
+                item = waiting.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if item is done:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
         stop.set()
-        thread.join()
+        thread.join(timeout=2)  # a thread that waits for a silent stream ends with the process
