@@ -16,6 +16,7 @@ from planting import Arrays, Plant, changed, edit, exchanged, identity, instead,
 
 from zoo import ops
 from zoo.engine.definition import define
+from zoo.network import Net, Tensor
 from zoo.registry import get_model
 from zoo.trt import Api
 from zoo.verify.compare import Report
@@ -29,6 +30,24 @@ class Bug:
     def __init__(self, name: str, starts: str, *plants: Plant) -> None:
         self.name, self.starts, self.plants = name, starts, plants
 
+
+def _one_off(array: np.ndarray, factor: float) -> np.ndarray:
+    """The largest element times `factor`."""
+    array = array.copy()
+    array.reshape(-1)[np.abs(array).argmax()] *= factor
+    return array
+
+
+def _unclipped(real: Any, net: Net, x: Tensor) -> Tensor:
+    """x / 6 + 1 / 2, on to where a hard sigmoid is clipped."""
+    ones = (1,) * len(x.shape)
+    y = ops.mul(net, x, net.constant(np.full(ones, 1 / 6, np.float32), "slope"))
+    return net.tap(ops.add(net, y, net.constant(np.full(ones, 0.5, np.float32), "half")))
+
+
+_PUBLISHED_ANCHORS = np.float32([  # in cells
+    [1.25, 1.625, 2, 3.75, 4.125, 2.875], [1.875, 3.8125, 3.875, 2.8125, 3.6875, 7.4375],
+    [3.625, 2.8125, 4.875, 6.1875, 11.65625, 10.1875]])  # fmt: skip
 
 RESNET50 = [
     Bug("BatchNorm eps 1e-3", "layer2.0.bn2", plant("layer2.0.bn2", changed(eps=1e-3))),
@@ -91,6 +110,38 @@ YOLOV8N = [
 ]  # fmt: skip
 
 
+# Deep in a network, where the noise of all that came before once hid them
+DEEP_RESNET50 = [
+    *(Bug(f"BatchNorm eps 0 in {name}", name, plant(name, changed(eps=0.0)))
+      for name in ("layer1.1.bn2", "layer2.0.downsample.1", "layer2.3.bn3", "layer3.0.bn2", "layer3.3.bn1", "layer3.5.bn3",
+                   "layer4.0.bn1", "layer4.2.bn2", "layer4.2.bn3")),
+    *(Bug(f"ReLU6 for ReLU in {name}", name, plant(name, instead(ops.relu6)))
+      for name in ("layer1.0.relu", "layer2.2.relu", "layer3.4.relu", "layer4.1.relu")),
+    Bug("one weight off by 1 %", "layer2.1.bn2", edit("layer2.1.conv2.weight", lambda w: _one_off(w, 1.01))),
+    Bug("one bias off by 1 %", "layer3.1.bn2", edit("layer3.1.bn2.bias", lambda b: _one_off(b, 1.01))),
+    Bug("colours in the other order", "bn1", edit("conv1.weight", lambda w: w[:, ::-1])),
+]  # fmt: skip
+MOBILENET_V2 = [
+    *(Bug(f"ReLU for ReLU6 in {name}", name, plant(name, instead(ops.relu)))
+      for name in ("features.0.2", "features.3.conv.0.2", "features.7.conv.1.2", "features.12.conv.0.2", "features.18.2")),
+    *(Bug(f"BatchNorm eps 0 in {name}", name, plant(name, changed(eps=0.0)))
+      for name in ("features.2.conv.1.1", "features.9.conv.3", "features.14.conv.0.1", "features.17.conv.3")),
+    Bug("shortcut missing", "features.5", plant("features.5.add()", keeps("y"))),
+]  # fmt: skip
+MOBILENET_V3_SMALL = [
+    *(Bug(f"hard sigmoid not clipped in {name}", name, plant(name, _unclipped))
+      for name in (f"features.{i}.block.2.scale_activation" for i in (4, 5, 6, 8, 10))),
+    Bug("BatchNorm eps 1e-5", "features.9.block.1.1", plant("features.9.block.1.1", changed(eps=1e-5))),
+    Bug("ReLU for hard swish", "features.8.block.0.2", plant("features.8.block.0.2", instead(ops.relu))),
+]  # fmt: skip
+YOLOV5N = [
+    Bug("anchors written in", "boxes", edit("model.24.anchors", lambda a: _PUBLISHED_ANCHORS.reshape(a.shape))),
+    Bug("shortcut in the neck", "model.13.cv3.bn", plant("model.13.m.0", changed(shortcut=True))),
+    Bug("BatchNorm eps 1e-5", "model.8.cv3.bn", plant("model.8.cv3.bn", changed(eps=1e-5))),
+    Bug("lost bias of the head", "boxes", zero("model.24.m.1.bias")),
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Case:
     """A reference with calibrated weights, and images."""
@@ -105,7 +156,7 @@ class Case:
 def case(name: str, size: tuple[int, int, int]) -> Case:
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
 
-    reference = calibrated(get_model(name).reference, 0, size)
+    reference = calibrated(get_model(name).reference, 0, size, fixed=get_model(name).ignored)
     return Case(name, reference, state_arrays(reference), sample_images(1, size, seed=1))
 
 
@@ -137,6 +188,26 @@ def test_vit_b_16(bug: Bug, rtx: Api) -> None:
 @pytest.mark.parametrize("bug", YOLOV8N, ids=lambda bug: bug.name)
 def test_yolov8n(bug: Bug, rtx: Api) -> None:
     check(case("yolov8n", (3, 96, 160)), bug, rtx)
+
+
+@pytest.mark.parametrize("bug", DEEP_RESNET50, ids=lambda bug: bug.name)
+def test_resnet50_deep_inside(bug: Bug, rtx: Api) -> None:
+    check(case("resnet50", (3, 64, 64)), bug, rtx)
+
+
+@pytest.mark.parametrize("bug", MOBILENET_V2, ids=lambda bug: bug.name)
+def test_mobilenet_v2(bug: Bug, rtx: Api) -> None:
+    check(case("mobilenet_v2", (3, 64, 96)), bug, rtx)
+
+
+@pytest.mark.parametrize("bug", MOBILENET_V3_SMALL, ids=lambda bug: bug.name)
+def test_mobilenet_v3_small(bug: Bug, rtx: Api) -> None:
+    check(case("mobilenet_v3_small", (3, 64, 96)), bug, rtx)
+
+
+@pytest.mark.parametrize("bug", YOLOV5N, ids=lambda bug: bug.name)
+def test_yolov5n(bug: Bug, rtx: Api) -> None:
+    check(case("yolov5n", (3, 96, 160)), bug, rtx)
 
 
 @pytest.mark.parametrize(
