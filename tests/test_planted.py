@@ -16,11 +16,12 @@ from planting import Arrays, Plant, changed, edit, exchanged, identity, instead,
 
 from zoo import ops
 from zoo.engine.definition import define
+from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.registry import get_model
 from zoo.trt import Api
 from zoo.verify.compare import Report
-from zoo.verify.proof import compare_reference, execute_on_cpu
+from zoo.verify.proof import compare_reference, execute_on_cpu, prove
 from zoo.weights import from_arrays
 
 
@@ -130,7 +131,7 @@ MOBILENET_V2 = [
 ]  # fmt: skip
 MOBILENET_V3_SMALL = [
     *(Bug(f"hard sigmoid not clipped in {name}", name, plant(name, _unclipped))
-      for name in (f"features.{i}.block.2.scale_activation" for i in (4, 5, 6, 8, 10))),
+      for name in (f"features.{i}.block.2.scale_activation" for i in (4, 6, 8, 10))),
     Bug("BatchNorm eps 1e-5", "features.9.block.1.1", plant("features.9.block.1.1", changed(eps=1e-5))),
     Bug("ReLU for hard swish", "features.8.block.0.2", plant("features.8.block.0.2", instead(ops.relu))),
 ]  # fmt: skip
@@ -215,3 +216,40 @@ def test_yolov5n(bug: Bug, rtx: Api) -> None:
 )
 def test_nothing_is_found_where_nothing_is_planted(name: str, size: tuple[int, int, int], rtx: Api) -> None:
     assert verdict(case(name, size), rtx, case(name, size).arrays).ok
+
+
+# What one size, one batch or half precision alone would not show: `prove` as the command calls it
+
+
+def test_a_pooling_that_rounds_up_shows_at_the_second_size(rtx: Api) -> None:
+    with planted([plant("maxpool", changed(ceil_mode=True))], {}):
+        proof = prove(get_model("resnet18"), rtx, size=(65, 97))
+    first = proof.also["99x153"].first_divergence
+    assert proof.report.ok and not proof.ok and first is not None and first.name == "maxpool"
+
+
+def test_a_global_pool_of_a_fixed_window_shows_at_the_second_size(rtx: Api) -> None:
+    with planted([plant("avgpool", instead(ops.avg_pool, 2))], {}):
+        proof = prove(get_model("resnet18"), rtx, size=(64, 64))
+    assert proof.report.ok and not proof.ok
+    assert [name for name, report in proof.also.items() if not report.ok]
+
+
+@pytest.mark.parametrize("bug", [
+    Bug("shortcut missing", "layer1.1.relu:1", plant("layer1.1.add()", keeps("x"))),
+    Bug("BatchNorm eps 0", "layer3.0.bn2", plant("layer3.0.bn2", changed(eps=0.0))),
+    Bug("stem padded by 2", "bn1", plant("bn1", changed(pad=2))),
+], ids=lambda bug: bug.name)  # fmt: skip
+def test_half_precision_hides_no_structure(bug: Bug, rtx: Api) -> None:
+    with planted(bug.plants, {}):
+        proof = prove(get_model("resnet18"), rtx, precision="fp16", size=(64, 96))
+    first = proof.also["fp32"].first_divergence
+    assert not proof.ok and first is not None and first.name == bug.starts
+
+
+def test_a_batch_that_is_written_in_is_refused(rtx: Api) -> None:
+    def two(real: Any, net: Net, x: Tensor) -> Tensor:
+        return ops.reshape(net, x, (2, 512))
+
+    with planted([plant("flatten()", two)], {}), pytest.raises(ZooError, match="refused images of 3x3x99x153"):
+        prove(get_model("resnet18"), rtx, size=(64, 96))

@@ -135,7 +135,7 @@ def test_weights_that_do_not_fit_are_refused(rtx: Api) -> None:
 
 def test_a_second_size_and_batch_are_proven(rtx: Api) -> None:
     proof = prove(get_model("resnet18"), rtx, size=SMALL)
-    assert list(proof.also) == ["97x145", "97x145, batch 1"] and not proof.notes
+    assert list(proof.also) == ["99x153", "99x153, batch 1"] and not proof.notes
     assert [report.outputs[0].shape for report in proof.also.values()] == [(3, 1000), (1, 1000)]
     assert list(prove(get_model("yolov5n"), rtx, size=SMALL).also) == ["96x160", "96x160, batch 1"]
     one = prove(get_model("lenet5"), rtx)
@@ -148,7 +148,7 @@ def test_what_is_wrong_only_at_the_second_size_fails(rtx: Api) -> None:
 
     proof = prove(get_model("resnet18"), rtx, size=SMALL, execute=execute)
     assert proof.report.ok and not proof.ok
-    first = proof.also["97x145"].first_divergence
+    first = proof.also["99x153"].first_divergence
     assert first is not None and first.name == "avgpool"
 
 

@@ -66,7 +66,7 @@ class Row:
     @property
     def ratio(self) -> float:
         """Error as a share of what is allowed."""
-        return self.error / self.bound
+        return self.error / self.bound if self.bound else float("inf")
 
     @property
     def ok(self) -> bool:
