@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from zoo.discovery import import_file
 from zoo.errors import ZooError
 from zoo.text import clean
 
@@ -55,13 +58,23 @@ TimingCache = Annotated[
 ]
 
 
+Imports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--import",
+        metavar="FILE",
+        help="Run this Python file first, which registers models or has tasks or references of its own.",
+        show_default=False,
+    ),
+]
+
 Command = Callable[..., None]
 
 
 def command(function: Command, extend: Callable[[Command], Command] | None = None) -> Callable[[], None]:
     """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2.
 
-    `extend` makes of `function` one with more parameters when the command runs.
+    Every command has --import. `extend` makes of `function` one with more parameters when the command runs.
     """
 
     def main() -> None:
@@ -69,7 +82,9 @@ def command(function: Command, extend: Callable[[Command], Command] | None = Non
         add = app.command(context_settings={"help_option_names": ["-h", "--help"]})
         _tolerate_any_text()
         try:
-            add(extend(function) if extend else function)
+            for path in imports(sys.argv[1:]):  # before the options of the tasks in it are asked for
+                import_file(path)
+            add(_with_import(extend(function) if extend else function))
             app(prog_name=_program(function))
         except ZooError as error:
             fail(str(error))
@@ -91,6 +106,39 @@ def _tolerate_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def imports(arguments: list[str]) -> Iterator[Path]:
+    """The files that --import names on a command line."""
+    for i, word in enumerate(arguments):
+        if word == "--":
+            return
+        if word == "--import":
+            yield from map(Path, arguments[i + 1 : i + 2])
+        elif word.startswith("--import="):
+            yield Path(word.removeprefix("--import="))
+
+
+def _with_import(function: Command) -> Command:
+    """`function` as a command that has --import, which `command` has seen to."""
+
+    def run(imports: Any, **values: Any) -> None:
+        function(**values)
+
+    return extended(
+        function, [inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Imports)], run
+    )
+
+
+def extended(function: Command, added: Iterable[inspect.Parameter], run: Command) -> Command:
+    """`run` with the description and the parameters of `function`, and those `added` in the place of its **values."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *added)]
+    wrapper = functools.wraps(function)(lambda **values: run(**values))
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
 
 
 def _program(function: Callable[..., None]) -> str:

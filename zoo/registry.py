@@ -1,15 +1,13 @@
-"""The models by name. A module in `zoo/models` registers its variants with a decorator; nothing lists them by hand."""
+"""The models by name. A module registers its variants with a decorator; `zoo.discovery` finds the modules."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from zoo import discovery
 from zoo.errors import ZooError, closest
 from zoo.preprocess import Preprocess
 from zoo.tasks import get_task
@@ -160,17 +158,9 @@ def classes_from(bias: str) -> Configure:
     return configure
 
 
-@functools.cache
-def _scan() -> None:
-    """Imports every module of zoo.models once."""
-    import zoo.models
-
-    for module in pkgutil.iter_modules(zoo.models.__path__):
-        importlib.import_module(f"zoo.models.{module.name}")
-
-
 def _registered() -> dict[str, Model]:
-    _scan()
+    """Every model by name, ours and other people's."""
+    discovery.load("zoo.models")
     return _models
 
 
@@ -192,7 +182,7 @@ def get_model(name: str) -> Model:
     if name in aliases:
         return aliases[name]
     hint = closest(name, [*models, *aliases]) or "; `python -m zoo.list` shows them all"
-    raise ZooError(f"no model is named '{name}'{hint}")
+    raise ZooError(f"no model is named '{name}'{hint}{discovery.missing('zoo.models')}")
 
 
 def siblings(model: Model) -> list[Model]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import signal
 import sys
@@ -24,6 +23,7 @@ from zoo.cli import (
     Size,
     WeightsOption,
     command,
+    extended,
     json_text,
     note,
     precision_name,
@@ -236,8 +236,7 @@ def _save_json(path: Path, results: dict[str, Any]) -> None:
 
 def with_task_options(function: Callable[..., None]) -> Callable[..., None]:
     """`function` with a parameter for each option of each task; None when it was not given."""
-    signature = inspect.signature(function, eval_str=True)
-    own = {p.name: p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    own = inspect.signature(function).parameters
     owners: dict[str, list[tuple[Task, Option]]] = {}
     for task in all_tasks():
         for option in task.options:
@@ -250,15 +249,7 @@ def with_task_options(function: Callable[..., None]) -> Callable[..., None]:
                     f"{other} has another of that name"
                 )
 
-    @functools.wraps(function)
-    def wrapper(**values: Any) -> None:
-        function(**values)
-
-    asked = {name: _parameter(pairs) for name, pairs in owners.items()}
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (own | asked).values()]
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
+    return extended(function, [_parameter(pairs) for pairs in owners.values()], function)
 
 
 def _parameter(pairs: list[tuple[Task, Option]]) -> inspect.Parameter:

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from zoo.discovery import imported_files
 from zoo.errors import ZooError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ class TorchProcess:
     """
 
     def __init__(self, python: str = "", timeout_s: float = 600) -> None:
-        command = [*(shlex.split(python) or [sys.executable]), "-m", "zoo.verify.rivals"]
+        command = [*(shlex.split(python) or [sys.executable]), "-m", "zoo.verify.rivals", *map(str, imported_files())]
         environment = dict(os.environ)
         if python:  # what this interpreter finds on its path is not for the other
             environment["PYTHONPATH"] = str(_ROOT)

@@ -3,12 +3,12 @@ choose, how results are drawn, printed and written as JSON. Importing this impor
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from zoo import discovery
 from zoo.errors import ZooError, closest
 from zoo.labels import labels_for
 
@@ -174,19 +174,9 @@ def _shapes(shapes: Mapping[str, tuple[int | str, ...]]) -> str:
     return " and ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in shapes.items())
 
 
-@functools.cache
-def _scan() -> None:
-    """Imports every module of this folder once."""
-    import importlib
-    import pkgutil
-
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"zoo.tasks.{module.name}")
-
-
 def all_tasks() -> list[Task]:
     """Every task, by name."""
-    _scan()
+    discovery.load("zoo.tasks")
     return [_tasks[name] for name in sorted(_tasks)]
 
 
@@ -194,5 +184,6 @@ def get_task(name: str) -> Task:
     """The task `name`. Raises `ZooError` with the closest names."""
     names = [task.name for task in all_tasks()]
     if name not in names:
-        raise ZooError(f"No task is called '{name}'; there are {', '.join(names)}{closest(name, names)}.")
+        hints = closest(name, names) + discovery.missing("zoo.tasks")
+        raise ZooError(f"No task is called '{name}'; there are {', '.join(names)}{hints}.")
     return _tasks[name]

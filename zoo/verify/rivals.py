@@ -32,6 +32,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from zoo.discovery import import_file
 from zoo.errors import ZooError
 from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.pretrained import load_state
@@ -266,9 +267,11 @@ def serve(worker: Worker, lines: Any, answers: Any) -> None:
 
 
 def main() -> None:
-    """Serves the client on stdin and stdout. Libraries that print get stderr."""
+    """Serves the client on stdin and stdout. Libraries that print get stderr. Arguments are files with references."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    for file in sys.argv[1:]:
+        import_file(Path(file))
     device = os.environ.get("ZOO_RIVAL_DEVICE", "cuda")
     if device == "cuda" and not torch.cuda.is_available():
         answers.write(json.dumps({"error": f"PyTorch {torch.__version__} sees no GPU"}) + "\n")

@@ -7,14 +7,12 @@ a model imports PyTorch; where published weights are to be had is known without.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import importlib.util
-import pkgutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zoo import discovery
 from zoo.errors import ZooError, closest
 
 if TYPE_CHECKING:
@@ -103,12 +101,15 @@ class Reference:
         self.library.forget(self.module)
 
 
-@functools.cache
 def libraries() -> dict[str, Library]:
-    """Every library by the prefix of its references, from the files of this folder."""
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    found = [importlib.import_module(f"{__name__}.{name}").LIBRARY for name in names]
-    return {library.name: library for library in found}
+    """Every library by the prefix of its references: those of this folder and other people's."""
+    found: dict[str, Library] = {}
+    for library in discovery.find("zoo.references", "LIBRARY"):
+        known = found.setdefault(library.name, library)
+        if known is not library:
+            modules = f"{type(known).__module__} and in {type(library).__module__}"
+            raise ZooError(f"two libraries of references are named '{library.name}': in {modules}; rename the second")
+    return found
 
 
 def library_of(source: str) -> tuple[Library, str]:
@@ -121,7 +122,7 @@ def library_of(source: str) -> tuple[Library, str]:
     known = ", ".join(prefixes)
     raise ZooError(
         f"reference {source!r} is unknown, expected PREFIX:NAME with a prefix among {known}"
-        f"{closest(source.partition(':')[0], prefixes)}"
+        f"{closest(source.partition(':')[0], prefixes)}{discovery.missing('zoo.references')}"
     )
 
 
