@@ -14,7 +14,7 @@ import torch
 from zoo.errors import ZooError
 from zoo.verify.calibration import calibrated, dependence, num_parameters, sample_images, state_arrays
 from zoo.verify.compare import ROUNDOFF, Report, Row, Run, compare_half, compare_runs, relative_l2
-from zoo.verify.references import Library, Reference, libraries, load_reference
+from zoo.verify.references import Library, Reference, load_reference
 from zoo.verify.report import to_dict, to_html, to_terminal, verdict, write_html, write_json
 from zoo.verify.running import DTYPES, run_reference
 from zoo.verify.torchvision_shim import import_torchvision, nms
@@ -80,8 +80,8 @@ def test_nms_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("resnet18", "a prefix among FILE.py, timm, torchvision"),
-        ("nobody:resnet18", "a prefix among FILE.py, timm, torchvision"),
+        ("resnet18", "expected PREFIX:NAME with a prefix among "),
+        ("nobody:resnet18", "expected PREFIX:NAME with a prefix among "),
         ("torchvision:resnet19", "closest: resnet18"),
         ("scripts/no_such_file.py:Net", "no_such_file.py"),
     ],
@@ -152,7 +152,7 @@ def test_an_output_that_ignores_the_input_is_refused(monkeypatch: pytest.MonkeyP
         def load(self, name: str, classes: int | None) -> torch.nn.Module:
             return Deaf()
 
-    monkeypatch.setitem(libraries(), "deaf", DeafLibrary())
+    monkeypatch.setattr("zoo.verify.references.libraries", lambda: {"deaf": DeafLibrary()})
     with pytest.raises(ZooError, match="logits of deaf:net changes by"):
         calibrated("deaf:net", size=SIZE)
 
