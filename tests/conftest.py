@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch reads it when it is imported: the same sums, whatever the machine
+
+if platform.libc_ver()[0] == "glibc":  # what a large network leaves goes back to the system at once, not with luck
+    M_MMAP_THRESHOLD = -3  # <malloc.h>
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 import numpy as np
 import pytest

@@ -42,12 +42,18 @@ def run_reference(
     if dtype not in DTYPES:
         raise ZooError(f"dtype {dtype!r} of a reference run is unknown, expected one of {', '.join(DTYPES)}")
     if dtype != "float32":
-        reference = replace(reference, module=copy.deepcopy(reference.module).to(DTYPES[dtype]))
+        reference = replace(reference, module=_converted(reference.module, DTYPES[dtype]))
     reference.forget()
     recorder = _Recorder(reference.module, taps, given, keep)
     with torch.no_grad(), recorder:
         outputs = reference.outputs(reference.module(torch.from_numpy(images).to(DTYPES[dtype])))
     return Run({name: _array(value) for name, value in outputs.items()}, recorder.taps, recorder.leaves)
+
+
+def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of `module` in `dtype`, with no copy of its parameters in between."""
+    parameters = {id(p): nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in module.parameters()}
+    return copy.deepcopy(module, parameters).to(dtype)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
