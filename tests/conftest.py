@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ from zoo.network import Definition, Net, Precision, PrecisionName, Tensor
 from zoo.preprocess import imagenet
 from zoo.registry import Model
 from zoo.trt import Api, installed, load
+from zoo.verify.references import MissingLibrary, libraries
 from zoo.weights import from_arrays
 
 Build = Callable[[Net, Tensor], "Tensor | dict[str, Tensor]"]
@@ -38,6 +39,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+# A proof that cannot be made fails, with what to install: a skip would pass for one. Whoever lacks the references can
+# say so, and reads in the summary what was not proven.
+WITHOUT_REFERENCES = os.environ.get("ZOO_WITHOUT_REFERENCES") == "1"
+PACKAGES = {"torch", "sklearn", *(library.package for library in libraries().values())}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    return report if "gpu" in item.keywords else told(report, call)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    report = yield
+    return told(report, report.call)
+
+
+def told(report: Any, call: pytest.CallInfo[Any]) -> Any:
+    """The report of a test, failed where it was skipped for want of a module; skipped where that was asked for."""
+    package, why = lacking(call.excinfo) if call.excinfo and not report.passed else (None, "")
+    if package is None:
+        return report
+    if WITHOUT_REFERENCES and package in PACKAGES:
+        report.outcome, report.longrepr = "skipped", (report.nodeid, 0, f"Skipped: not proven, {why}")
+    elif report.skipped:
+        hint = "bash scripts/test.sh installs it; ZOO_WITHOUT_REFERENCES=1 leaves out what it proves"
+        report.outcome, report.longrepr = "failed", f"{why}: {hint}"
+    return report
+
+
+def lacking(raised: pytest.ExceptionInfo[BaseException]) -> tuple[str | None, str]:
+    """The package that a test could not import, if that was its end, and what was said."""
+    for error in (raised.value, raised.value.__cause__):
+        if isinstance(error, MissingLibrary):
+            return error.package, str(error)
+        if isinstance(error, ImportError):
+            return (error.name or "").partition(".")[0], str(error)
+    last = raised.traceback[-1]
+    if last.name == "importorskip":
+        return last.frame.f_locals["modname"].partition(".")[0], str(raised.value)
+    return None, ""
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,14 @@ class Published:
     origin: str
 
 
+class MissingLibrary(ZooError):
+    """A library of references that lacks a `package`."""
+
+    def __init__(self, message: str, package: str) -> None:
+        super().__init__(message)
+        self.package = package
+
+
 class Library:
     """What the zoo knows of one library of published models; each file here makes one, as `LIBRARY`.
 
@@ -79,8 +87,8 @@ class Library:
         """Raises ZooError, with the command that installs it, where the library is missing."""
         for package, install in (("torch", PYTORCH), (self.package, self.install)):
             if importlib.util.find_spec(package) is None:
-                raise ZooError(
-                    f"the references of {self.name} need the package {package!r}, which is missing: {install}"
+                raise MissingLibrary(
+                    f"the references of {self.name} need the package {package!r}, which is missing: {install}", package
                 )
 
 
