@@ -151,7 +151,9 @@ def profile_session(session: GpuSession, shapes: Mapping[str, Shape], costs: Lay
         whole = statistics.median(replay.measure(4 * runs))
     finally:
         replay.close()
-    reports = _reports(session, shapes, runs)
+    with session.cuda.active():
+        stream = session.cuda.stream()
+        reports = session.bind(shapes, stream).layer_times(stream, _WARM + runs)[_WARM:]
     names = [name for name, _ in reports[0]]
     if not names or any([name for name, _ in report] != names for report in reports):
         raise ZooError("TensorRT's profiler reported no layers, or others from run to run: nothing can be told of them")
@@ -161,36 +163,6 @@ def profile_session(session: GpuSession, shapes: Mapping[str, Shape], costs: Lay
         for name, ms, covers in zip(names, medians, assign(names, list(costs.layers)))
     )
     return Profile(tuple(layers), whole)
-
-
-def _reports(session: GpuSession, shapes: Mapping[str, Shape], runs: int) -> list[list[tuple[str, float]]]:
-    """(layer, ms) of each run, as TensorRT's profiler tells them."""
-    cuda, profiler = session.cuda, _make_profiler(session._open().api.trt)
-    with cuda.active():
-        stream = cuda.stream()
-        bound = session.bind(shapes, stream)
-        for array in bound.inputs.values():
-            cuda.zero(array.ptr, array.nbytes, stream)
-        bound._context.profiler = profiler
-        found = []
-        for _ in range(_WARM + runs):
-            profiler.times = []
-            bound.enqueue(stream)  # waits for every layer when a profiler is there
-            cuda.synchronize(stream)
-            found.append(profiler.times)
-    return found[_WARM:]
-
-
-def _make_profiler(trt: Any) -> Any:
-    class Profiler(trt.IProfiler):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)  # required: super().__init__() is refused by the binding
-            self.times: list[tuple[str, float]] = []
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            self.times.append((layer_name, ms))
-
-    return Profiler()
 
 
 # ---- telling --------------------------------------------------------------------------------------------------------

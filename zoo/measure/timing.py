@@ -113,8 +113,6 @@ class Replay:
         with self.cuda.active():
             self.stream = self.cuda.stream()
             self.bound = session.bind(shapes, self.stream)
-            for array in self.bound.inputs.values():
-                self.cuda.zero(array.ptr, array.nbytes, self.stream)
             self._graph = self.cuda.capture(self.stream, self._enqueue)
             self._stopwatch = Stopwatch(self.cuda, self.stream)
 

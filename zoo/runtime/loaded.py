@@ -165,7 +165,8 @@ def fits(shape: Shape, tensor: Tensor, profile: int) -> bool:
 class Bound:
     """An engine with fixed input shapes in an execution context and buffers of its own, to build pipelines with.
 
-    `inputs` and `outputs` are device arrays at fixed addresses; `enqueue(stream)` may be captured in a CUDA graph.
+    `inputs`, zeros until they are written, and `outputs` are device arrays at fixed addresses; `enqueue(stream)` may
+    be captured in a CUDA graph.
     """
 
     def __init__(self, engine: LoadedEngine, shapes: Mapping[str, Shape], stream: Stream) -> None:
@@ -176,6 +177,8 @@ class Bound:
         self.inputs = {name: self._array(tensor, shapes[name], stream) for name, tensor in engine.inputs.items()}
         out = engine.output_shapes(self._context)
         self.outputs = {name: self._array(tensor, out[name], stream) for name, tensor in engine.outputs.items()}
+        for array in self.inputs.values():
+            engine.cuda.zero(array.ptr, array.nbytes, stream)
         arrays = {**self.inputs, **self.outputs}
         engine.bind(self._context, {}, {name: array.ptr for name, array in arrays.items()})
 
@@ -185,3 +188,26 @@ class Bound:
 
     def enqueue(self, stream: Stream) -> None:
         self._engine.enqueue(self._context, stream)
+
+    def layer_times(self, stream: Stream, runs: int) -> list[list[tuple[str, float]]]:
+        """(layer, milliseconds) of each run, as TensorRT's profiler tells them, which stays with this context."""
+        self._context.profiler = profiler = _make_profiler(self._engine.api.trt)
+        found = []
+        for _ in range(runs):
+            profiler.times = []
+            self.enqueue(stream)  # waits for every layer when a profiler is there
+            self._engine.cuda.synchronize(stream)
+            found.append(profiler.times)
+        return found
+
+
+def _make_profiler(trt: Any) -> Any:
+    class Profiler(trt.IProfiler):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)  # required: super().__init__() is refused by the binding
+            self.times: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.append((layer_name, ms))
+
+    return Profiler()
