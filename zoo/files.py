@@ -25,8 +25,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The mode of a file that is replaced stays.
     """
     path = checked_destination(path)
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise ZooError(f"cannot write {path}: its links lead in a circle")
     try:
-        target = path.resolve()
         if target.exists() and not target.is_file():
             with open(target, "wb") as file:
                 yield file
@@ -41,8 +43,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise ZooError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror}") from None
 
 
 def checked_destination(path: str | os.PathLike[str]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Any
 from zoo.driver import compute_capability, device_name
 from zoo.engine.definition import INPUT
 from zoo.engine.effort import Effort
+from zoo.engine.schema import check_fields
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.files import checked_destination, locked_folder, replacing
 from zoo.network import Definition
+from zoo.preprocess import from_dict
 from zoo.registry import Model
 from zoo.text import LONGEST, clean
 
 FORMAT = "zoo engine 1"
-REQUIRED = {"format", "model", "task", "flavour", "version", "precision", "input", "preprocess", "sha256", "rebuild"}
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,16 @@ def describe(
         "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
         "parameters": sum(math.prod(shape) for shape in definition.parameters.values()),
-        "weights": {"file": weights.name, "sha256": weights.digest()},
+        "weights": {"file": _from_anywhere(weights.name), "sha256": weights.digest()},
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     return {**description, "rebuild": rebuild_command(description)}
+
+
+def _from_anywhere(weights: str) -> str:
+    """A weights file by its whole path: an engine may be rebuilt from another folder."""
+    return os.path.abspath(weights) if os.path.isfile(weights) else weights
 
 
 def labels(metadata: dict[str, str]) -> list[str] | None:
@@ -123,28 +130,65 @@ def rebuild_command(description: dict[str, Any]) -> str:
 
 
 def rebuild_at(path: str | Path, description: dict[str, Any]) -> str:
-    """The command line that builds the engine of `description` again in the place of `path`."""
-    return f"{description['rebuild']} --save-engine {shlex.quote(str(path))}"
+    """The command line that builds the engine of `description` again in the place of `path`.
+
+    It is made of the fields, which are checked, and never read from the file: people paste it into a shell.
+    """
+    return f"{rebuild_command(description)} --save-engine {shlex.quote(str(path))}"
 
 
 def load_description(engine: str | Path) -> dict[str, Any]:
     """Reads the description beside an engine. Raises ZooError when it is missing, garbled or of another file."""
-    path = description_path(Path(engine))
+    engine = Path(engine)
+    path = description_path(engine)
     try:
         description = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
+        raise ZooError(_why_no_description(engine, path)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ZooError(
-            f"{engine} has no description {path.name} beside it; rebuild it with python -m zoo.build"
+            f"the description {path} cannot be read ({reason}); rebuild the engine with python -m zoo.build"
         ) from None
-    except (OSError, ValueError) as error:
-        raise ZooError(
-            f"the description {path} cannot be read ({error}); rebuild the engine with python -m zoo.build"
-        ) from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT or REQUIRED - description.keys():
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ZooError(
             f"{path} is not the description of an engine ({FORMAT}); rebuild the engine with python -m zoo.build"
         )
+    try:
+        check_fields(f"the description {path}", description)
+        shapes_of(description)
+        from_dict(description["preprocess"])
+    except ZooError as error:
+        raise ZooError(f"{error}; rebuild the engine with python -m zoo.build") from None
     return description
+
+
+# How files that are often taken for engines begin, and what they are.
+_BEGINNINGS = (
+    (b"PK\3\4", "a PyTorch checkpoint; give the model's name and --weights with this file"),
+    (b"\x80", "a PyTorch checkpoint; give the model's name and --weights with this file"),
+    (b"\x08", "an ONNX file; give the model's name, or build it with trtexec"),
+)
+
+
+def _why_no_description(engine: Path, path: Path) -> str:
+    """What to do about an engine without its description, or about what is no engine."""
+    try:
+        with open(engine, "rb") as file:
+            beginning = file.read(16)
+    except IsADirectoryError:
+        return f"{engine} is a folder; give the engine file in it"
+    except OSError as error:
+        return f"the engine {engine} cannot be read: {error.strerror}; to build one: python -m zoo.build MODEL"
+    for start, what in _BEGINNINGS:
+        if beginning.startswith(start):
+            return f"{engine} is not an engine but {what}"
+    if beginning[8:9] == b"{":
+        return f"{engine} is not an engine but a weights file; give the model's name and --weights with this file"
+    return (
+        f"{engine} has no description {path.name} beside it, which python -m zoo.build writes: copy it along, or "
+        "rebuild the engine with python -m zoo.build"
+    )
 
 
 def load_engine(path: str | Path) -> Engine:

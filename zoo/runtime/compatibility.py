@@ -27,11 +27,10 @@ def why_not_loadable(
     """Why an engine cannot run here and how to rebuild it, in one sentence, or None when nothing speaks against it.
 
     `description` is what was written down when the engine was built: `flavour` («tensorrt» or «rtx»), `version`,
-    `compute_capability` («9.0»; none: any), `size` (bytes, which the GPU must hold) and `rebuild`, the command, unless
-    that is passed in; what is missing is not checked. `api` is this machine's TensorRT, `device` its GPU, if any.
+    `compute_capability` («9.0»; none: any) and `size` (bytes, which the GPU must hold); what is missing is not checked.
+    `rebuild` is the command that builds it again. `api` is this machine's TensorRT, `device` its GPU, if any.
     """
     reason = _mismatch(description, api, device)
-    rebuild = rebuild or description.get("rebuild") or ""
     if reason is None:
         return None
     return f"the engine cannot run here: {reason}" + (f"; to rebuild it: {rebuild}" if rebuild else "")

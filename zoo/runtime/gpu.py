@@ -70,7 +70,6 @@ class GpuSession:
             reason = why_not_loadable(description, api, self._cuda.device(), rebuild)
             if reason:
                 raise ZooError(reason)
-            rebuild = rebuild or description.get("rebuild") or ""
             self._engine = LoadedEngine(bytes(plan), api, self._cuda, rebuild)
             own = self._cuda.wrap_stream(stream) if stream is not None else None
             graphs = graphs and self._cuda.graphs

@@ -40,7 +40,15 @@ def load_golden(path: str | os.PathLike[str], model: str) -> tuple[np.ndarray, R
         raise ZooError(f"{path} is not a golden file; {_MAKE.format(model)}")
     if metadata["model"] != model:
         raise ZooError(f"{path} is the golden file of {metadata['model']}, not of {model}")
-    return arrays["images"], _run(arrays, "float32"), _run(arrays, "float64")
+    images, ref32, ref64 = arrays["images"], _run(arrays, "float32"), _run(arrays, "float64")
+    if images.ndim != 4 or images.dtype != np.float32 or 0 in images.shape:
+        raise ZooError(f"the images in {path} are {images.dtype} {images.shape}, float32 (N, C, H, W) was expected")
+    for kind, in32, in64 in (("outputs", ref32.outputs, ref64.outputs), ("layers", ref32.taps, ref64.taps)):
+        if {n: a.shape for n, a in in32.items()} != {n: a.shape for n, a in in64.items()}:
+            raise ZooError(f"the {kind} in {path} differ between fp32 and fp64 in name or shape; {_MAKE.format(model)}")
+    if not ref64.outputs:
+        raise ZooError(f"{path} holds no outputs; {_MAKE.format(model)}")
+    return images, ref32, ref64
 
 
 def _run(arrays: dict[str, np.ndarray], precision: str) -> Run:

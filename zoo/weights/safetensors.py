@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.files import replacing
+from zoo.text import LONGEST, clean
 from zoo.weights.base import AnyPath, Entry
 
 _DTYPES = {
@@ -38,7 +40,7 @@ def read_safetensors(file: str, data: mmap.mmap) -> tuple[dict[str, Entry], dict
     try:
         header = json.loads(data[8:start].decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise ZooError(f"{file} is damaged: its header is not JSON ({error})") from None
+        raise ZooError(f"{file} is damaged: its header is not JSON ({clean(str(error), LONGEST)})") from None
     if not isinstance(header, dict):
         raise ZooError(f"{file} is damaged: its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
@@ -52,8 +54,8 @@ def read_safetensors(file: str, data: mmap.mmap) -> tuple[dict[str, Entry], dict
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"'{next(name for name in table if names.count(name) > 1)}' stands there twice")
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"'{clean(name, LONGEST)}' stands there twice")
     return table
 
 
@@ -78,12 +80,14 @@ def _place(file: str, name: str, entry: Any) -> _Place:
     try:
         place = _Place(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
         known = place.dtype in _DTYPES and all(
-            type(n) is int and n >= 0 for n in (*place.shape, place.begin, place.end)
+            type(n) is int and 0 <= n < 2**53 for n in (*place.shape, place.begin, place.end)
         )
+        known = known and len(place.shape) <= 64
     except (TypeError, KeyError):
         known = False
     if not known:
-        raise ZooError(f"{file}: '{name}' is described as {entry}; its dtype, shape and offsets should be known ones")
+        found = f"'{clean(name, LONGEST)}' is described as {clean(str(entry), LONGEST)}"
+        raise ZooError(f"{file}: {found}; its dtype, shape and offsets should be known ones")
     needed = place.size * np.dtype(_DTYPES[place.dtype]).itemsize
     if place.end - place.begin != needed:
         found = f"{place.end - place.begin} bytes at {place.begin}"

@@ -1,0 +1,84 @@
+"""What the fields of an engine's description may be. A description is data from a file that anyone may have written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from zoo.errors import ZooError
+from zoo.network import PrecisionName
+from zoo.text import LONGEST, clean
+from zoo.trt import Flavour
+
+Check = Callable[[Any], bool]
+
+
+def check_fields(what: str, data: Any) -> dict[str, Any]:
+    """`data` as a description with every field of its kind. Raises ZooError that names the first one which is not."""
+    if not isinstance(data, dict):
+        raise ZooError(f"{what} is not an object of JSON but a {type(data).__name__}")
+    for name, (wanted, check) in FIELDS.items():
+        if name not in data:
+            raise ZooError(f"{what} has no field '{name}', which should be {wanted}")
+        if not check(data[name]):
+            raise ZooError(f"'{name}' in {what} is {clean(repr(data[name]), LONGEST)}; it should be {wanted}")
+    return data
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 4096 and value.isprintable()
+
+
+def _matches(pattern: str) -> Check:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _one_of(*values: Any) -> Check:
+    return lambda value: any(value is known or (isinstance(known, str) and value == known) for known in values)
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(_count(n) and 0 < n < 2**31 for n in value)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _object(**fields: Check) -> Check:
+    def fits(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(
+            name in value and check(value[name]) for name, check in fields.items()
+        )
+
+    return fits
+
+
+_HASH = _matches("[0-9a-f]{64}")
+FIELDS: dict[str, tuple[str, Check]] = {
+    "model": ("the name of a model", _matches("[a-z0-9_]{1,100}")),
+    "task": ("the name of a task", _matches("[a-z0-9_]{1,100}")),
+    "flavour": ("tensorrt or rtx", _one_of(*get_args(Flavour))),
+    "version": ("a version such as 10.3.0", _matches(r"[0-9]{1,5}(\.[0-9]{1,5}){1,5}([a-z0-9.+-]{0,20})")),
+    "compute_capability": ("null or one such as 9.0", _or_none(_matches(r"[0-9]{1,3}\.[0-9]"))),
+    "gpu": ("null or the name of a GPU", _or_none(_text)),
+    "precision": (f"one of {', '.join(get_args(PrecisionName))}", _one_of(*get_args(PrecisionName))),
+    "level": ("null or 0 to 5", _or_none(lambda value: type(value) is int and 0 <= value <= 5)),
+    "heuristic": ("true or false", _one_of(True, False)),
+    "tf32": ("true or false", _one_of(True, False)),
+    "input": ("an object with min, opt and max, four sizes each", _object(min=_shape, opt=_shape, max=_shape)),
+    "preprocess": ("an object with its kind", _object(kind=_text)),
+    "labels": ("null or a list of names", _or_none(_names)),
+    "weights": ("an object with the file and its sha256", _object(file=_text, sha256=_HASH)),
+    "size": ("a number of bytes", _count),
+    "sha256": ("64 hexadecimal digits", _HASH),
+}
