@@ -54,6 +54,39 @@ def test_list_filters_and_speaks_json() -> None:
     assert "resnet50" in zoo("list", "resnet*").stdout
 
 
+def test_list_groups_by_task() -> None:
+    printed = zoo("list", "[ly]*5").stdout
+    assert printed.splitlines() == [
+        "classify: 1 model",
+        "  name    parameters  input    reference                       aliases",
+        "  lenet5      61,706  1x32x32  scripts/train_lenet5.py:LeNet5",
+    ]
+    headings = [line.partition(":")[0] for line in zoo("list").stdout.splitlines() if not line.startswith(" ")]
+    assert {"classify", "detect"} <= set(headings) and len(headings) == len(set(headings))
+
+
+def test_list_defines_nothing(tmp_path: Path) -> None:
+    """300 models are listed without TensorRT, and without calling what defines them."""
+    (tmp_path / "many.py").write_text(
+        "from zoo.preprocess import imagenet\n"
+        "from zoo.registry import Variant, register\n"
+        "variants = {f'many_{i}': Variant(None, params=i + 1) for i in range(300)}\n"
+        "@register(task='classify', reference='timm:{name}', preprocess=imagenet(), paper='doi:10.1', **variants)\n"
+        "def build(net, x, cfg):\n"
+        "    raise AssertionError('defined')\n"
+    )
+    code = (
+        "import atexit, sys, zoo.list\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\nzoo.list.main()"
+    )
+    command = [sys.executable, "-c", code, "--import", str(tmp_path / "many.py"), "many"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert listed.stdout.startswith("classify: 300 models\n") and "many_299" in listed.stdout
+    imported = set(listed.stderr.split())
+    assert "zoo.models.resnet" in imported
+    heavy = {"tensorrt_rtx", "tensorrt", "torch", "onnx", "onnxruntime", "cv2", "rich", "zoo.engine.definition"}
+    assert imported & heavy == set()
+
+
 def test_run_reads_a_digit(tmp_path: Path) -> None:
     result = zoo("run", "lenet5", DIGIT, "--save", tmp_path, "--top", 3, "--json")
     assert result.returncode == 0 and "onnxruntime" in result.stderr

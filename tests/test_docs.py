@@ -8,8 +8,6 @@ with 0.
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import re
 import shutil
@@ -17,15 +15,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-from zoo.registry import get_model
-
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/adding-a-model.md", "docs/adding-a-task.md"]
-COPIED = ["zoo", "scripts", "samples", "tests", "pyproject.toml", "constraints.txt", "README.md"]
+COPIED = ["zoo", "scripts", "samples", "tests", "docs", "pyproject.toml", "constraints.txt", "README.md"]
 MAX_PICTURE = 300_000  # bytes
 
 
@@ -216,6 +212,7 @@ def apply(block: Block, project: Path) -> None:
         assert source.count(old + "\n") == 1, f"{path.name} has no\n{old}"
         path.write_text(source.replace(old + "\n", new + "\n"), encoding="utf-8")
     else:
+        path.parent.mkdir(exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(body)
 
@@ -276,34 +273,16 @@ def test_excerpts_are_the_source() -> None:
             assert part.strip() in source
 
 
-def models_table() -> str:
-    """One row an architecture: what it is, its names and their parameters, the input, where the reference is."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "zoo.list", "--json"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in json.loads(listed.stdout):
-        groups.setdefault(get_model(row["name"]).build.__module__, []).append(row)
-    lines = ["| Architecture | Names, million parameters | Input | Reference |", "|---|---|---|---|"]
-    for module, rows in groups.items():
-        title = (importlib.import_module(module).__doc__ or "").partition(" (")[0]
-        kind, _, number = rows[0]["paper"].partition(":")
-        site = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}.get(kind)
-        names = ", ".join(f"`{row['name']}` {row['parameters'] / 1e6:.2f}" for row in rows)
-        size, source = "x".join(map(str, rows[0]["input"])), rows[0]["reference"].partition(":")[0]
-        lines.append(f"| {f'[{title}]({site}{number})' if site else title} | {names} | {size} | {source} |")
-    return "\n".join(lines)
+def test_the_page_of_models_is_the_registry(project: Path) -> None:
+    written = project / "docs" / "models.md"
+    written.write_text("stale", encoding="utf-8")
+    result = run("python scripts/models_page.py", project)
+    assert result.returncode == 0, result.stdout
+    if written.read_text(encoding="utf-8") != (ROOT / "docs" / "models.md").read_text(encoding="utf-8"):
+        pytest.fail("docs/models.md is stale; renew it with: python scripts/models_page.py", pytrace=False)
 
 
-def test_table_of_models() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.partition("<!-- models -->\n")[2].partition("\n<!-- /models -->")[0]
-    expected = models_table()
-    if shown != expected:
-        pytest.fail(f"the table in README.md, between its two comments, must read\n\n{expected}\n", pytrace=False)
-
-
-@pytest.mark.parametrize("document", [*DOCUMENTS, "weights/README.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/models.md", "weights/README.md"])
 def test_links(document: str) -> None:
     path = ROOT / document
     text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)

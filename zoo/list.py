@@ -18,14 +18,14 @@ def run(
     task: Annotated[str | None, typer.Option("--task", help="Only models of this task.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Lists the models: name, task, parameters, input, reference, precisions, aliases."""
+    """Lists the models by task: name, parameters, input, reference, aliases; as JSON also precisions and paper."""
     if task is not None:
         get_task(task)
     rows = [_row(get_model(name)) for name in list_models(pattern, task)]
     if as_json:
         print_json(rows)
     else:
-        _print_table(rows)
+        _print_tables(rows)
 
 
 def _row(model: Model) -> dict[str, Any]:
@@ -41,19 +41,24 @@ def _row(model: Model) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print_tables(rows: list[dict[str, Any]]) -> None:
+    """A table for each task, as plain columns: rich would take longer than all else together."""
+    if not rows:
+        print("no model matches; python -m zoo.list shows them all")
+    titles = ("name", "parameters", "input", "reference", "aliases")
+    cells = [_cells(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *cells)]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [line for line, row in zip(cells, rows) if row["task"] == task]
+        print(f"{task}: {len(own)} model{'' if len(own) == 1 else 's'}")
+        for name, count, *others in (titles, *own):
+            columns = [name.ljust(widths[0]), count.rjust(widths[1]), *map(str.ljust, others, widths[2:])]
+            print("  " + "  ".join(columns).rstrip())
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("name", "task", "parameters", "input", "reference", "precisions", "aliases"):
-        table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=True)
-    for row in rows:
-        size, count = "x".join(map(str, row["input"])), f"{row['parameters']:,}"
-        lists = [" ".join(row["precisions"]), " ".join(row["aliases"])]
-        table.add_row(row["name"], row["task"], count, size, row["reference"], *lists)
-    console = Console(width=None if Console().is_terminal else 160, highlight=False)
-    console.print(table if rows else "no model matches; python -m zoo.list shows them all")
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    size, aliases = "x".join(map(str, row["input"])), " ".join(row["aliases"])
+    return row["name"], f"{row['parameters']:,}", size, row["reference"], aliases
 
 
 main = command(run)
