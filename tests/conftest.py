@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch reads it when it is imported: the same sums, whatever the machine
+os.environ["ZOO_OFFLINE"] = "1"  # no test downloads from anywhere but this machine
 
 if platform.libc_ver()[0] == "glibc":  # what a large network leaves goes back to the system at once, not with luck
     M_MMAP_THRESHOLD = -3  # <malloc.h>

@@ -5,7 +5,6 @@ Checkpoints are made here as their projects make them; the script and the comman
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
@@ -13,13 +12,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from zoo import gen_wts as gen_wts_module
 from zoo.errors import ZooError
 from zoo.registry import get_model
 from zoo.verify.calibration import calibrated, state_arrays
@@ -92,16 +91,6 @@ def as_in_the_repository(packaged: Path, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """The script as a module, for the many files that it only has to refuse."""
-    spec = importlib.util.spec_from_file_location("gen_wts", ROOT / "scripts" / "gen_wts.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class WritesAFile:
     """Pickled, this is a call of `open` that makes a file when it is unpickled."""
 
@@ -115,14 +104,14 @@ class WritesAFile:
 # Random weights and what is made of them
 
 
-def test_random_weights_are_built_verified_and_proven_without_torch(tmp_path: Path, script: ModuleType) -> None:
+def test_random_weights_are_built_verified_and_proven_without_torch(tmp_path: Path) -> None:
     path, text = tmp_path / "w.safetensors", tmp_path / "w.wts"
     said = gen_wts("lenet5", "--random", 7, "--golden", "-o", path)
     assert "10 tensors, 61,706 parameters" in said and "seed 7" in said
     gen_wts("lenet5", "--random", 7, "-o", text)
 
     ours, theirs = tensors(path), tensors(text)
-    others, _ = script.from_random(get_model("lenet5"), 8)
+    others = gen_wts_module.arrays_of(gen_wts_module.from_random(get_model("lenet5"), 8))
     assert ours.keys() == theirs.keys() and len(ours) == 10
     assert all(np.array_equal(ours[name].ravel(), theirs[name]) for name in ours)
     assert not any(np.array_equal(ours[name], others[name]) for name in ours)
@@ -181,13 +170,13 @@ def test_a_checkpoint_of_another_variant_is_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["yolov5", "yolov5 repository"])
 def test_checkpoints_of_yolov5(tmp_path: Path, detectors: dict[str, Path], kind: str) -> None:
     path = tmp_path / "w.safetensors"
-    gen_wts("yolov5n", "--checkpoint", detectors[kind], "--unpickle", "-o", path)
+    gen_wts("yolov5n", "--checkpoint", detectors[kind], "-o", path)
     assert json.loads(load_weights(path).metadata["classes"]) == list(NAMES.values())
 
 
 def test_class_names_of_a_checkpoint_are_those_of_its_answers(tmp_path: Path, detectors: dict[str, Path]) -> None:
     path = tmp_path / "w.safetensors"
-    gen_wts("yolov8n", "--checkpoint", detectors["ultralytics"], "--unpickle", "-o", path)
+    gen_wts("yolov8n", "--checkpoint", detectors["ultralytics"], "-o", path)
     assert json.loads(load_weights(path).metadata["classes"]) == list(NAMES.values())
 
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
@@ -199,21 +188,56 @@ def test_class_names_of_a_checkpoint_are_those_of_its_answers(tmp_path: Path, de
     assert item["detections"] and {found["label"] for found in item["detections"]} <= set(NAMES.values())
 
 
-def test_a_pickled_model_is_refused_without_unpickle(tmp_path: Path, detectors: dict[str, Path]) -> None:
-    message = refused(tmp_path / "w.safetensors", "yolov8n", "--checkpoint", detectors["ultralytics"])
-    assert "holds more than plain tensors, and opening it can run code; if you trust it, add --unpickle" in message
+def test_converting_needs_no_pytorch(tmp_path: Path, detectors: dict[str, Path]) -> None:
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    for package in ("torch", "torchvision", "ultralytics", "yolov5"):
+        (stub / f"{package}.py").write_text("raise ImportError('not here')\n")
+    path = tmp_path / "w.safetensors"
+    gen_wts("yolov8n", "--checkpoint", detectors["ultralytics"], "-o", path, PYTHONPATH=str(stub))
+    module = torch.load(detectors["ultralytics"], weights_only=False)["model"]
+    assert all(np.array_equal(found, module.state_dict()[n].float()) for n, found in tensors(path).items())
 
 
-def test_a_checkpoint_that_runs_code_does_not_run_it(tmp_path: Path, script: ModuleType) -> None:
+def test_a_checkpoint_that_runs_code_does_not_run_it(tmp_path: Path) -> None:
     proof, checkpoint = tmp_path / "it ran", tmp_path / "c.pt"
     torch.save({"model": WritesAFile(proof)}, checkpoint)
-    assert "add --unpickle" in refused(tmp_path / "w.safetensors", "lenet5", "--checkpoint", checkpoint)
-    (tmp_path / "old.pt").write_bytes(pickle.dumps({"model": WritesAFile(proof)}, protocol=2))
-    with pytest.raises(ZooError, match="add --unpickle"):
-        script.from_checkpoint(tmp_path / "old.pt", unpickle=False)
+    assert "holds no state_dict and no model" in refused(tmp_path / "w.safetensors", "lenet5", "-c", checkpoint)
     assert not proof.exists()
     torch.load(checkpoint, weights_only=False)["model"].close()
     assert proof.exists()  # it would have
+
+
+# What the weights say
+
+
+def test_names_are_given_and_counted(tmp_path: Path, detectors: dict[str, Path]) -> None:
+    path, file = tmp_path / "w.safetensors", tmp_path / "names.txt"
+    arguments = ["yolov8n", "--checkpoint", detectors["ultralytics"]]
+    message = refused(path, *arguments, "--names", "cat,dog")
+    assert "has 3 classes and 2 names; give one for each with --names FILE" in message
+    file.write_text("a cat\na dog\nan owl\n")
+    gen_wts(*arguments, "--names", file, "-o", path)
+    assert json.loads(load_weights(path).metadata["classes"]) == ["a cat", "a dog", "an owl"]
+
+
+def test_the_training_size_is_the_size_of_the_network(tmp_path: Path) -> None:
+    import zoo
+
+    module = calibrated("ultralytics:yolov8n", 0, (3, 64, 64), len(NAMES)).module
+    torch.save({"model": module, "train_args": {"imgsz": 96}}, tmp_path / "best.pt")
+    gen_wts("yolov8n", "-c", tmp_path / "best.pt", "-o", tmp_path / "w.safetensors")
+    for file in ("best.pt", "w.safetensors"):
+        with zoo.load("yolov8n", weights=tmp_path / file, device="cpu") as session:
+            assert session.size == (96, 96)
+
+
+def test_values_that_are_not_finite_are_named(tmp_path: Path, lenet: torch.nn.Module) -> None:
+    state = {name: tensor.clone() for name, tensor in lenet.module.state_dict().items()}
+    state["fc3.bias"][2] = float("nan")
+    torch.save(state, tmp_path / "c.pth")
+    message = refused(tmp_path / "w.safetensors", "lenet5", "-c", tmp_path / "c.pth")
+    assert "'fc3.bias' in" in message and "has 1 of 10 values that are NaN or infinite" in message
 
 
 # What is no checkpoint
@@ -223,25 +247,24 @@ def test_a_checkpoint_that_runs_code_does_not_run_it(tmp_path: Path, script: Mod
     ("content", "words"),
     [
         (None, "no checkpoint"),
-        (b"", "neither a zip archive nor a pickle"),
-        (b"hello", "neither a zip archive nor a pickle"),
-        (b"PK\3\4 but nothing more", "cannot be opened as a PyTorch checkpoint"),
-        (pickle.dumps({"epoch": 3}, protocol=2)[:-1], "cannot be opened as a PyTorch checkpoint"),
+        (b"", "is empty"),
+        (b"hello", "is not safetensors, nor .wts"),
+        (b"PK\3\4 but nothing more", "cannot be read as a PyTorch checkpoint"),
+        (pickle.dumps({"epoch": 3}, protocol=2)[:-1], "cannot be read as a PyTorch checkpoint"),
     ],
     ids=["none", "empty", "text", "cut zip", "cut pickle"],
 )
-def test_files_that_are_no_checkpoints(tmp_path: Path, script: ModuleType, content: bytes | None, words: str) -> None:
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
         (tmp_path / "c.pth").write_bytes(content)
-    for unpickle in (False, True):
-        with pytest.raises(ZooError, match=f"c.pth.*{words}" if content is not None else words):
-            script.from_checkpoint(tmp_path / "c.pth", unpickle)
+    with pytest.raises(ZooError, match=f"c.pth.*{words}" if content is not None else words):
+        gen_wts_module.from_checkpoint(tmp_path / "c.pth", "lenet5")
 
 
 def test_a_checkpoint_without_tensors(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "c.pth")
     message = refused(tmp_path / "w.safetensors", "lenet5", "--checkpoint", tmp_path / "c.pth")
-    assert "c.pth holds no state_dict and no model; found dict" in message
+    assert "c.pth holds no state_dict and no model; found a dict of epoch" in message
 
 
 def test_a_checkpoint_and_random_weights_exclude_each_other(tmp_path: Path) -> None:
@@ -251,10 +274,11 @@ def test_a_checkpoint_and_random_weights_exclude_each_other(tmp_path: Path) -> N
 # Published weights
 
 
-def test_published_weights_without_the_internet(tmp_path: Path, script: ModuleType) -> None:
-    output, cache = tmp_path / "w.safetensors", {**OFFLINE, "TORCH_HOME": str(tmp_path / "cache")}
+def test_published_weights_without_the_internet(tmp_path: Path) -> None:
+    output, cache = (
+        tmp_path / "w.safetensors",
+        {**OFFLINE, "XDG_CACHE_HOME": str(tmp_path / "cache"), "ZOO_OFFLINE": ""},
+    )
     message = refused(output, "resnet18", **cache)
-    assert "the published weights of torchvision:resnet18 could not be downloaded (" in message
-    assert message.endswith("give --checkpoint FILE, or --random SEED for calibrated random weights")
-    with pytest.raises(ZooError, match="publishes no weights of .*LeNet5"):
-        script.from_published(get_model("lenet5"))
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth could not be downloaded (" in message
+    assert "publishes no weights" in refused(output, "lenet5", **cache)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +15,7 @@ from zoo.engine.passport import Engine, labels
 from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError, one_of
 from zoo.network import Precision, PrecisionName
+from zoo.preprocess import from_dict
 from zoo.registry import Model, get_model
 from zoo.session import Session
 from zoo.trt import Flavour
@@ -20,14 +23,62 @@ from zoo.weights import Weights, parse_weights
 
 Progress = Callable[[str], None]
 CUDA_PACKAGES = ("cuda-python", "pycuda")
+_OLD_KINDS = ("CenterCrop", "Letterbox", "Gray")  # of dumps from before there was one kind; they have no more fields
 
 
 def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None = None) -> Weights:
-    """`weights` opened: a path, "random[:SEED]", or by default the `weights_file` of the model."""
+    """`weights` opened: a path, "random[:SEED]", or by default the `weights_file` of the model, else the published.
+
+    Those are downloaded once, from the address that their project gives, and that is said on stderr.
+    """
     if isinstance(weights, Weights):
         return weights
-    source = weights or weights_file(model) or f"weights/{model.name}.safetensors"
-    return parse_weights(os.fspath(source), model.name)
+    source = weights or weights_file(model)
+    if source is not None:
+        return parse_weights(os.fspath(source), model.name)
+    try:
+        return find_published(model)
+    except ZooError as error:
+        path = f"weights/{model.name}.safetensors"
+        raise ZooError(
+            f"no weights file {path}, and no published weights ({error}); make one with: python scripts/gen_wts.py "
+            f"{model.name}, or give --weights random"
+        ) from None
+
+
+def find_published(model: Model) -> Weights:
+    """The weights that the authors of the model publish, from the cache or downloaded. Raises ZooError without any."""
+    from zoo.labels import known_labels
+    from zoo.verify.references import published
+    from zoo.weights.published import fetch
+
+    known = published(model.reference)
+    weights = parse_weights(os.fspath(fetch(known.url, known.sha256, known.size)), model.name)
+    weights.metadata |= {"model": model.name, "origin": known.origin, "licence": known.licence}
+    if model.task == "classify":
+        weights.metadata.setdefault("classes", json.dumps(known_labels("imagenet")))
+    return weights
+
+
+def adapted(model: Model, weights: Weights) -> Model:
+    """`model` with the training size and normalisation that the metadata of `weights` say, where they say any."""
+    try:
+        said = json.loads(weights.metadata.get("input", "{}"))
+        if "kind" in said and said["kind"] not in _OLD_KINDS:  # a dump, which says all
+            shape = tuple(said["shape"])
+            made = replace(model, preprocess=from_dict(said), input=shape if len(shape) == 3 else model.input)
+            return made if made != model else model
+        fields = {key: tuple(said[key]) for key in ("mean", "std") if key in said}
+        fields |= {"interpolation": f"pillow:{said['interpolation']}"} if "interpolation" in said else {}
+        fields |= {"resize": said["resize"]} if "resize" in said else {}
+        size = model.input[1:]
+        if "size" in said:
+            size = (said["size"],) * 2 if isinstance(said["size"], int) else tuple(said["size"])
+            fields["size"] = size[0] if size[0] == size[1] else size
+        made = replace(model, preprocess=replace(model.preprocess, **fields), input=(model.input[0], *size))
+        return made if made != model else model
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ZooError(f"{weights.name} says in its metadata what its input is, but wrongly ({error})") from None
 
 
 def weights_file(model: Model) -> Path | None:
@@ -67,11 +118,15 @@ def build_engine(
     effort = Effort(level, heuristic, tf32)
     wanted = precision if isinstance(precision, Precision) else Precision(precision)
     model = get_model(name)
+    if shapes is None:
+        input_shapes(model, batch, size)  # refused before weights are read
+    found = find_weights(model, weights)
+    model = adapted(model, found)
     shapes = shapes or input_shapes(model, batch, size)
     api = load_api(None if target is None else one_of("target", target, get_args(Flavour)))
     return build(
         model,
-        find_weights(model, weights),
+        found,
         api,
         shapes,
         wanted,
@@ -133,6 +188,7 @@ def load(
     model = get_model(os.fspath(source))
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
     opened = find_weights(model, weights)
+    model = adapted(model, opened)
     if where.kind == "gpu" or (where.kind == "auto" and _gpu_usable()):
         from zoo.runtime.engines import load_model_session
 

@@ -30,7 +30,7 @@ WeightsOption = Annotated[
         "--weights",
         "-w",
         "--wts",
-        help="A .safetensors or .wts file, or random[:SEED]. Default: weights/MODEL.safetensors.",
+        help="A .safetensors, .wts or .pt file, or random[:SEED]. Default: weights/MODEL.safetensors, else published.",
         show_default=False,
     ),
 ]

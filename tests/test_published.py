@@ -1,0 +1,139 @@
+"""Published weights from a server on this machine: what is cut off goes on, and what is another file is never used."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import zoo
+from zoo.errors import ZooError
+from zoo.verify import references
+from zoo.verify.references import Published
+from zoo.weights.published import fetch
+
+CONTENT = bytes(range(256)) * 4096
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.state.content` at any path but a few."""
+
+    def do_GET(self) -> None:
+        state = self.server.state
+        state.requests.append((self.path, self.headers.get("Range")))
+        if self.path == "/moved.pt":
+            self.send_response(302)
+            self.send_header("Location", "/file.pt")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if self.path == "/gone.pt":
+            self.send_error(404)
+            return
+        start, content = 0, state.content
+        asked = self.headers.get("Range")
+        if asked and self.headers.get("If-Range") == state.tag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", state.tag)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : start + state.cut] if state.cut else content[start:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    monkeypatch.delenv("ZOO_OFFLINE")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        state = SimpleNamespace(content=CONTENT, tag='"one"', cut=0, requests=[], url="")
+        found.state, state.url = state, f"http://127.0.0.1:{found.server_port}"
+        thread = threading.Thread(target=found.serve_forever, daemon=True)
+        thread.start()
+        yield state
+        found.shutdown()
+        thread.join()
+
+
+def test_a_file_is_downloaded_once_and_said(
+    tmp_path: Path, server: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        path = fetch(f"{server.url}/file.pt", HASH[:8], len(CONTENT), tmp_path)
+        assert path.read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert f"downloading {server.url}/file.pt (1.0 MB)" in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {"file.pt", "file.lock"}
+
+
+def test_a_redirect_is_followed(tmp_path: Path, server: SimpleNamespace) -> None:
+    assert fetch(f"{server.url}/moved.pt", HASH, folder=tmp_path).read_bytes() == CONTENT
+
+
+def test_a_cut_connection_goes_on_where_it_stopped(tmp_path: Path, server: SimpleNamespace) -> None:
+    server.cut = 300_000
+    with pytest.raises(ZooError, match="file.pt could not be downloaded .*300,000 of 1,048,576.*start again"):
+        fetch(f"{server.url}/file.pt", folder=tmp_path)
+    assert not (tmp_path / "file.pt").exists()
+    server.cut = 0
+    assert fetch(f"{server.url}/file.pt", folder=tmp_path).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, "bytes=300000-"]
+
+
+def test_a_file_that_changed_meanwhile_begins_anew(tmp_path: Path, server: SimpleNamespace) -> None:
+    server.cut = 300_000
+    with pytest.raises(ZooError):
+        fetch(f"{server.url}/file.pt", folder=tmp_path)
+    server.cut, server.tag, server.content = 0, '"two"', CONTENT[::-1]
+    assert fetch(f"{server.url}/file.pt", folder=tmp_path).read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize(
+    ("sha256", "size", "words"),
+    [("0123abcd", None, "0123abcd is published: it is damaged or replaced"), (HASH, 7, "bytes, 7 are published")],
+)
+def test_another_file_is_never_used(
+    tmp_path: Path, server: SimpleNamespace, sha256: str, size: int | None, words: str
+) -> None:
+    with pytest.raises(ZooError, match=words):
+        fetch(f"{server.url}/file.pt", sha256, size, tmp_path)
+    assert not list(tmp_path.glob("*.pt*"))
+
+
+def test_what_the_server_answers_is_said(tmp_path: Path, server: SimpleNamespace) -> None:
+    with pytest.raises(ZooError, match="gone.pt could not be downloaded .the server answers 404 Not Found"):
+        fetch(f"{server.url}/gone.pt", folder=tmp_path)
+
+
+def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZooError, match=r"could not be downloaded \(ZOO_OFFLINE is set\)"):
+        fetch("http://127.0.0.1:9/file.pt", folder=tmp_path)
+    monkeypatch.delenv("ZOO_OFFLINE")
+    with pytest.raises(ZooError, match=r"file.pt could not be downloaded \(Connection refused\)"):
+        fetch("http://127.0.0.1:9/file.pt", folder=tmp_path)
+
+
+def test_a_network_is_loaded_with_its_published_weights(
+    tmp_path: Path, server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = references.load_reference("torchvision:resnet18").module
+    torch.save(module.state_dict(), tmp_path / "r.pth")
+    server.content = (tmp_path / "r.pth").read_bytes()
+    known = Published(f"{server.url}/resnet18.pth", None, len(server.content), "BSD-3-Clause", "torchvision")
+    monkeypatch.setattr(references, "published", lambda source: known)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with zoo.load("resnet18", device="cpu", size=(64, 64)) as session:
+        assert session.labels is not None and session.labels[0] == "tench"
+        assert session.weights == str(tmp_path / "zoo" / "weights" / "resnet18.pth")
