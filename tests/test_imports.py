@@ -124,13 +124,10 @@ def test_heavy_libraries_have_one_place(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_modules_are_imported_by_their_names(path: Path) -> None:
-    """`import_module` with a computed name escapes the tests above: it is for trt.py and the scan of discovery.py.
-
-    pretrained.py lends yolov5's modules the names that its own checkpoints were pickled under.
-    """
+    """`import_module` with a computed name escapes the tests above: it is for trt.py and the scan of discovery.py."""
     called = {node.attr for node in ast.walk(parse(path)) if isinstance(node, ast.Attribute)}
     called |= {node.id for node in ast.walk(parse(path)) if isinstance(node, ast.Name)}
-    if name(path) not in ("zoo/trt.py", "zoo/discovery.py", "zoo/verify/pretrained.py"):
+    if name(path) not in ("zoo/trt.py", "zoo/discovery.py"):
         assert not called & {"import_module", "__import__"}
 
 

@@ -108,7 +108,18 @@ def test_another_file_is_never_used(
 ) -> None:
     with pytest.raises(ZooError, match=words):
         fetch(f"{server.url}/file.pt", sha256, size, tmp_path)
-    assert not list(tmp_path.glob("*.pt*"))
+    assert not (tmp_path / "file.pt").exists()
+    assert fetch(f"{server.url}/file.pt", HASH, len(CONTENT), tmp_path).read_bytes() == CONTENT  # from the beginning
+    assert server.requests[-1] == ("/file.pt", None)
+
+
+def test_a_file_of_an_installed_package(tmp_path: Path) -> None:
+    (tmp_path / "a file.pth").write_bytes(CONTENT)
+    url = (tmp_path / "a file.pth").as_uri()
+    assert fetch(url, HASH) == tmp_path / "a file.pth"
+    with pytest.raises(ZooError, match="damaged or replaced"):
+        fetch(url, "0123")
+    assert (tmp_path / "a file.pth").exists()
 
 
 def test_what_the_server_answers_is_said(tmp_path: Path, server: SimpleNamespace) -> None:

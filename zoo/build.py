@@ -85,9 +85,11 @@ def run(
 
     started = time.perf_counter()
     precision, entry = precision_name(fp16, bf16), get_model(model)
-    shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
+    _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
     tensorrt = load(_target(target))
     source = api.find_weights(entry, weights)
+    entry = api.adapted(entry, source)
+    shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
     if dry_run:
         definition = define(entry, source, tensorrt, shapes.network, Precision(precision))
         _report(

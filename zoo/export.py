@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Writes MODEL's network definition as an ONNX file that onnxruntime runs and Netron draws."""
     from zoo import onnx
-    from zoo.api import find_weights
+    from zoo.api import adapted, find_weights
     from zoo.engine.definition import define
     from zoo.engine.shapes import input_shapes
     from zoo.network import Precision
@@ -36,9 +36,12 @@ def run(
     if format != "onnx":
         raise ZooError(f"the format is '{format}'; it must be onnx")
     entry = get_model(model)
+    input_shapes(entry, max(batch, 1), size_of(size))  # refused before weights are read
+    source = find_weights(entry, weights)
+    entry = adapted(entry, source)
     shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
     precision = Precision(precision_name(fp16, bf16))
-    definition = define(entry, find_weights(entry, weights), load("rtx"), (batch, *shape[1:]), precision)
+    definition = define(entry, source, load("rtx"), (batch, *shape[1:]), precision)
     path = output or Path(f"{entry.name}.onnx")
     proto = onnx.to_onnx(definition.network, definition.api.trt, arrays=definition.arrays)
     onnx.save(proto, path)

@@ -12,6 +12,7 @@ import http.client
 import os
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,10 @@ def fetch(url: str, sha256: str | None = None, size: int | None = None, folder: 
     `sha256` is a hash or its beginning, `size` is in bytes. Raises ZooError when the file cannot be had or is another;
     with ZOO_OFFLINE in the environment nothing is downloaded.
     """
+    if url.startswith("file:"):  # an installed package brings it
+        path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+        _check(url, path, sha256, size)
+        return path
     folder = folder or cache_folder() / "weights"
     path = folder / url.rpartition("/")[2]
     if path.is_file():
@@ -43,7 +48,7 @@ def fetch(url: str, sha256: str | None = None, size: int | None = None, folder: 
                 part = path.with_name(f"{path.name}.part")
                 _download(url, part)
                 _tag(part).unlink(missing_ok=True)
-                _check(url, part, sha256, size)
+                _check(url, part, sha256, size)  # what is another file is begun anew the next time
                 os.replace(part, path)
     except urllib.error.HTTPError as error:
         raise ZooError(f"{url} could not be downloaded (the server answers {error.code} {error.reason})") from None
@@ -94,18 +99,17 @@ def _download(url: str, part: Path) -> None:
         raise ValueError(f"the connection ended after {done:,} of {total:,} bytes")
 
 
-def _check(url: str, part: Path, sha256: str | None, size: int | None) -> None:
-    found = part.stat().st_size
+def _check(url: str, path: Path, sha256: str | None, size: int | None) -> None:
+    """Raises ZooError unless the file has this size and hash."""
+    found = path.stat().st_size
     if size is not None and found != size:
-        part.unlink()
         raise ZooError(f"{url} has {found:,} bytes, {size:,} are published: it is not the file that it should be")
     if sha256 is not None:
         digest = hashlib.sha256()
-        with open(part, "rb") as file:
+        with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         if not digest.hexdigest().startswith(sha256):
-            part.unlink()
             raise ZooError(
                 f"{url} has the sha256 {digest.hexdigest()}, {sha256} is published: it is damaged or replaced"
             )
