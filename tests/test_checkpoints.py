@@ -31,8 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def module_of(source: str, classes: int = 3) -> torch.nn.Module:
-    reference = load_reference(source, classes)
-    return getattr(reference, "module", reference)
+    return load_reference(source, classes).module
 
 
 @pytest.fixture(scope="module")
@@ -413,3 +412,79 @@ def test_an_older_file_cut_short(tmp_path: Path) -> None:
         (tmp_path / "c.pt").write_bytes(good[:length])
         with pytest.raises(ZooError, match="c.pt cannot be read as a PyTorch checkpoint"):
             load_weights(tmp_path / "c.pt")
+
+
+# What the modules say
+
+
+def changed_yolo(yolo: torch.nn.Module, change: Callable[[torch.nn.Module], None]) -> torch.nn.Module:
+    module = copy.deepcopy(yolo)
+    change(module)
+    return module
+
+
+def set_at(path: str, **attributes: Any) -> Callable[[torch.nn.Module], None]:
+    def change(module: torch.nn.Module) -> None:
+        for name, value in attributes.items():
+            setattr(module.get_submodule(path), name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_at("model.3", act=torch.nn.ReLU()), "'model.3.act', a ReLU, has relu, the definition silu"),
+        (set_at("model.3", act=torch.nn.Identity()), "'model.3.act', a Identity, has nothing, the definition silu"),
+        (set_at("model.3", act=torch.nn.Softsign()), "its own function Softsign, the definition silu"),
+        (
+            set_at("model.4.cv1.bn", eps=1e-5),
+            "'model.4.cv1.bn', a BatchNorm2d, has eps 1e-05, the definition eps 0.001",
+        ),
+        (set_at("model.2.m.0", add=False), "'model.2.m.0', a Bottleneck, has no shortcut, the definition one"),
+        (set_at("model.12.m.0", add=True), "'model.12.m.0', a Bottleneck, has a shortcut, the definition none"),
+        (set_at("model.5.conv", stride=(1, 1)), r"stride \(1, 1\), the definition stride \(2, 2\)"),
+        (set_at("model.5.conv", padding=(0, 0)), r"padding \(0, 0\), the definition padding \(1, 1\)"),
+        (set_at("model.5.conv", dilation=(2, 2)), r"dilation \(2, 2\), the definition dilation \(1, 1\)"),
+        (set_at("model.5.conv", padding_mode="reflect"), "padding_mode reflect, the definition zeros"),
+        (set_at("model.9.m", kernel_size=3), r"kernel_size 3, the definition kernel_size \(5, 5\)"),
+    ],
+)
+def test_a_module_that_is_another_is_refused_by_its_path(
+    tmp_path: Path, yolo: torch.nn.Module, change: Callable[[torch.nn.Module], None], words: str
+) -> None:
+    weights = saved(tmp_path / "c.pt", {"model": changed_yolo(yolo, change)})
+    with pytest.raises(ZooError, match=f"is another network than yolov8n: its .*{words}"):
+        define(get_model("yolov8n"), weights, load_api("rtx"), (1, 3, 64, 64))
+
+
+MODELS = [
+    "resnet18",
+    "alexnet",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "yolov5n",
+    "yolov8n",
+    "efficientnet_lite0",
+    "vit_b_32",
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_published_modules_are_taken(tmp_path: Path, name: str) -> None:
+    model = get_model(name)
+    weights = saved(tmp_path / "c.pt", load_reference(model.reference).module)
+    assert len(weights.modules) > 20
+    define(model, weights, load_api("rtx"), (1, *model.input))
+
+
+# Mutated files
+
+
+def test_mutated_files_are_read_or_refused() -> None:
+    """The many of them are tried by `python tests/fuzz.py`, in a process of its own, as these are."""
+    result = subprocess.run(
+        [sys.executable, "tests/fuzz.py", "--format", "checkpoint", "--count", "1000"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0 and "1,000 inputs" in result.stdout, result.stderr

@@ -95,7 +95,8 @@ def arrays_of(weights: Weights) -> dict[str, np.ndarray]:
     arrays = {}
     for name in weights.names():
         if not is_counter(name):
-            array = weights.read(name, weights.shape(name) or (weights.size(name),))
+            shape = weights.shape(name)
+            array = weights.read(name, (weights.size(name),) if shape is None else shape)
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 bad = int(array.size - np.isfinite(array).sum())
                 raise ZooError(

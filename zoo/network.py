@@ -52,6 +52,7 @@ class Definition:
     `buffers`: every weight read, with the shape that the definition stated. `arrays`: weights that the network holds
     but cannot give back (bf16), by (layer name, attribute). `names`: how often each layer's name was used. `ops`: the
     kinds of op that the network is made of.
+    `facts`: what a module has beside its weights (eps, stride …), under PyTorch's names, by module path.
     `plugins`: which implementation custom ops take; `plugin_ops`: those that are no layers, with what is known of them.
     """
 
@@ -72,6 +73,7 @@ class Definition:
     calls: Counter[str] = field(default_factory=Counter)  # of each module, as the reference counts them
     ops: set[str] = field(default_factory=set)
     plugin_ops: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     has_islands: bool = False
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
 
@@ -221,6 +223,10 @@ class Net:
     def step(self, layer: Layer, op: str, *inputs: Tensor) -> Tensor:
         """Finishes an op that is never a module of its own (an addition, a reshape): named below the scope, no tap."""
         return self._checked(layer, self.unique(self._below(op)), op, inputs)
+
+    def state(self, **facts: Any) -> None:
+        """Records what the module of this scope has beside its weights, to be held against a checkpoint's module."""
+        self.definition.facts.setdefault(self.scope, {}).update(facts)
 
     def tap(self, x: Tensor) -> Tensor:
         """Records `x` as what the module of this scope returns (for modules made of several ops)."""

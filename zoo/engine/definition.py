@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.modules import check_modules
 from zoo.errors import Refused, ZooError, closest
 from zoo.network import Definition, Net, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
@@ -45,6 +46,7 @@ def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Pr
         cause = _cause(model, weights)
         reason = f"{cause} ({error})" if cause else f"{error}{_other_variant(model, weights, api)}"
         raise ZooError(reason) from error
+    check_modules(definition, model.name)
     return definition
 
 

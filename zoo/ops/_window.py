@@ -29,6 +29,11 @@ def padding_of(x: Tensor, pad: Padding, k: Pair, stride: Pair, dilation: Pair = 
     return {"pre_padding": (top, left), "post_padding": (bottom, right)}
 
 
+def symmetric(padding: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """The `padding` of PyTorch's module for such attributes; nothing where its sides differ."""
+    return {"padding": padding["pre_padding"]} if padding["pre_padding"] == padding["post_padding"] else {}
+
+
 def sides(pad: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     """(left, right, top, bottom)."""
     if isinstance(pad, tuple) and len(pad) == 4:

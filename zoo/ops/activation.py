@@ -32,6 +32,7 @@ def hardtanh(net: Net, x: Tensor, low: float = -1.0, high: float = 1.0) -> Tenso
 
 def leaky_relu(net: Net, x: Tensor, slope: float = 0.01) -> Tensor:
     """x where it is positive, slope * x elsewhere."""
+    net.state(negative_slope=slope)
     return _activation(net, x, net.trt.ActivationType.LEAKY_RELU, "leaky_relu", alpha=slope)
 
 

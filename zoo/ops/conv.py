@@ -5,6 +5,7 @@ Kernels, strides and dilations are one number or (height, width); `zoo.ops._wind
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.network import Layer, Net, Tensor, configured
 from zoo.ops._affine import batch_norm_affine
-from zoo.ops._window import Padding, Pair, padding_of, pair
+from zoo.ops._window import Padding, Pair, padding_of, pair, symmetric
 
 
 def conv2d(
@@ -139,4 +140,7 @@ def _convolution(
     bias = net.empty() if shift is None else net.pack(shift, name, "bias")
     layer = net.network.add_convolution_nd(x, out, tuple(k), net.pack(kernel, name, "kernel"), bias)
     padding = padding_of(x, pad, tuple(k), stride, dilation)
+    net.state(stride=pair(stride), groups=groups, **symmetric(padding))
+    if math.prod(k) > 1:
+        net.state(dilation=dilation)
     return configured(layer, stride_nd=pair(stride), dilation_nd=dilation, num_groups=groups, **padding)

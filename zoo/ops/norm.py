@@ -62,6 +62,7 @@ def group_norm(net: Net, x: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
     # The first version of TensorRT's layer scales groups, not channels: the channels' own scale follows it.
     ones, zeros = (net.constant(np.full((1, groups, 1, 1), value), "unit") for value in (1.0, 0.0))
     axes = 1 << 2 | 1 << 3 if groups > 1 else 1 << 1 | 1 << 2 | 1 << 3  # a single group is no group to TensorRT
+    net.state(eps=eps, num_groups=groups)
     layer = configured(net.network.add_normalization(x, ones, zeros, axes), num_groups=groups, epsilon=eps)
     x = mul(net, net.step(layer, "normalised", x), weight)
     return net.done(net.network.add_elementwise(x, bias, net.trt.ElementWiseOperation.SUM), "group_norm", x)
@@ -70,6 +71,7 @@ def group_norm(net: Net, x: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
 def _normalization(net: Net, x: Tensor, scale: Tensor, shift: Tensor, axes: int, eps: float) -> Layer:
     # v1 is deprecated from TensorRT 10.15 on; the two differ for group normalisation only
     normalize = getattr(net.network, "add_normalization_v2", None) or net.network.add_normalization
+    net.state(eps=eps)
     return configured(normalize(x, scale, shift, axes), epsilon=eps)
 
 

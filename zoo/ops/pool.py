@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.network import Layer, Net, Tensor, configured
-from zoo.ops._window import Padding, Pair, padding_of, pair, sides
+from zoo.ops._window import Padding, Pair, padding_of, pair, sides, symmetric
 from zoo.ops.shape import fixed_size
 
 
@@ -31,6 +31,7 @@ def avg_pool(
 ) -> Tensor:
     """AvgPool2d. The padding counts, which is PyTorch's default and the opposite of TensorRT's."""
     layer = _pooling(net, x, net.trt.PoolingType.AVERAGE, k, stride, pad, ceil_mode)
+    net.state(count_include_pad=count_include_pad)
     return net.done(configured(layer, average_count_excludes_padding=not count_include_pad), "avg_pool", x)
 
 
@@ -45,7 +46,9 @@ def _pooling(net: Net, x: Tensor, kind: Any, k: Pair, stride: Pair | None, pad: 
     rounding = trt.PaddingMode.EXPLICIT_ROUND_UP if ceil_mode else trt.PaddingMode.EXPLICIT_ROUND_DOWN
     layer = net.network.add_pooling_nd(net.enter(x), kind, window)
     steps = window if stride is None else pair(stride)
-    return configured(layer, stride_nd=steps, padding_mode=rounding, **padding_of(x, pad, window, steps))
+    padding = padding_of(x, pad, window, steps)
+    net.state(kernel_size=window, stride=steps, ceil_mode=ceil_mode, **symmetric(padding))
+    return configured(layer, stride_nd=steps, padding_mode=rounding, **padding)
 
 
 def global_avg_pool(net: Net, x: Tensor) -> Tensor:
