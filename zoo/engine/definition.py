@@ -51,8 +51,11 @@ def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Pr
 
 
 def _wanted(model: Model, api: Api) -> set[str]:
-    """The names of all weights that the definition reads, as published."""
-    definition = _define(model, _Zeros(), api, (1, *model.input), Precision())
+    """The names of all weights that the definition reads, as published; none where it cannot be defined at all."""
+    try:
+        definition = _define(model, _Zeros(), api, (1, *model.input), Precision())
+    except ZooError:
+        return set()
     return {*definition.parameters, *definition.buffers}
 
 

@@ -98,7 +98,10 @@ def _members(data: mmap.mmap) -> dict[str, zipfile.ZipInfo]:
 
 
 def _values(data: mmap.mmap, entry: zipfile.ZipInfo, size: int) -> np.ndarray:
-    return np.frombuffer(_member(data, entry, size), np.uint8, size)
+    content = _member(data, entry, size)
+    if len(content) < size:
+        raise Damaged("an entry of its archive is shorter than it says")
+    return np.frombuffer(content, np.uint8, size)
 
 
 def _member(data: mmap.mmap, entry: zipfile.ZipInfo, size: int) -> memoryview | bytes:
