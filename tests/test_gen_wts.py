@@ -282,3 +282,18 @@ def test_published_weights_without_the_internet(tmp_path: Path) -> None:
     message = refused(output, "resnet18", **cache)
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth could not be downloaded (" in message
     assert "publishes no weights" in refused(output, "lenet5", **cache)
+
+
+# Weights that name their model
+
+
+def test_weights_that_name_their_model_are_run(tmp_path: Path, detectors: dict[str, Path]) -> None:
+    gen_wts("yolov8n", "-c", detectors["ultralytics"], "-o", tmp_path / "w.safetensors")
+    cv2.imwrite(str(tmp_path / "noise.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    arguments = [tmp_path / "noise.png", "--size", "64", "--save", tmp_path / "out", "--device", "cpu"]
+    for file in (tmp_path / "w.safetensors", detectors["ultralytics"]):
+        answer = python("-m", "zoo.run", file, *arguments)
+        assert answer.returncode == 0 and f"yolov8n with {file}" in answer.stderr, answer.stderr
+    torch.save({"a": torch.ones(1)}, tmp_path / "my best.pt")
+    answer = python("-m", "zoo.run", tmp_path / "my best.pt", *arguments)
+    assert answer.returncode == 2 and f"zoo.run MODEL SOURCE --weights '{tmp_path}/my best.pt'" in answer.stderr

@@ -132,7 +132,7 @@ def test_top_classes_equal_torch() -> None:
     torch = pytest.importorskip("torch")
     logits = np.random.default_rng(0).normal(0, 4, 1000).astype(np.float32)
     scores, indices = torch.from_numpy(logits).softmax(0).topk(5)
-    found = top_classes(logits, labels_for(1000))
+    found = top_classes(logits, labels_for(1000, "imagenet"))
     assert found.classes.tolist() == indices.tolist()
     assert np.allclose(found.scores, scores, rtol=1e-5)
     assert found.labels == [known_labels("imagenet")[i] for i in indices]
@@ -428,17 +428,17 @@ def test_labels_are_torchvisions_and_ultralytics() -> None:
     import_torchvision()
     from torchvision.models._meta import _COCO_CATEGORIES, _IMAGENET_CATEGORIES
 
-    assert labels_for(1000) == _IMAGENET_CATEGORIES
-    assert labels_for(80) == [name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A")]
+    assert labels_for(1000, "imagenet") == _IMAGENET_CATEGORIES
+    assert labels_for(80, "coco") == [name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A")]
     ultralytics = pytest.importorskip("ultralytics")
     from ultralytics.utils import YAML
 
     names = YAML.load(Path(ultralytics.__file__).parent / "cfg" / "datasets" / "coco.yaml")["names"]
-    assert labels_for(80) == list(names.values())
+    assert labels_for(80, "coco") == list(names.values())
 
 
 def test_labels_fit_the_classes() -> None:
-    assert labels_for(10)[9] == "class 9"
+    assert [labels_for(count)[9] for count in (10, 80, 1000)] == ["class 9"] * 3
     assert labels_for(10, "digits")[9] == "9"
     assert labels_for(2, ["cat", "dog"]) == ["cat", "dog"]
     with pytest.raises(ZooError, match="81 classes but 80 labels"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from zoo.preprocess import from_dict
 from zoo.registry import Model, get_model
 from zoo.session import Session
 from zoo.trt import Flavour
-from zoo.weights import Weights, parse_weights
+from zoo.weights import Weights, load_weights, parse_weights
 
 Progress = Callable[[str], None]
 CUDA_PACKAGES = ("cuda-python", "pycuda")
@@ -35,7 +36,7 @@ def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None 
         return weights
     source = weights or weights_file(model)
     if source is not None:
-        return parse_weights(os.fspath(source), model.name)
+        return _with_published_labels(model, parse_weights(os.fspath(source), model.name))
     try:
         return find_published(model)
     except ZooError as error:
@@ -58,6 +59,38 @@ def find_published(model: Model) -> Weights:
     if model.task == "classify":
         weights.metadata.setdefault("classes", json.dumps(known_labels("imagenet")))
     return weights
+
+
+def _with_published_labels(model: Model, weights: Weights) -> Weights:
+    """`weights` with ImageNet's names, if they are the published file of a classifier and say no names themselves."""
+    from zoo.labels import known_labels
+    from zoo.verify.references import published
+
+    if model.task == "classify" and not weights.generated and "classes" not in weights.metadata:
+        try:
+            expected = published(model.reference).sha256
+        except ZooError:
+            expected = None
+        if expected is not None and weights.digest().startswith(expected):
+            weights.metadata["classes"] = json.dumps(known_labels("imagenet"))
+    return weights
+
+
+def model_in(source: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """(model's name, file of weights) of what a user wants to run: a name, or weights that say which model they are of.
+
+    Raises ZooError for weights that do not say it.
+    """
+    path = os.fspath(source)
+    if Path(path).suffix not in (".safetensors", ".wts", ".pt", ".pth") or not Path(path).is_file():
+        return path, None
+    name = load_weights(path).metadata.get("model")
+    if name is None:
+        raise ZooError(
+            f"{path} holds weights and does not say of which model; name it: "
+            f"python -m zoo.run MODEL SOURCE --weights {shlex.quote(path)}"
+        )
+    return name, path
 
 
 def adapted(model: Model, weights: Weights) -> Model:
@@ -154,7 +187,7 @@ def load(
     threads: int = 0,
     progress: Progress = lambda text: None,
 ) -> Session:
-    """A session for a model name or an engine file.
+    """A session for a model name, an engine file, or weights that say which model they are of.
 
     `device` is "auto", "cpu", or a GPU: "gpu", "cuda:1" or its index. On the CPU the network definition is walked into
     ONNX and run by onnxruntime on `threads` threads (0: as many as there are cores). On a GPU a model name is compiled
@@ -167,6 +200,8 @@ def load(
 
     Raises ZooError for what cannot be meant, on every machine in the same way.
     """
+    if weights is None:
+        source, weights = model_in(source)
     where, wanted, effort = parse_device(device), Precision(precision), Effort(level, heuristic)
     _check_gpu_options(cuda, contexts, stream)
     if not isinstance(threads, int) or threads < 0:

@@ -42,7 +42,9 @@ UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list, or an engine file.")],
+    model: Annotated[
+        str, typer.Argument(help="A name from python -m zoo.list, an engine file, or weights that name their model.")
+    ],
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders, globs, video files, webcam index.")
     ],
@@ -70,11 +72,13 @@ def run(
     Every run says which executor answered. Exit status 1 when some of several sources could not be read, 2 when none
     could.
     """
-    from zoo.api import is_engine, load
+    from zoo.api import is_engine, load, model_in
     from zoo.runtime.predict import make_predictor
 
     parse_device(device)
     options = {name: value for name, value in chosen.items() if value is not None}
+    if weights is None:
+        model, weights = model_in(model)
     if not is_engine(model):  # before an engine is built
         entry = get_model(model)
         get_task(entry.task).settings(entry.options, options)

@@ -10,7 +10,6 @@ from zoo.errors import ZooError, closest
 from zoo.text import LONGEST_LABEL, clean
 
 _FOLDER = Path(__file__).parent
-_BY_COUNT = {1000: "imagenet", 80: "coco"}  # what a network without names is taken for
 
 
 def known_labels(name: str) -> list[str]:
@@ -24,11 +23,9 @@ def known_labels(name: str) -> list[str]:
 def labels_for(count: int, names: Sequence[str] | str | None = None) -> list[str]:
     """One name for each of `count` classes.
 
-    `names` is a list with exactly `count` entries or the name of a label set. Without it, 1000 classes are taken for
-    ImageNet, 80 for COCO, and any other count is numbered. Raises `ZooError` when the number of names differs.
+    `names` is a list with exactly `count` entries or the name of a label set. Without it classes are numbered: 80 of
+    one's own are not COCO's. Raises `ZooError` when the number of names differs.
     """
-    if names is None:
-        names = _BY_COUNT.get(count)
     if names is None:
         return [f"class {index}" for index in range(count)]
     labels = known_labels(names) if isinstance(names, str) else [clean(str(name), LONGEST_LABEL) for name in names]
