@@ -61,10 +61,10 @@ def reference_of(name: str, **options: Any) -> tuple[Any, Weights]:
     return reference, from_arrays(state_arrays(reference), f"the weights of {name}")
 
 
-def images_for(name: str) -> np.ndarray:
+def images_for(name: str, count: int = IMAGES) -> np.ndarray:
     from zoo.verify.calibration import sample_images
 
-    return sample_images(IMAGES, tuple(row_of(name)["input"]), seed=1)
+    return sample_images(count, tuple(row_of(name)["input"]), seed=1)
 
 
 def run(definition: Definition, images: np.ndarray, taps: Iterable[str] = ()) -> dict[str, np.ndarray]:
@@ -91,6 +91,7 @@ def test_equals_its_reference(name: str, rtx: Api) -> None:
     """fp32: every output at every batch size, every layer at one; no module and no tensor of the reference left out."""
     from zoo.verify.calibration import num_parameters
     from zoo.verify.proof import compare_reference
+    from zoo.verify.proof import images_for as count_for
     from zoo.verify.running import run_reference
 
     model, row = get_model(name), row_of(name)
@@ -100,13 +101,13 @@ def test_equals_its_reference(name: str, rtx: Api) -> None:
     definition = define(model, weights, rtx, (-1, *row["input"]))
     assert weights.unused(model.ignored) == []
 
-    images, order = images_for(name), [*definition.taps]
+    images, order = images_for(name, count_for(definition)), [*definition.taps]
     ours = run(definition, images, order)
     report = compare_reference(reference, images, ours, order, definition.folded)
     assert report.ok, report.first_divergence
     assert report.missing == []
     for output in report.outputs:
-        assert relative_l2(ours[output.name][:1], ours[output.name][1:]) > MIN_DEPENDENCE
+        assert relative_l2(ours[output.name][:1], ours[output.name][1:2]) > MIN_DEPENDENCE
 
     ref32, ref64 = (run_reference(reference, images, dtype) for dtype in ("float32", "float64"))
     session = CpuSession(definition, threads=1)

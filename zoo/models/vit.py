@@ -55,6 +55,7 @@ def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
         params=304_326_632,
         preprocess=imagenet(resize=242),
     ),
+    vit_l_32=Variant(Config(patch=32, depth=24, heads=16, width=1024, mlp_width=4096), params=306_535_400),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     encoder = net / "encoder"

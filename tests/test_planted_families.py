@@ -1,0 +1,69 @@
+"""The characteristic mistake of each family, planted: caught, and named by the layer where it starts."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from planting import Plant, changed, edit, identity, instead, keeps, plant, planted, zero
+
+from zoo import ops
+from zoo.engine.definition import define
+from zoo.registry import get_model
+from zoo.trt import Api
+from zoo.verify.proof import compare_reference, execute_on_cpu
+from zoo.weights import from_arrays
+
+SIZE = (3, 64, 97)
+BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it starts, how it is planted
+    ("densenet121", "the newest maps first", "features.denseblock1.denselayer2.norm1",
+        plant("features.denseblock1.concat():0", lambda real, net, x, **options: real(net, x[::-1], **options))),
+    ("densenet121", "no ReLU after the last normalisation", "classifier", plant("relu()", keeps("x"))),
+    ("densenet121", "transition halves by a maximum", "features.transition1.pool",
+        plant("features.transition1.pool", instead(ops.max_pool, 2))),
+    ("shufflenet_v2_x0_5", "ReLU after a depthwise convolution", "stage2.1.branch2.6",
+        plant("stage2.1.branch2.4", lambda real, net, *a, **o: ops.relu(net.functional, real(net, *a, **o)))),
+    ("shufflenet_v2_x0_5", "channels not shuffled", "stage2.1",
+        plant("stage2.1.channel_shuffle()", keeps("x"))),
+    ("shufflenet_v2_x0_5", "shuffled by four", "stage3.0", plant("stage3.0.channel_shuffle()", changed(groups=4))),
+    ("mnasnet0_5", "no shortcut", "layers.8.1", plant("layers.8.1.add()", keeps("x"))),
+    ("efficientnet_b0", "eps 1e-3", "features.3.0.block.0.1", plant("features.3.0.block.0.1", changed(eps=1e-3))),
+    ("efficientnet_b0", "ReLU in squeeze-and-excite", "features.2.0.block.2.activation",
+        plant("features.2.0.block.2.activation", instead(ops.relu))),
+    ("efficientnet_b0", "hard sigmoid gates", "features.4.0.block.2.scale_activation",
+        plant("features.4.0.block.2.scale_activation", instead(ops.hardsigmoid))),
+    ("regnet_y_400mf", "no ReLU after the sum", "trunk_output.block2.block2-0.activation",
+        plant("trunk_output.block2.block2-0.activation", identity)),
+    ("regnet_x_400mf", "lost bias of a normalisation", "trunk_output.block1.block1-0.f.b.1",
+        zero("trunk_output.block1.block1-0.f.b.1.bias")),
+    ("convnext_tiny", "LayerNorm eps 1e-5", "features.5.4.block.2", plant("features.5.4.block.2", changed(eps=1e-5))),
+    ("convnext_tiny", "GELU by tanh", "features.3.1.block.4", plant("features.3.1.block.4", instead(ops.gelu_tanh))),
+    ("convnext_tiny", "layer scale lost", "features.1.0", edit("features.1.0.layer_scale", np.ones_like)),
+    ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
+    ("googlenet", "branches in another order", "inception4b",
+        plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),
+]  # fmt: skip
+
+
+@functools.cache
+def case(name: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
+    from zoo.verify.calibration import calibrated, sample_images, state_arrays
+
+    reference = calibrated(get_model(name).reference, 0, SIZE)
+    return reference, state_arrays(reference), sample_images(4, SIZE, seed=1)
+
+
+@pytest.mark.parametrize(("name", "mistake", "starts", "bug"), BUGS, ids=[f"{b[0]} {b[1]}" for b in BUGS])
+def test_a_characteristic_mistake(name: str, mistake: str, starts: str, bug: Plant, rtx: Api) -> None:
+    reference, arrays, images = case(name)
+    try:
+        with planted([bug], arrays) as wrong:
+            definition = define(get_model(name), from_arrays(wrong), rtx, images.shape)
+            ours = execute_on_cpu(definition, list(definition.taps), images)
+    except Exception as error:
+        pytest.fail(f"{mistake} is refused instead of planted: {error}")
+    report = compare_reference(reference, images, ours, list(definition.taps), definition.folded)
+    assert not report.ok, mistake
+    assert report.first_divergence is not None and report.first_divergence.name == starts
