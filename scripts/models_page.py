@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from zoo.cli import command
 from zoo.registry import Model, get_model, list_models
 from zoo.tasks import all_tasks
