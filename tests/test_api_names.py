@@ -64,6 +64,7 @@ RETURNS = {
     "create_timing_cache": "ITimingCache",
     "deserialize_cuda_engine": "ICudaEngine",
     "get_layer": "ILayer",
+    "get_plugin_registry": "IPluginRegistry",
     "get_timing_cache": "ITimingCache",
 }
 BUILT = {  # (file, the name as it is written there): what it can be
@@ -180,7 +181,8 @@ class Reader(ast.NodeVisitor):
             return f"{base}.{method}" if base == "INetworkDefinition" else None
         found = self.kind(function)
         if found and found.startswith("trt."):
-            return found.removeprefix("trt.")
+            called = found.removeprefix("trt.")
+            return RETURNS.get(called, called)
         method = (found or "").rpartition(".")[2] or (function.attr if isinstance(function, ast.Attribute) else "")
         base = self.kind(function.value) if isinstance(function, ast.Attribute) else found and found.split(".")[0]
         if base == "INetworkDefinition" and method.startswith("add_") and method != "add_input":

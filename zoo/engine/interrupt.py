@@ -25,8 +25,9 @@ def interruptible(trt: Any, config: Any) -> Iterator[None]:
         yield
         return
     stop = threading.Event()
-    if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = monitor = _monitor(trt, stop)  # noqa: F841  (TensorRT does not keep it alive)
+    base = getattr(trt, "IProgressMonitor", None)
+    if base is not None and hasattr(config, "progress_monitor"):
+        config.progress_monitor = monitor = _monitor(base, stop)  # noqa: F841  (TensorRT does not keep it alive)
         previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
     else:
         previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -38,10 +39,10 @@ def interruptible(trt: Any, config: Any) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _monitor(trt: Any, stop: threading.Event) -> Any:
-    class Monitor(trt.IProgressMonitor):
+def _monitor(base: Any, stop: threading.Event) -> Any:
+    class Monitor(base):
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+            base.__init__(self)  # required: super().__init__() is refused by the binding
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None: ...
 

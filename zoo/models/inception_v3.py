@@ -39,9 +39,9 @@ def inception_a(net: Net, x: Tensor, pool: int) -> Tensor:
 def inception_b(net: Net, x: Tensor) -> Tensor:
     """35x35 to 17x17."""
     three = conv(net / "branch3x3", x, 384, 3, 2)
-    double = conv(net / "branch3x3dbl_2", conv(net / "branch3x3dbl_1", x, 64), 96, 3, pad=1)
-    double = conv(net / "branch3x3dbl_3", double, 96, 3, 2)
-    return net.tap(concat(net, [three, double, max_pool(net.functional, x, 3, 2)]))
+    twice = conv(net / "branch3x3dbl_2", conv(net / "branch3x3dbl_1", x, 64), 96, 3, pad=1)
+    twice = conv(net / "branch3x3dbl_3", twice, 96, 3, 2)
+    return net.tap(concat(net, [three, twice, max_pool(net.functional, x, 3, 2)]))
 
 
 def inception_c(net: Net, x: Tensor, width: int) -> Tensor:
@@ -49,10 +49,10 @@ def inception_c(net: Net, x: Tensor, width: int) -> Tensor:
     one = conv(net / "branch1x1", x, 192)
     seven = conv(net / "branch7x7_2", conv(net / "branch7x7_1", x, width), width, **WIDE)
     seven = conv(net / "branch7x7_3", seven, 192, **TALL)
-    double = conv(net / "branch7x7dbl_2", conv(net / "branch7x7dbl_1", x, width), width, **TALL)
-    double = conv(net / "branch7x7dbl_4", conv(net / "branch7x7dbl_3", double, width, **WIDE), width, **TALL)
-    double = conv(net / "branch7x7dbl_5", double, 192, **WIDE)
-    return net.tap(concat(net, [one, seven, double, pooled(net, x, 192)]))
+    twice = conv(net / "branch7x7dbl_2", conv(net / "branch7x7dbl_1", x, width), width, **TALL)
+    twice = conv(net / "branch7x7dbl_4", conv(net / "branch7x7dbl_3", twice, width, **WIDE), width, **TALL)
+    twice = conv(net / "branch7x7dbl_5", twice, 192, **WIDE)
+    return net.tap(concat(net, [one, seven, twice, pooled(net, x, 192)]))
 
 
 def inception_d(net: Net, x: Tensor) -> Tensor:
@@ -73,9 +73,9 @@ def inception_e(net: Net, x: Tensor) -> Tensor:
     """8x8: figure 7."""
     one = conv(net / "branch1x1", x, 320)
     three = fork(net, conv(net / "branch3x3_1", x, 384), "branch3x3_2")
-    double = conv(net / "branch3x3dbl_2", conv(net / "branch3x3dbl_1", x, 448), 384, 3, pad=1)
-    double = fork(net, double, "branch3x3dbl_3")
-    return net.tap(concat(net, [one, three, double, pooled(net, x, 192)]))
+    twice = conv(net / "branch3x3dbl_2", conv(net / "branch3x3dbl_1", x, 448), 384, 3, pad=1)
+    twice = fork(net, twice, "branch3x3dbl_3")
+    return net.tap(concat(net, [one, three, twice, pooled(net, x, 192)]))
 
 
 @register(

@@ -34,7 +34,7 @@ class Config:
         """Width, blocks and group width of each stage (section 3.3)."""
         line = self.w0 + self.wa * np.arange(self.depth)
         power = np.round(np.log(line / self.w0) / np.log(self.wm))
-        widths = (np.round(self.w0 * self.wm**power / 8) * 8).astype(int).tolist()
+        widths = [8 * round(width) for width in self.w0 * self.wm**power / 8]
         found = []
         for width in dict.fromkeys(widths):
             group = min(self.group, width)

@@ -34,12 +34,12 @@ def main_branch(net: Net, x: Tensor, out: int, stride: int) -> Tensor:
 
 
 def block(net: Net, x: Tensor, out: int, stride: int) -> Tensor:
-    half = out // 2
+    width = out // 2
     if stride == 1:
-        kept, x = split(net, x, (half, half))
+        kept, x = split(net, x, (width, width))
     else:
-        kept = pass_by(net / "branch1", x, half)
-    x = main_branch(net / "branch2", x, half, stride)
+        kept = pass_by(net / "branch1", x, width)
+    x = main_branch(net / "branch2", x, width, stride)
     return net.tap(channel_shuffle(net.functional, concat(net, [kept, x]), 2))
 
 

@@ -8,9 +8,6 @@ from zoo.errors import ZooError
 from zoo.network import Net, Tensor, configured
 from zoo.ops._sizes import shape_with
 
-_MODES = {"nearest": "NEAREST", "bilinear": "LINEAR", "bicubic": "CUBIC"}
-_BORDERS = {"zeros": "FILL", "border": "CLAMP", "reflection": "REFLECT"}
-
 
 def upsample(
     net: Net,
@@ -27,7 +24,9 @@ def upsample(
     trt = net.trt
     x = net.enter(x)
     coordinates = trt.ResizeCoordinateTransformation
-    layer = configured(net.network.add_resize(x), resize_mode=getattr(trt.InterpolationMode, _MODES[mode]))
+    modes = trt.InterpolationMode
+    kind = {"nearest": modes.NEAREST, "bilinear": modes.LINEAR, "bicubic": modes.CUBIC}[mode]
+    layer = configured(net.network.add_resize(x), resize_mode=kind)
     if mode == "nearest":
         configured(layer, coordinate_transformation=coordinates.ASYMMETRIC, nearest_rounding=trt.ResizeRoundMode.FLOOR)
     else:
@@ -56,10 +55,11 @@ def grid_sample(
     """
     trt, at = net.trt, net.fp32
     x, grid = at.enter(x), at.enter(grid)
+    modes = trt.SampleMode
     layer = configured(
         net.network.add_grid_sample(x, grid),
         interpolation_mode=trt.InterpolationMode.LINEAR,
-        sample_mode=getattr(trt.SampleMode, _BORDERS[border]),
+        sample_mode={"zeros": modes.FILL, "border": modes.CLAMP, "reflection": modes.REFLECT}[border],
         align_corners=align_corners,
     )
     return at.step(layer, "grid_sample", x, grid)

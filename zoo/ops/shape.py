@@ -11,8 +11,6 @@ from zoo.errors import ZooError
 from zoo.network import Layer, Net, Tensor, configured
 from zoo.ops._sizes import shape_with
 
-_PAD_MODES = {"constant": "FILL", "reflect": "REFLECT", "replicate": "CLAMP"}
-
 
 def fixed_size(net: Net, x: Tensor, multiple: int) -> tuple[int, int]:
     """(H, W) of an input (N, C, H, W) that must be known when the network is defined, in multiples of `multiple`.
@@ -93,7 +91,9 @@ def pad(
     left, right, top, bottom = sides
     height, width = x.shape[2:]
     cuts = {2: (-top, top + height + bottom, 1), 3: (-left, left + width + right, 1)}
-    layer = configured(_slice(net, x, cuts), mode=getattr(net.trt.SampleMode, _PAD_MODES[mode]))
+    modes = net.trt.SampleMode
+    kind = {"constant": modes.FILL, "reflect": modes.REFLECT, "replicate": modes.CLAMP}[mode]
+    layer = configured(_slice(net, x, cuts), mode=kind)
     if mode == "constant" and value:
         layer.set_input(4, net.constant(np.full((), value), "value"))
     return net.done(layer, "pad", x)

@@ -15,12 +15,14 @@ from zoo.plugins.core.kernels import declaration, image, spec
 if TYPE_CHECKING:
     from zoo.plugins.core.op import Op
 
-_DTYPES = {"f": "float32", "h": "float16", "i": "int32", "u": "uint8"}
+NONE_IN_RTX = "TensorRT-RTX has no plugins; use --plugins native, whose layers it compiles"
 
 
 def add_plugin(net: Net, op: Op, inputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """`op` by its kernels, through the shell's plugin."""
     api, cuda = net.definition.api, declaration(op)
+    if net.definition.api.rtx:
+        raise ZooError(NONE_IN_RTX)
     shell.register(api)
     binary = image(op, cuda, shell.gpu_generation())
     text = np.frombuffer(spec(op, cuda).encode(), np.int8)
@@ -30,7 +32,7 @@ def add_plugin(net: Net, op: Op, inputs: Sequence[Tensor]) -> Tensor | tuple[Ten
     if api.strong:
         inputs = [_as(net, x, letter) for x, letter in zip(inputs, takes)]
     layer = net.network.add_plugin_v2(list(inputs), plugin)
-    if layer is not None and not api.strong and half:
+    if layer is not None and half:
         _constrain(net, layer, gives)
     first = net.step(layer, op.name, *inputs)
     if len(op.outputs) == 1:
@@ -44,6 +46,8 @@ def add_plugin(net: Net, op: Op, inputs: Sequence[Tensor]) -> Tensor | tuple[Ten
 def add_builtin(net: Net, name: str, inputs: Sequence[Tensor], version: str = "1", **fields: Any) -> tuple[Tensor, ...]:
     """A plugin of NVIDIA's own library; `fields` are int, float or lists of them."""
     trt = net.trt
+    if net.definition.api.rtx:
+        raise ZooError(NONE_IN_RTX)
     trt.init_libnvinfer_plugins(net.definition.api.log.logger, "")
     arrays = {
         key: np.array(value, np.float32 if isinstance(value, float) else np.int32) for key, value in fields.items()
@@ -56,9 +60,13 @@ def add_builtin(net: Net, name: str, inputs: Sequence[Tensor], version: str = "1
 def _create(net: Net, name: str, version: str, fields: Mapping[str, np.ndarray]) -> Any:
     """A plugin object by its creator's name."""
     api, trt = net.definition.api, net.trt
+    if net.definition.api.rtx:
+        raise ZooError(NONE_IN_RTX)
     registry = trt.get_plugin_registry()
-    get = getattr(registry, "get_creator", None) or registry.get_plugin_creator
-    creator = get(name, version, "")
+    if hasattr(registry, "get_creator"):
+        creator = registry.get_creator(name, version, "")
+    else:
+        creator = registry.get_plugin_creator(name, version, "")
     if creator is None:
         raise ZooError(f"{api.name} has no plugin {name} {version}, which '{net.scope}' needs; use --plugins native")
     kinds = {
@@ -76,13 +84,21 @@ def _create(net: Net, name: str, version: str, fields: Mapping[str, np.ndarray])
 
 def _as(net: Net, x: Tensor, letter: str) -> Tensor:
     """`x` in the element type of a letter (strongly typed networks: the others let TensorRT convert)."""
-    dtype = getattr(net.trt, _DTYPES[letter])
+    dtype = _dtype(net, letter)
     return x if x.dtype == dtype else net.step(net.network.add_cast(x, dtype), "cast", x)
 
 
 def _constrain(net: Net, layer: Any, gives: str) -> None:
     """Asks a weakly typed network for the half-precision kernel, which it would otherwise take or leave."""
+    if net.definition.api.strong:
+        return
     net.definition.has_islands = True
     layer.precision = net.trt.float16
     for i, letter in enumerate(gives):
-        layer.set_output_type(i, getattr(net.trt, _DTYPES[letter]))
+        layer.set_output_type(i, _dtype(net, letter))
+
+
+def _dtype(net: Net, letter: str) -> Any:
+    """The element type of a letter. TensorRT 8.6 has no bytes to compute with before 8.6.1."""
+    trt = net.trt
+    return {"f": trt.float32, "h": trt.float16, "i": trt.int32, "u": getattr(trt, "uint8", None)}[letter]

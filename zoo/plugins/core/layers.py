@@ -13,22 +13,6 @@ import numpy as np
 from zoo.network import Net, Tensor, configured
 
 
-def binary(net: Net, a: Tensor, b: Tensor, operation: str) -> Tensor:
-    """An ElementWiseOperation by name: SUM, PROD, FLOOR_DIV, GREATER, AND …; axes of size 1 broadcast."""
-    layer = net.network.add_elementwise(a, b, getattr(net.trt.ElementWiseOperation, operation))
-    return net.step(layer, operation.lower(), a, b)
-
-
-def unary(net: Net, x: Tensor, operation: str) -> Tensor:
-    """A UnaryOperation by name: ABS, FLOOR, ROUND (half to even), NOT …"""
-    return net.step(net.network.add_unary(x, getattr(net.trt.UnaryOperation, operation)), operation.lower(), x)
-
-
-def cast(net: Net, x: Tensor, dtype: str) -> Tensor:
-    """`x` as another type, by TensorRT's name: "float32", "int32", "bool"."""
-    return net.step(net.network.add_cast(x, getattr(net.trt, dtype)), "cast", x)
-
-
 def scalar(net: Net, value: float, like: Tensor) -> Tensor:
     """A float32 or int32 constant of `like`'s type and rank, to broadcast against it."""
     whole = like.dtype == net.trt.int32
@@ -46,19 +30,6 @@ def gather(net: Net, x: Tensor, index: Tensor, axis: int, batched: bool = False)
     """x at `index` along `axis`; `batched`: axis 0 of both is the picture, each with indices of its own."""
     layer = configured(net.network.add_gather(x, index, axis), num_elementwise_dims=int(batched))
     return net.step(layer, "gather", x, index)
-
-
-def top_k(net: Net, x: Tensor, count: int, axis: int) -> tuple[Tensor, Tensor]:
-    """The largest `count` along `axis`, best first, and their places (int32)."""
-    layer = net.network.add_topk(x, net.trt.TopKOperation.MAX, count, 1 << axis)
-    values = net.step(layer, "top", x)
-    return values, layer.get_output(1)
-
-
-def reduce(net: Net, x: Tensor, operation: str, axis: int) -> Tensor:
-    """A ReduceOperation by name over one axis, which stays with size 1."""
-    layer = net.network.add_reduce(x, getattr(net.trt.ReduceOperation, operation), 1 << axis, True)
-    return net.step(layer, operation.lower(), x)
 
 
 def select(net: Net, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
