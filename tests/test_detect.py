@@ -150,3 +150,30 @@ def test_half_precision_does_not_round_the_boxes(name: str, rtx: Api) -> None:
 
 def test_a_name_without_a_size_is_the_small_one() -> None:
     assert (get_model("yolov5").name, get_model("yolov8").name) == ("yolov5s", "yolov8n")
+
+
+@pytest.mark.parametrize("name", ["yolov10n", "yolo26n"])
+def test_final_boxes_are_those_that_ultralytics_selects(name: str) -> None:
+    """Heads that need no suppression: the same boxes, scores and classes, in the same order."""
+    import torch
+    from ultralytics.nn.modules.head import Detect as Head
+
+    from zoo.tasks.detect import best_scores
+
+    size = (3, 96, 160)
+    reference = calibrated(f"ultralytics:{name}", 0, size)
+    head = reference.module.model[-1]
+    images = sample_images(2, size, seed=3)
+    with torch.no_grad():
+        raw = reference.module(torch.from_numpy(images))[0]  # (N, A, 4 + classes), before any selection
+        expected = Head.postprocess(head, raw).numpy()
+    found = run_reference(reference, images).outputs
+    for picture in range(2):
+        boxes, scores, classes = best_scores(found["boxes"][picture], found["scores"][picture], conf=0.0)
+        assert len(scores) == len(expected[picture])
+        np.testing.assert_allclose(scores, expected[picture, :, 4], rtol=1e-6)
+        distinct = np.diff(scores, prepend=2, append=-1)
+        sure = (distinct[:-1] < 0) & (distinct[1:] < 0)  # equal scores may come in any order
+        assert sure.sum() > 0.9 * len(sure)
+        np.testing.assert_array_equal(classes[sure], expected[picture, sure, 5])
+        np.testing.assert_allclose(boxes[sure], expected[picture, sure, :4], atol=2e-4)

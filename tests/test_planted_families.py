@@ -11,12 +11,20 @@ from planting import Plant, changed, edit, identity, instead, keeps, plant, plan
 
 from zoo import ops
 from zoo.engine.definition import define
+from zoo.network import Net, Tensor
 from zoo.registry import get_model
 from zoo.trt import Api
 from zoo.verify.proof import compare_reference, execute_on_cpu
 from zoo.weights import from_arrays
 
 SIZE = (3, 64, 97)
+
+
+def _interleaved(real: Any, net: Net, x: Tensor, shape: Any, *more: Any) -> Tensor:
+    """What belongs to each head is taken from all over."""
+    return real(net, ops.channel_shuffle(net.functional, x, 2), shape, *more)
+
+
 BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it starts, how it is planted
     ("densenet121", "the newest maps first", "features.denseblock1.denselayer2.norm1",
         plant("features.denseblock1.concat():0", lambda real, net, x, **options: real(net, x[::-1], **options))),
@@ -41,18 +49,40 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("convnext_tiny", "LayerNorm eps 1e-5", "features.5.4.block.2", plant("features.5.4.block.2", changed(eps=1e-5))),
     ("convnext_tiny", "GELU by tanh", "features.3.1.block.4", plant("features.3.1.block.4", instead(ops.gelu_tanh))),
     ("convnext_tiny", "layer scale lost", "features.1.0", edit("features.1.0.layer_scale", np.ones_like)),
+    ("yolo11n", "query, key and value one after the other", "model.10.m.0.attn.pe.bn",
+        plant("model.10.m.0.attn.reshape():0", _interleaved)),
+    ("yolo11n", "positional convolution lost", "model.10.m.0.attn.proj.bn",
+        plant("model.10.m.0.attn.add()", keeps("x"))),
+    ("yolo12n", "no areas", "model.6.m.0.0.attn.proj.bn",
+        plant("model.6.m.0.0.attn.strip_attention()", changed(strips=1))),
+    ("yolov9t", "no averaging before a map is halved", "model.3.cv1.bn",
+        plant("model.3.avg_pool()", lambda real, net, x, *a, **o: ops.narrow(net, ops.narrow(
+            net, x, 2, 0, x.shape[2] - 1), 3, 0, x.shape[3] - 1))),
+    ("yolov9t", "RepConv without its 1x1", "model.4.cv2.0.m.0.cv1.act",
+        plant("model.4.cv2.0.m.0.cv1.add()", keeps("x"))),
+    ("yolov10n", "SiLU after the depthwise half of SCDown", "model.6.cv1.bn",
+        plant("model.5.cv2.linear_conv()", lambda real, net, x, *a, **o: ops.silu(
+            net.functional, real(net, x, *a, **o)))),
+    ("yolo26n", "no shortcut in SPPF", "model.9", plant("model.9.add()", keeps("x"))),
+    ("yolo26n", "distances in pixels of the first level", "boxes",
+        plant("model.23.boxes_around()", lambda real, net, sides, *a: real(net, ops.mul(net.fp32, sides, 8.0), *a))),
+    ("yolov5nu", "BatchNorm eps 1e-5", "model.9.cv1.bn", plant("model.9.cv1.bn", changed(eps=1e-5))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",
         plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),
 ]  # fmt: skip
 
 
+def size_of(name: str) -> tuple[int, int, int]:
+    return (3, 96, 160) if name.startswith("yolo") else SIZE
+
+
 @functools.cache
 def case(name: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
 
-    reference = calibrated(get_model(name).reference, 0, SIZE)
-    return reference, state_arrays(reference), sample_images(4, SIZE, seed=1)
+    reference = calibrated(get_model(name).reference, 0, size_of(name))
+    return reference, state_arrays(reference), sample_images(4, size_of(name), seed=1)
 
 
 @pytest.mark.parametrize(("name", "mistake", "starts", "bug"), BUGS, ids=[f"{b[0]} {b[1]}" for b in BUGS])

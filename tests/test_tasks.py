@@ -290,9 +290,9 @@ def test_outputs_of_another_shape_are_refused(shapes: dict[str, tuple[int, ...]]
 
 def test_what_is_chosen_last_counts() -> None:
     task = get_task("detect")
-    assert task.settings() == {"conf": 0.25, "iou": 0.7, "max_det": 300}
-    assert task.settings({"iou": 0.45}, {}) == {"conf": 0.25, "iou": 0.45, "max_det": 300}
-    assert task.settings({"iou": 0.45}, {"iou": 1}) == {"conf": 0.25, "iou": 1.0, "max_det": 300}
+    assert task.settings() == {"conf": 0.25, "iou": 0.7, "max_det": 300, "nms": True}
+    assert task.settings({"iou": 0.45}, {}) == {"conf": 0.25, "iou": 0.45, "max_det": 300, "nms": True}
+    assert task.settings({"iou": 0.45}, {"iou": 1}) == {"conf": 0.25, "iou": 1.0, "max_det": 300, "nms": True}
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_what_is_chosen_last_counts() -> None:
         ("detect", {"max_det": 1.5}, "max_det is 1.5; it must be of the type int"),
         ("classify", {"top": True}, "top is True; it must be of the type int"),
         ("classify", {"conf": 0.5}, "^the task 'classify' has no option 'conf'; its options are top$"),
-        ("detect", {"max_dets": 1}, "'max_dets'; its options are conf, iou, max_det; closest: max_det$"),
+        ("detect", {"max_dets": 1}, "'max_dets'; its options are conf, iou, max_det, nms; closest: max_det$"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(task: str, wrong: dict[str, Any], words: str) -> None:

@@ -260,8 +260,9 @@ def _parameter(pairs: list[tuple[Task, Option]]) -> inspect.Parameter:
     """The flag of an option that all these tasks have."""
     option = pairs[0][1]
     defaults = " or ".join(dict.fromkeys(str(other.default) for _, other in pairs))
+    name = option.name.replace("_", "-")
     flag = typer.Option(
-        f"--{option.name.replace('_', '-')}",
+        f"--{name}/--no-{name}" if option.type is bool else f"--{name}",
         *dict.fromkeys(spelling for _, other in pairs for spelling in other.flags),
         help=f"{option.help} Default: {defaults}, or the model's own.",
         show_default=False,

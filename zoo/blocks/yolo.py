@@ -5,7 +5,9 @@ What people get wrong: BatchNorm's eps is 1e-3.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,8 +46,9 @@ class Scale:
         return max(round(n * self.depth), 1)
 
 
-def check_scale(weights: Weights, scale: Scale) -> None:
-    """Raises ZooError where the first convolution and the first stage of `weights` have another width and depth.
+def check_scale(weights: Weights, scale: Scale, repeats: int = 3) -> None:
+    """Raises ZooError where the first convolution and the first stage of `weights`, of `repeats` blocks before scaling,
+    have another width and depth.
 
     Weights of another architecture pass: the definition says what they lack.
     """
@@ -53,41 +56,79 @@ def check_scale(weights: Weights, scale: Scale) -> None:
         return
     width = weights.size("model.0.bn.weight")
     depth = sum(f"model.2.m.{i}.cv1.bn.weight" in weights for i in range(99))
-    if (width, depth) != (scale.channels(64), scale.repeats(3)):
+    if (width, depth) != (scale.channels(64), scale.repeats(repeats)):
         raise ZooError(
             f"{weights.name} is {width} channels wide in model.0 and {depth} deep in model.2, "
-            f"the definition {scale.channels(64)} and {scale.repeats(3)}"
+            f"the definition {scale.channels(64)} and {scale.repeats(repeats)}"
         )
 
 
 def conv(
-    net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, pad: int | None = None, merge: bool = True
+    net: Net,
+    x: Tensor,
+    out: int,
+    k: int = 1,
+    stride: int = 1,
+    pad: int | None = None,
+    *,
+    groups: int = 1,
+    merge: bool = True,
 ) -> Tensor:
-    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, eps=1e-3, merge=merge))
+    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, groups=groups, eps=1e-3, merge=merge))
 
 
-def bottleneck(net: Net, x: Tensor, shortcut: bool, k: int = 3) -> Tensor:
-    """Two convolutions, the first with a kernel of `k`."""
-    y = conv(net / "cv2", conv(net / "cv1", x, x.shape[1], k), x.shape[1], 3)
+def linear_conv(net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, groups: int = 1) -> Tensor:
+    """A convolution and its normalisation without an activation: `Conv(…, act=False)`."""
+    return conv_bn(net, x, out, k, stride, groups=groups, eps=1e-3)
+
+
+def bottleneck(net: Net, x: Tensor, shortcut: bool, k: int = 3, hidden: int | None = None) -> Tensor:
+    """Two convolutions, the first with a kernel of `k` to `hidden` channels, as many as x has by default."""
+    y = conv(net / "cv2", conv(net / "cv1", x, hidden or x.shape[1], k), x.shape[1], 3)
     return add(net, x, y) if shortcut else y
 
 
 def c3(net: Net, x: Tensor, out: int, repeats: int, shortcut: bool = True) -> Tensor:
-    """One half of the channels passes the bottlenecks, the other half passes by."""
-    y = conv(net / "cv1", x, out // 2)
-    for i in range(repeats):
-        y = bottleneck(net / "m" / i, y, shortcut, k=1)
-    return conv(net / "cv3", concat(net, [y, conv(net / "cv2", x, out // 2, merge=False)]), out)
+    """`csp` of bottlenecks whose first kernel is 1x1."""
+    return csp(net, x, out, [partial(bottleneck, shortcut=shortcut, k=1)] * repeats)
 
 
 def c2f(net: Net, x: Tensor, out: int, repeats: int, shortcut: bool = False) -> Tensor:
     """Half of the channels pass `repeats` bottlenecks, and every intermediate result reaches the last convolution."""
-    x = conv(net / "cv1", x, out)
-    found, y = [x], narrow(net, x, axis=1, start=out // 2, size=out // 2)
-    for i in range(repeats):
-        y = bottleneck(net / "m" / i, y, shortcut)
+    return halves(net, x, out, out // 2, [partial(bottleneck, shortcut=shortcut)] * repeats)
+
+
+def c3k(net: Net, x: Tensor, out: int, shortcut: bool = True) -> Tensor:
+    """`c3` with two bottlenecks of 3x3 kernels."""
+    return csp(net, x, out, [partial(bottleneck, shortcut=shortcut)] * 2)
+
+
+def csp(net: Net, x: Tensor, out: int, blocks: Sequence[Callable[[Net, Tensor], Tensor]]) -> Tensor:
+    """One half of the channels passes the blocks, one after the other below `m`; the other half passes by."""
+    y = conv(net / "cv1", x, out // 2)
+    for i, block in enumerate(blocks):
+        y = block(net / "m" / i, y)
+    return conv(net / "cv3", concat(net, [y, conv(net / "cv2", x, out // 2, merge=False)]), out)
+
+
+def halves(net: Net, x: Tensor, out: int, width: int, blocks: Sequence[Callable[[Net, Tensor], Tensor]]) -> Tensor:
+    """`c2f` of any blocks, one after the other below `m`, on the second `width` of 2 * `width` channels."""
+    x = conv(net / "cv1", x, 2 * width)
+    found, y = [x], narrow(net, x, axis=1, start=width, size=width)
+    for i, block in enumerate(blocks):
+        y = block(net / "m" / i, y)
         found.append(y)
     return conv(net / "cv2", concat(net, found), out)
+
+
+def c3k2(net: Net, x: Tensor, out: int, repeats: int, nested: bool, share: float = 0.5) -> Tensor:
+    """`c2f` whose blocks are `c3k` (`nested`) or bottlenecks that narrow to a half, on `share` of the channels."""
+    width = int(out * share)
+
+    def block(net: Net, x: Tensor) -> Tensor:
+        return c3k(net, x, width) if nested else bottleneck(net, x, shortcut=True, hidden=width // 2)
+
+    return halves(net, x, out, width, [block] * repeats)
 
 
 def sppf(net: Net, x: Tensor, out: int) -> Tensor:

@@ -56,6 +56,27 @@ def non_max_suppression(
     return corners[:, kept].T, best[candidates[kept]], classes[kept]
 
 
+def best_scores(
+    boxes: np.ndarray, scores: np.ndarray, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for heads whose boxes are final: nothing is suppressed, and `iou` means nothing.
+
+    As `ultralytics.nn.modules.head.Detect.postprocess`: of the `max_det` anchors whose best class scores most, the
+    `max_det` best scores of any class, so that one box may stand for two classes.
+    """
+    boxes, scores = boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
+    anchors = np.argsort(-scores.max(axis=0), kind="stable")[:max_det]
+    of_these = scores[:, anchors].T  # (K, classes)
+    order = np.argsort(-of_these.reshape(-1), kind="stable")[:max_det]
+    order = order[of_these.reshape(-1)[order] > np.float32(conf)]
+    rows, classes = np.divmod(order, scores.shape[0])
+    centre, half = boxes[:2, anchors[rows]], boxes[2:, anchors[rows]] / 2
+    corners = np.concatenate([centre - half, centre + half])
+    if not (np.isfinite(scores).all() and np.isfinite(corners).all()):
+        raise ZooError("Boxes or scores hold NaN or infinity: the network overflowed; build it with fp32 or bf16.")
+    return corners.T, of_these[rows, classes], classes
+
+
 def _greedy(corners: np.ndarray, iou: float, max_det: int) -> list[int]:
     """Positions of at most `max_det` boxes of `corners` (4, K), best first, none overlapping an earlier one.
 
@@ -98,21 +119,27 @@ class Detect(Task):
             "iou", 0.7, "Overlap at which the weaker of two boxes goes.", low=0, high=1, flags=("--iou-thres",)
         ),
         Option("max_det", 300, "Detections kept per picture.", low=1),
+        Option("nms", True, "Drop boxes that a better one of their class overlaps; some networks need it not."),
     )
     whole = True
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
     ) -> Detections:
-        boxes, scores, classes = non_max_suppression(outputs["boxes"], outputs["scores"], **options)
+        chosen = {name: value for name, value in options.items() if name != "nms"}
+        select = non_max_suppression if options["nms"] else best_scores
+        boxes, scores, classes = select(outputs["boxes"], outputs["scores"], **chosen)
         return self.from_gpu((placement.to_image(boxes), scores, classes), labels)
 
     def gpu_decoder(
         self, cuda: Cuda, outputs: Mapping[str, DeviceArray], stream: Stream, options: Mapping[str, Any]
-    ) -> Decoder:
+    ) -> Decoder | None:
         from zoo.runtime.kernels import Detector
 
-        return Detector(cuda, outputs["boxes"], outputs["scores"], stream, **options)
+        if not options["nms"]:
+            return None
+        chosen = {name: value for name, value in options.items() if name != "nms"}
+        return Detector(cuda, outputs["boxes"], outputs["scores"], stream, **chosen)
 
     def from_gpu(self, found: tuple[np.ndarray, np.ndarray, np.ndarray], labels: Sequence[str]) -> Detections:
         return Detections(*found, [labels[index] for index in found[2]])

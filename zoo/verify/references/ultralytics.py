@@ -37,9 +37,12 @@ class Ultralytics(Library):
 
         folder = Path(ultralytics.__file__).parent / "cfg" / "models"
         found = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.yaml"))]
-        scaled = [re.sub(r"(\d+)", rf"\1{size}", stem, count=1) for stem, text in found if "\nscales:" in text
-                  for size in "nsmlx"]  # fmt: skip
-        return [*scaled, *(stem for stem, text in found if "\nscales:" not in text)]
+        names = []
+        for stem, text in found:
+            sized = re.fullmatch(r"yolov?\d+[a-z]", stem)  # such as yolov10n.yaml, a file for each size
+            sizes = "" if sized or "\nscales:" not in text else "nsmlx"
+            names += [re.sub(r"(\d+)", rf"\1{size}", stem, count=1) for size in sizes] or [stem]
+        return [*names, *(f"{name}u" for name in names if re.match(r"yolov[35]", name))]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         quiet()
@@ -56,15 +59,22 @@ class Ultralytics(Library):
             raise ZooError(f"{name} of ultralytics does {task}; its models here are those that {' and '.join(kinds)}")
         model = kinds[task](file, verbose=False, **{} if classes is None else {"nc": classes})
         if task == "detect":
-            model.model[-1].end2end = False  # the raw boxes and scores, before any selection
+            _without_selection(model.model[-1])
         return model
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        import torch
         from ultralytics.nn.tasks import ClassificationModel
 
         if isinstance(module, ClassificationModel):
             return {"logits": result[1]}
-        return {"boxes": result[0][:, :4], "scores": result[0][:, 4:]}
+        found = result[0]
+        if module.model[-1].end2end:  # (N, A, 4 + classes), boxes by their corners
+            found = found.transpose(1, 2)
+            left_top, right_bottom = found[:, :2], found[:, 2:4]
+            boxes = torch.cat([(left_top + right_bottom) / 2, right_bottom - left_top], dim=1)
+            return {"boxes": boxes, "scores": found[:, 4:]}
+        return {"boxes": found[:, :4], "scores": found[:, 4:]}
 
     def forget(self, module: nn.Module) -> None:
         """Its heads keep the anchor grid of the last input, in the precision of that run."""
@@ -77,6 +87,24 @@ class Ultralytics(Library):
         return Published(
             f"{RELEASE}/{file}", None, None, LICENCE, f"ultralytics {name}, trained by Ultralytics on COCO"
         )
+
+
+def _without_selection(head: Any) -> None:
+    """The head gives all boxes and scores, before any are selected.
+
+    Heads that need no suppression (v10, 26) have two: one for training, which goes as it does when ultralytics fuses a
+    model, and the one that answers.
+    """
+    if getattr(head, "one2one_cv2", None) is None:
+        head.end2end = False
+        return
+    head.end2end = True
+    head.cv2 = head.cv3 = None
+    head.postprocess = _as_they_are
+
+
+def _as_they_are(found: Tensor) -> Tensor:
+    return found
 
 
 def quiet() -> None:

@@ -1,0 +1,76 @@
+"""YOLO12 detection (Tian, Ye, Doermann 2025, arXiv:2502.12524; ultralytics/cfg/models/12/yolo12.yaml).
+
+What people get wrong: areas are runs of positions in reading order; the feed-forward network widens twofold, but
+1.2-fold in the two largest sizes, which alone scale their residuals by a learned gamma. Scopes are ultralytics'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.blocks.yolo import c3k, c3k2, conv, join
+from zoo.blocks.yolo_attention import feed_forward, strip_attention
+from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, separable
+from zoo.network import Net, Tensor
+from zoo.ops import add, concat, fixed_size, mul, upsample
+from zoo.preprocess import letterbox
+from zoo.registry import Variant, register
+
+
+@dataclass(frozen=True)
+class Config(DetectConfig):
+    nested: bool = False  # C3k in every C3k2
+    large: bool = False  # gamma, and a narrower feed-forward network
+
+
+def area_block(net: Net, x: Tensor, areas: int, ratio: float) -> Tensor:
+    width = x.shape[1]
+    x = add(net, x, strip_attention(net / "attn", x, width // 32, areas))
+    return net.tap(feed_forward(net / "mlp", x, int(width * ratio)))
+
+
+def a2c2f(net: Net, x: Tensor, out: int, repeats: int, areas: int, cfg: Config) -> Tensor:
+    """R-ELAN: pairs of area attention (`areas`), or C3k where there are none; every result reaches the last one."""
+    found = [conv(net / "cv1", x, out // 2)]
+    for i in range(repeats):
+        at, y = net / "m" / i, found[-1]
+        if areas:
+            for j in range(2):
+                y = area_block(at / j, y, areas, 1.2 if cfg.large else 2.0)
+        else:
+            y = c3k(at, y, out // 2)
+        found.append(y)
+    y = conv(net / "cv2", concat(net, found), out)
+    if areas and cfg.large:
+        gamma = net.constant(net.weight("gamma", out).reshape(1, out, 1, 1), "gamma")
+        y = net.tap(add(net, x, mul(net, y, gamma)))
+    return y
+
+
+@register(
+    task="detect",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper="arXiv:2502.12524",
+    configure=configured_by(21, repeats=2),
+    # parameters: the comments of upstream's yolo12.yaml; they count the 16 constants of the box distribution
+    yolo12n=Variant(Config(0.50, 0.25), params=2_602_288, aliases=("yolo12",)),
+    yolo12s=Variant(Config(0.50, 0.50), params=9_284_096),
+    yolo12m=Variant(Config(0.50, 1.00, 512, nested=True), params=20_199_168),
+    yolo12l=Variant(Config(1.00, 1.00, 512, nested=True, large=True), params=26_450_784),
+    yolo12x=Variant(Config(1.00, 1.50, 512, nested=True, large=True), params=59_210_784),
+)
+def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size = fixed_size(net, x, 32)
+    at, c, n = net / "model", cfg.channels, cfg.repeats
+    x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
+    x = c3k2(at / 2, x, c(256), n(2), cfg.nested, share=0.25)
+    p3 = c3k2(at / 4, conv(at / 3, x, c(256), 3, 2), c(512), n(2), cfg.nested, share=0.25)  # stride 8
+    p4 = a2c2f(at / 6, conv(at / 5, p3, c(512), 3, 2), c(512), n(4), 4, cfg)  # stride 16
+    p5 = a2c2f(at / 8, conv(at / 7, p4, c(1024), 3, 2), c(1024), n(4), 1, cfg)  # stride 32
+
+    p4 = a2c2f(at / 11, join(at / 10, upsample(at / 9, p5, 2), p4), c(512), n(2), 0, cfg)
+    p3 = a2c2f(at / 14, join(at / 13, upsample(at / 12, p4, 2), p3), c(256), n(2), 0, cfg)
+    p4 = a2c2f(at / 17, join(at / 16, conv(at / 15, p3, c(256), 3, 2), p4), c(512), n(2), 0, cfg)
+    p5 = c3k2(at / 20, join(at / 19, conv(at / 18, p4, c(512), 3, 2), p5), c(1024), n(2), nested=True)
+    return detect(at / 21, [p3, p4, p5], size, cfg, separable)

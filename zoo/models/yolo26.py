@@ -1,0 +1,73 @@
+"""YOLO26 detection (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml).
+
+The head that needs no suppression: of its two heads only `one2one` is read, whose boxes are final; parameters are
+counted without the other, which serves training. What people get wrong: there is no distribution, the four outputs are
+the distances; nothing follows the first convolution of SPPF, which has a shortcut; the last stage holds attention.
+Scopes are ultralytics'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.blocks.yolo import bottleneck, c3k2, conv, halves, join, linear_conv
+from zoo.blocks.yolo_attention import c2psa, psa_block
+from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, separable
+from zoo.network import Net, Tensor
+from zoo.ops import add, concat, fixed_size, max_pool, upsample
+from zoo.preprocess import letterbox
+from zoo.registry import Variant, register
+
+
+@dataclass(frozen=True)
+class Config(DetectConfig):
+    reg_max: int = 1
+    nested: bool = False  # C3k in the first two C3k2
+
+
+def sppf(net: Net, x: Tensor, out: int) -> Tensor:
+    found = [linear_conv(net / "cv1", x, x.shape[1] // 2)]
+    for _ in range(3):
+        found.append(max_pool(net / "m", found[-1], 5, 1, pad=2))
+    return net.tap(add(net, conv(net / "cv2", concat(net, found), out), x))
+
+
+def attended(net: Net, x: Tensor, out: int) -> Tensor:
+    """`c3k2` whose one block is a bottleneck and attention after it."""
+
+    def block(net: Net, x: Tensor) -> Tensor:
+        return psa_block(net / 1, bottleneck(net / 0, x, shortcut=True, hidden=x.shape[1] // 2))
+
+    return halves(net, x, out, out // 2, [block])
+
+
+@register(
+    task="detect",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper="https://docs.ultralytics.com/models/yolo26",
+    configure=configured_by(23, repeats=2, prefix="one2one_"),
+    ignored=("model.23.cv2.*", "model.23.cv3.*"),  # the head for training
+    options={"nms": False},
+    # parameters: as ultralytics 8.4 counts its own models without the head for training
+    yolo26n=Variant(Config(0.50, 0.25), params=2_417_452, aliases=("yolo26",)),
+    yolo26s=Variant(Config(0.50, 0.50), params=9_512_892),
+    yolo26m=Variant(Config(0.50, 1.00, 512, nested=True), params=20_435_260),
+    yolo26l=Variant(Config(1.00, 1.00, 512, nested=True), params=24_838_716),
+    yolo26x=Variant(Config(1.00, 1.50, 512, nested=True), params=55_772_892),
+)
+def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size = fixed_size(net, x, 32)
+    at, c, n = net / "model", cfg.channels, cfg.repeats(2)
+    x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
+    x = c3k2(at / 2, x, c(256), n, cfg.nested, share=0.25)
+    p3 = c3k2(at / 4, conv(at / 3, x, c(256), 3, 2), c(512), n, cfg.nested, share=0.25)  # stride 8
+    p4 = c3k2(at / 6, conv(at / 5, p3, c(512), 3, 2), c(512), n, nested=True)  # stride 16
+    x = c3k2(at / 8, conv(at / 7, p4, c(1024), 3, 2), c(1024), n, nested=True)
+    p5 = c2psa(at / 10, sppf(at / 9, x, c(1024)), n)  # stride 32
+
+    p4 = c3k2(at / 13, join(at / 12, upsample(at / 11, p5, 2), p4), c(512), n, nested=True)
+    p3 = c3k2(at / 16, join(at / 15, upsample(at / 14, p4, 2), p3), c(256), n, nested=True)
+    p4 = c3k2(at / 19, join(at / 18, conv(at / 17, p3, c(256), 3, 2), p4), c(512), n, nested=True)
+    p5 = attended(at / 22, join(at / 21, conv(at / 20, p4, c(512), 3, 2), p5), c(1024))
+    return detect(at / 23, [p3, p4, p5], size, cfg, separable, prefix="one2one_")
