@@ -45,7 +45,7 @@ class CpuSession:
         weights: dict[str, np.ndarray] = {}
         model = to_onnx(network, api.trt, arrays=arrays, taps=names, half=half, weights=weights)
         if half != "declared":  # in 16 bits exp(-x) would not fit
-            write_sigmoids_out(model.graph)
+            write_sigmoids_out(model.graph, _single_places(network))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # its warnings are about optimisations that it skips
         options.intra_op_num_threads = threads
@@ -133,3 +133,9 @@ class CpuSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _single_places(network: Any) -> set[str]:
+    """The tensors that hold one value for each channel."""
+    outputs = (network.get_layer(i).get_output(0) for i in range(network.num_layers))
+    return {tensor.name for tensor in outputs if set(tuple(tensor.shape)[2:]) == {1}}
