@@ -107,7 +107,7 @@ def extra(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("extra")
 def test_a_package_brings_a_model_and_its_reference(zoo: Zoo) -> None:
-    (row,) = json.loads(zoo("list", "tin?", "--json").stdout)
+    (row,) = json.loads(zoo("list", "tinynet", "--json").stdout)
     assert (row["name"], row["parameters"], row["input"], row["aliases"]) == ("tinynet", 314, [3, 32, 32], ["tiny"])
     built = zoo("build", "tiny", "--weights", "random", "--dry-run")
     assert built.returncode == 0 and "defined model tinynet" in built.stdout
