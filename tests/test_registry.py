@@ -96,8 +96,22 @@ def test_a_model_is_found_by_name_and_by_alias() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("YOLOv8n", "yolov8n"),
+        ("YOLOv8", "yolov8n"),
+        ("EfficientNet-B0", "efficientnet_b0"),
+        ("mnasnet0.5", "mnasnet0_5"),
+        ("RegNet-X-1.6GF", "regnet_x_1_6gf"),
+    ],
+)
+def test_a_name_may_be_written_as_others_write_it(written: str, name: str) -> None:
+    assert get_model(written) is get_model(name)
+
+
+@pytest.mark.parametrize(
     ("name", "closest"),
-    [("resnet5O", "resnet50"), ("yolo8n", "yolov8n"), ("mobilenetv2", "mobilenet_v2"), ("VGG16", "vgg16")],
+    [("resnet5O", "resnet50"), ("yolo8n", "yolov8n"), ("mobilenetv2", "mobilenet_v2"), ("VGG-61", "vgg16")],
 )
 def test_an_unknown_name_gives_the_closest(name: str, closest: str) -> None:
     with pytest.raises(ZooError, match=f"^no model is named '{name}'; closest: .*{closest}"):

@@ -174,15 +174,23 @@ def list_models(pattern: str = "", task: str | None = None) -> list[str]:
 
 
 def get_model(name: str) -> Model:
-    """The model `name`, or the one with that alias. Raises ZooError with the closest names."""
+    """The model `name`, or the one with that alias.
+
+    Capital letters count as small ones, `-` and `.` as `_`: EfficientNet-B0 is efficientnet_b0. Raises ZooError with
+    the closest names.
+    """
     models = _registered()
-    if name in models:
-        return models[name]
     aliases = {alias: model for model in models.values() for alias in model.aliases}
-    if name in aliases:
-        return aliases[name]
-    hint = closest(name, [*models, *aliases]) or "; `python -m zoo.list` shows them all"
+    known, wanted = {**aliases, **models}, _spelled(name)
+    if wanted in known:
+        return known[wanted]
+    hint = closest(wanted, [*models, *aliases]) or "; `python -m zoo.list` shows them all"
     raise ZooError(f"no model is named '{name}'{hint}{discovery.missing('zoo.models')}")
+
+
+def _spelled(name: str) -> str:
+    """`name` as `register` spells names; other writings of the same one are papers' and other projects'."""
+    return name.lower().replace("-", "_").replace(".", "_")
 
 
 def siblings(model: Model) -> list[Model]:
