@@ -303,7 +303,7 @@ def first_use(rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         return build(model, *arguments, **options)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(engines, "require_gpu", lambda: None)
+    monkeypatch.setattr(engines, "require_gpu", lambda device=0: None)
     monkeypatch.setattr(engines, "provider", lambda name, device: SimpleNamespace(active=nullcontext))
     monkeypatch.setattr(engines, "load", lambda flavour: rtx)
     monkeypatch.setattr(engines, "build", count)
@@ -511,3 +511,10 @@ def test_a_refused_build_writes_nothing(rtx: Api, tmp_path: Path, inventory: Cal
     with pytest.raises(ZooError):
         lenet(rtx, shapes=Shapes.static((1, 3, 32, 32)), timing_cache=tmp_path / "timing.cache")
     assert inventory() == []
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "driver_problem", lambda: None)
+    monkeypatch.setattr(engines, "device_count", lambda: 2)
+    with pytest.raises(ZooError, match="there is no gpu:2 on this machine; CUDA sees gpu:0, gpu:1"):
+        engines.require_gpu(2)

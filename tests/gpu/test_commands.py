@@ -262,7 +262,9 @@ def test_a_folder_with_an_unreadable_picture(workshop: Workshop, tmp_path: Path)
     assert [top(item) for item in answer["results"]] == ["0", "3", "7"]
     assert [Path(error["source"]).name for error in answer["errors"]] == ["digit_1.png"]
     assert "digit_1.png" in done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["digit_0.png", "digit_3.png", "digit_7.png", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".zoo-files", "digit_0.png", "digit_3.png", "digit_7.png", "results.json",
+    ]  # fmt: skip
 
 
 def test_a_models_name_builds_its_engine_once(api: Api, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.driver import device_name, driver_problem
+from zoo.driver import device_count, device_name, driver_problem
 from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
 from zoo.engine.passport import Engine, effort_of, load_description, load_engine, rebuild_at, shapes_of
@@ -57,6 +57,8 @@ def load_engine_session(
 def _load(path: Path, cuda: str, device: int) -> Engine:
     """The engine of a file, if this machine can run it, else ZooError. Without a driver TensorRT is not touched."""
     description = load_description(path)
+    if not driver_problem():
+        _require_device(device)
     flavour, command = description["flavour"], rebuild_at(path, description)
     if driver_problem():
         problem = why_not_loadable(description, None, None, command)
@@ -78,7 +80,7 @@ def load_model_session(
 
     Without a `batch` the engine takes 1 to `MOST_AT_ONCE` images, and the session runs more of them in steps.
     """
-    require_gpu()
+    require_gpu(device)
     shapes = input_shapes(model, (1, 1, MOST_AT_ONCE) if batch is None else batch, size)
     api = load("tensorrt")
     key = json.dumps([
@@ -130,13 +132,21 @@ def timing_cache_path(api: Api, device: int = 0) -> Path:
     return cache_folder() / f"timing-{key}.cache"
 
 
-def require_gpu() -> None:
-    """Raises ZooError, saying what is missing, unless full TensorRT and a GPU with its driver are here."""
+def require_gpu(device: int = 0) -> None:
+    """Raises ZooError, saying what is missing, unless full TensorRT and this GPU with its driver are here."""
     problem = driver_problem()
     if problem:
         raise ZooError(f"{problem}; use --device cpu, which needs none")
+    _require_device(device)
     if not installed("tensorrt"):
         raise ZooError('TensorRT is not installed; to run on the GPU: pip install -e ".[gpu]"; or use --device cpu')
+
+
+def _require_device(device: int) -> None:
+    """Raises ZooError that names the GPUs that there are, unless this one is among them."""
+    if device >= device_count():
+        names = ", ".join(f"gpu:{index}" for index in range(device_count()))
+        raise ZooError(f"there is no gpu:{device} on this machine; CUDA sees {names}")
 
 
 def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda text: None) -> Path:
