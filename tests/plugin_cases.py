@@ -16,6 +16,7 @@ import torch
 from zoo.plugins.core.op import Op
 from zoo.plugins.deform_conv2d import DeformColumns
 from zoo.plugins.ms_deform_attn import MsDeformAttn
+from zoo.plugins.nms import Nms
 from zoo.verify.torchvision_shim import import_torchvision
 
 torchvision = import_torchvision()
@@ -86,6 +87,41 @@ def attention(name: str, sizes: tuple[tuple[int, int], ...], channels: int, quer
     return Case(name, MsDeformAttn(sizes, points, heads, channels), inputs, reference)
 
 
+# ----------------------------------------------------------------------------------------------------- suppression
+
+
+def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int = 12) -> Case:
+    """Boxes as a detector makes them, many near each object, most of them weak; every fourth score is another's.
+
+    The reference decides in float32, as the op does: its outputs are equal, not near.
+    """
+    from ultralytics.utils.nms import non_max_suppression
+
+    def inputs(r: Random) -> tuple[np.ndarray, ...]:
+        of = r.integers(0, objects, (2, anchors))
+        centre, size = r.uniform(50, 600, (2, objects, 2)), np.exp(r.uniform(2.5, 5.5, (2, objects, 2)))
+        pick = [np.take_along_axis(a, of[..., None], 1) for a in (centre, size)]
+        boxes = [pick[0] + r.normal(0, 8, pick[0].shape), pick[1] * np.exp(r.normal(0, 0.15, pick[1].shape))]
+        scores = r.uniform(0, 0.05, (2, classes, anchors))
+        np.put_along_axis(scores, (of % classes)[:, None], r.beta(1, 3, (2, 1, anchors)), 1)
+        scores[:, :, ::4] = scores[:, :, :1]
+        scores = np.float16(scores).astype(np.float32)  # the same in both precisions
+        return np.concatenate(boxes, 2).swapaxes(1, 2).astype(np.float32), scores
+
+    def reference(boxes: torch.Tensor, scores: torch.Tensor) -> list[torch.Tensor]:
+        rows = op.max_det
+        number, open_ = torch.zeros(2, 1, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int32)
+        found = [torch.zeros(2, rows, 4), torch.zeros(2, rows), torch.full((2, rows), -1, dtype=torch.int32)]
+        raw = torch.cat([boxes, scores], 1).float()
+        for i, kept in enumerate(non_max_suppression(raw, op.conf, op.iou, max_det=rows, nc=classes)):
+            number[i] = len(kept)
+            for table, values in zip(found, (kept[:, :4], kept[:, 4], kept[:, 5])):
+                table[i, : len(kept)] = values
+        return [number, *found, open_]
+
+    return Case(name, op, inputs, reference)
+
+
 CASES = [
     deform("deform 3x3", DeformColumns((3, 3), 20, padding=(1, 1)), (13, 17)),
     deform("deform groups", DeformColumns((3, 3), 4, groups=3, padding=(1, 1)), (9, 8), reach=5.0),
@@ -93,4 +129,8 @@ CASES = [
     deform("deform plain", DeformColumns((2, 2), 5, modulated=False), (7, 6)),
     attention("attention", ((8, 10), (4, 5), (2, 3)), 32, 21),
     attention("attention odd", ((3, 2),), 5, 4, points=1),
+    suppression("nms", Nms(0.05, 0.7, 300), 700),
+    suppression("nms full", Nms(0.05, 0.45, 20, 512), 500, objects=60),
+    suppression("nms many classes", Nms(0.25, 0.7, 300), 900, classes=80, objects=60),
+    suppression("nms few anchors", Nms(0.05, 0.5, 100), 33),
 ]  # fmt: skip

@@ -29,7 +29,7 @@ CORE = {
     "network": {"errors", "trt", "weights"},
     "ops": {"errors", "network"},
     "blocks": {"errors", "network", "ops", "weights"},
-    "plugins": {"errors", "files", "driver", "nvrtc", "trt", "network", "ops"},
+    "plugins": {"errors", "files", "discovery", "driver", "nvrtc", "trt", "network", "ops"},
     "onnx": {"errors", "files"},
     "images": {"errors", "files", "text"},
     "labels": {"errors", "text"},

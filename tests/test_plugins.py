@@ -54,7 +54,9 @@ def define_op(api: Api, op: Op, arrays: tuple[np.ndarray, ...], dynamic: bool, p
     definition = Definition(api, builder, builder.create_network(creation_flags(api)), from_arrays({}), plugins=plugins)
     kinds = {"float32": api.trt.float32, "int32": api.trt.int32, "uint8": api.trt.uint8}
     shapes = [(-1, *a.shape[1:]) if dynamic else a.shape for a in arrays]
-    tensors = [definition.network.add_input(n, kinds[a.dtype.name], s) for n, a, s in zip(op.inputs, arrays, shapes)]
+    tensors = [
+        definition.network.add_input(f"in_{n}", kinds[a.dtype.name], s) for n, a, s in zip(op.inputs, arrays, shapes)
+    ]
     found = op(Net(definition, "op"), *tensors)
     for name, tensor in zip(op.outputs, found if isinstance(found, tuple) else (found,), strict=True):
         tensor.name = name
@@ -69,7 +71,8 @@ def test_native_form(case: Case, dynamic: bool, rtx: Api) -> None:
     definition = define_op(rtx, case.op, arrays, dynamic)
     model = to_onnx(definition.network, rtx.trt)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    check(session.run(list(case.op.outputs), dict(zip(case.op.inputs, arrays))), case, arrays)
+    feeds = {f"in_{name}": array for name, array in zip(case.op.inputs, arrays)}
+    check(session.run(list(case.op.outputs), feeds), case, arrays)
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
@@ -128,3 +131,26 @@ def test_rtx_has_no_plugins(rtx: Api) -> None:
 def test_attributes_out_of_range_are_named(attributes: dict[str, Any], words: str) -> None:
     with pytest.raises(ZooError, match=words):
         type(CASES[0].op)(**{"kernel": (3, 3), "channels": 4, **attributes})
+
+
+def test_layers_of_nms_say_what_they_left_out(rtx: Api) -> None:
+    """With fewer candidates than boxes above the threshold the answer may be wrong, and `open` counts them."""
+    case = next(case for case in CASES if case.name == "nms")
+    arrays = case.arrays()
+    op = type(case.op)(0.05, 0.7, 300, candidates=64)
+    model = to_onnx(define_op(rtx, op, arrays, dynamic=False).network, rtx.trt)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {f"in_{name}": array for name, array in zip(op.inputs, arrays)}
+    (count,) = session.run(["open"], feeds)
+    above = (arrays[1].max(1) > np.float32(0.05)).sum(1, keepdims=True)
+    assert (count >= above - 64).all() and (above > 64).all()
+
+
+def test_kernels_of_nms_say_that_something_is_not_finite(host: PluginHost) -> None:
+    case = next(case for case in CASES if case.name == "nms")
+    for index, at in ((0, (0, 2, 7)), (1, (0, 1, 5))):
+        arrays = case.arrays()
+        arrays[1][0, :, 7] = 0.9
+        arrays[index][at] = np.nan
+        number, *_, bad = host.run(case.op, arrays)
+        assert (number[0], bad[0], bad[1]) == (0, 1, 0)

@@ -3,3 +3,24 @@
 A definition calls the function (`deform_conv2d(net / "dcn", x, …)`) and never says how; `--plugins` chooses between
 layers of the network, kernels of our own and NVIDIA's plugins. docs/adding-a-plugin.md is the way in.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.plugins.core.op import Op
+
+
+def all_ops() -> dict[str, type[Op]]:
+    """Every custom op by name, found by a scan of this folder."""
+    from zoo.discovery import load
+    from zoo.plugins.core.op import registered
+
+    load("zoo.plugins")
+    return dict(sorted(registered().items()))
+
+
+def find_op(name: str) -> type[Op] | None:
+    """The op `name`, or None."""
+    return all_ops().get(name)

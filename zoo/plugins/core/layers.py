@@ -13,6 +13,21 @@ import numpy as np
 from zoo.network import Net, Tensor, configured
 
 
+def binary(net: Net, a: Tensor, b: Tensor, operation: Any) -> Tensor:
+    """An ElementWiseOperation, on tensors of one type whatever the scope's; axes of size 1 broadcast."""
+    return net.step(net.network.add_elementwise(a, b, operation), operation.name.lower(), a, b)
+
+
+def unary(net: Net, x: Tensor, operation: Any) -> Tensor:
+    """A UnaryOperation: ABS, FLOOR, ROUND (half to even) …"""
+    return net.step(net.network.add_unary(x, operation), operation.name.lower(), x)
+
+
+def cast(net: Net, x: Tensor, dtype: Any) -> Tensor:
+    """`x` as another type of TensorRT's."""
+    return net.step(net.network.add_cast(x, dtype), "cast", x)
+
+
 def scalar(net: Net, value: float, like: Tensor) -> Tensor:
     """A float32 or int32 constant of `like`'s type and rank, to broadcast against it."""
     whole = like.dtype == net.trt.int32
@@ -30,6 +45,11 @@ def gather(net: Net, x: Tensor, index: Tensor, axis: int, batched: bool = False)
     """x at `index` along `axis`; `batched`: axis 0 of both is the picture, each with indices of its own."""
     layer = configured(net.network.add_gather(x, index, axis), num_elementwise_dims=int(batched))
     return net.step(layer, "gather", x, index)
+
+
+def join(net: Net, tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """Tensors of any one type, one after the other along `axis`."""
+    return net.step(configured(net.network.add_concatenation(list(tensors)), axis=axis), "join", *tensors)
 
 
 def select(net: Net, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
