@@ -1,7 +1,7 @@
 """Custom ops: what TensorRT has no layer for, one file each, used in a definition as any other op.
 
-A definition calls the function (`deform_conv2d(net / "dcn", x, …)`) and never says how; `--plugins` chooses between
-layers of the network, kernels of our own and NVIDIA's plugins. docs/adding-a-plugin.md is the way in.
+A definition calls the function (`deform_conv2d(net / "dcn", x, …)`) and never says how: as layers of the
+network, as kernels of our own or as NVIDIA's plugins.
 """
 
 from __future__ import annotations

@@ -170,5 +170,5 @@ def _check(op: Op, field: dataclasses.Field[Any], value: Any) -> None:
 def get_op(name: str) -> type[Op]:
     """The op `name`. Raises ZooError with the closest names."""
     if name not in _ops:
-        raise ZooError(f"no plugin is named '{name}'{closest(name, _ops)}; `python -m zoo.plugins list` shows them all")
+        raise ZooError(f"no plugin is named '{name}'{closest(name, _ops)}; there are {', '.join(sorted(_ops))}")
     return _ops[name]
