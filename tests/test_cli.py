@@ -204,6 +204,23 @@ def test_verify_golden_needs_no_reference_and_fails_on_other_weights(
     assert "not of resnet18" in refused("verify", "resnet18", "-w", "random", "--golden", golden)
 
 
+def test_verify_runs_the_module_of_a_checkpoint_only_when_it_is_asked_to(tmp_path: Path) -> None:
+    import torch
+
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    module = import_torchvision().models.mobilenet_v2(num_classes=8)
+    module.features[3].conv[0][2] = torch.nn.Hardswish()
+    torch.save(module, tmp_path / "mine.pt")
+    args = ["verify", "mobilenet_v2", "--size", "64x96"]
+    assert "'features.3.conv.0.2', a Hardswish" in refused(*args, "--weights", tmp_path / "mine.pt")
+    wrong = zoo(*args, "--own-module", tmp_path / "mine.pt", "--json")
+    assert wrong.returncode == 1 and not json.loads(wrong.stdout)["ok"]
+    assert json.loads(wrong.stdout)["first_divergence"] == "features.3.conv.0.2", wrong.stdout
+    both = refused(*args, "--own-module", tmp_path / "mine.pt", "--weights", "random")
+    assert "leave --weights and --golden away" in both
+
+
 # What does not
 
 

@@ -251,5 +251,23 @@ def test_a_batch_that_is_written_in_is_refused(rtx: Api) -> None:
     def two(real: Any, net: Net, x: Tensor) -> Tensor:
         return ops.reshape(net, x, (2, 512))
 
-    with planted([plant("flatten()", two)], {}), pytest.raises(ZooError, match="refused images of 3x3x99x153"):
+    words = r"the layer 'reshape' cannot take 3 images of 3x99x153; is a batch .* Input shape:\{3,512,1,1\}"
+    with planted([plant("flatten()", two)], {}), pytest.raises(ZooError, match=words):
+        prove(get_model("resnet18"), rtx, size=(64, 96))
+
+
+def test_a_refusal_is_traced_to_the_layer_that_is_wrong_before_it(rtx: Api) -> None:
+    """The sum of the block is refused, since the padding of its second convolution is wrong."""
+    with planted([plant("layer2.1.bn2", changed(pad=2))], {}):
+        proof = prove(get_model("resnet18"), rtx, size=(64, 96))
+    first = proof.report.first_divergence
+    assert not proof.ok and first is not None and first.name == "layer2.1.bn2"
+    assert "refused add at 'layer2.1'" in proof.notes[0]
+
+
+def test_a_refusal_with_nothing_wrong_before_it_says_so(rtx: Api) -> None:
+    with (
+        planted([plant("flatten()", lambda real, net, x: ops.concat(net, [x, ops.narrow(net, x, 1, 0, 2)], 2))], {}),
+        pytest.raises(ZooError, match="refused concat .*; the 39 modules before it agree with the reference"),
+    ):
         prove(get_model("resnet18"), rtx, size=(64, 96))

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from zoo.engine.definition import define
 from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.registry import get_model
 from zoo.trt import Api
-from zoo.verify.calibration import sample_images
+from zoo.verify.calibration import calibrated, sample_images
 from zoo.verify.golden import load_golden, save_golden
 from zoo.verify.pretrained import load_state
 from zoo.verify.proof import arrays_of, execute_on_cpu, prove, prove_golden
-from zoo.verify.references import load_reference
+from zoo.verify.references import Reference, load_reference
 from zoo.verify.running import run_reference
-from zoo.weights import RandomWeights, from_arrays, load_weights, save_safetensors
+from zoo.weights import RandomWeights, Weights, from_arrays, load_weights, save_safetensors
 
 LENET = Path(__file__).resolve().parent.parent / "weights" / "lenet5.safetensors"
 SMALL = (64, 96)
@@ -159,6 +162,75 @@ def test_half_precision_proves_structure_first(rtx: Api) -> None:
 
     proof = prove(get_model("lenet5"), rtx, precision="fp16", execute=execute)
     assert proof.report.ok and not proof.also["fp32"].ok and not proof.ok
+
+
+# Readers that are wrong, and modules of users
+
+
+@pytest.mark.parametrize(
+    ("mistake", "starts"),
+    [
+        (lambda array: array.astype(np.float16).astype(np.float32), "conv1"),
+        (lambda array: array.swapaxes(-1, -2).copy() if array.ndim == 4 else array, "conv1"),
+        (lambda array: np.roll(array, 1) if array.ndim == 1 else array, "conv1"),
+        (lambda array: array.T.copy().reshape(array.shape) if array.ndim == 2 else array, "fc1"),
+    ],
+    ids=["rounds", "transposes kernels", "shifts biases", "transposes matrices"],
+)
+def test_a_wrong_reader_does_not_fool_both_sides(
+    rtx: Api, monkeypatch: pytest.MonkeyPatch, mistake: Callable[[np.ndarray], np.ndarray], starts: str
+) -> None:
+    read = Weights.read
+    monkeypatch.setattr(Weights, "read", lambda self, name, shape: mistake(read(self, name, shape)))
+    proof = prove(get_model("lenet5"), rtx, load_weights(LENET))
+    assert not proof.ok and proof.report.first_divergence is not None
+    assert proof.report.first_divergence.name == starts
+
+
+@pytest.fixture(scope="module")
+def yolov8n() -> Reference:
+    return calibrated("ultralytics:yolov8n", size=(3, *SMALL))
+
+
+def pickled(path: Path, content: Any) -> tuple[Weights, Path]:
+    """The weights of a checkpoint as the command reads them, and its path."""
+    torch.save(content, path)
+    weights = load_weights(path)
+    weights.modules = ()
+    return weights, path
+
+
+def test_the_module_of_a_checkpoint_takes_the_place_of_the_published_one(
+    rtx: Api, tmp_path: Path, yolov8n: Reference
+) -> None:
+    weights, path = pickled(tmp_path / "best.pt", {"ema": None, "model": copy.deepcopy(yolov8n.module)})
+    assert prove(get_model("yolov8n"), rtx, weights, size=SMALL, own_module=path).ok
+
+
+def test_a_checkpoint_that_was_trained_with_another_activation_fails_at_it(
+    rtx: Api, tmp_path: Path, yolov8n: Reference
+) -> None:
+    module = copy.deepcopy(yolov8n.module)
+    module.model[3].act = torch.nn.ReLU()
+    weights, path = pickled(tmp_path / "best.pt", {"model": module})
+    assert prove(get_model("yolov8n"), rtx, weights, size=SMALL).ok  # the published module has SiLU
+    proof = prove(get_model("yolov8n"), rtx, weights, size=SMALL, own_module=path)
+    assert not proof.ok and proof.report.first_divergence is not None
+    assert proof.report.first_divergence.name == "model.3.act"
+
+
+def test_a_state_dict_is_no_module_of_its_own(rtx: Api, tmp_path: Path) -> None:
+    arrays = {name: torch.from_numpy(array.copy()) for name, array in lenet_arrays().items()}
+    weights, path = pickled(tmp_path / "lenet5.pt", arrays)
+    with pytest.raises(ZooError, match=r"lenet5\.pt holds a dict and no module, .*: give --weights"):
+        prove(get_model("lenet5"), rtx, weights, own_module=path)
+
+
+def test_a_module_whose_classes_are_not_there_is_refused(rtx: Api, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ZooError, match=r"best\.pt cannot be unpickled: .*must be importable"):
+        prove(get_model("lenet5"), rtx, load_weights(LENET), own_module=path)
 
 
 # Against a golden file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 LONGEST_NAME, MOST_NAMES = 200, 1000  # what `closest` looks at
 
@@ -17,7 +18,12 @@ class ZooError(Exception):
 
 
 class Refused(ZooError):
-    """TensorRT refused something; the sentence holds its own words."""
+    """TensorRT refused something; the sentence holds its own words.
+
+    `definition` is the network up to there, where it was being written.
+    """
+
+    definition: Any = None
 
 
 def one_of(what: str, value: object, choices: Iterable[str]) -> str:

@@ -77,9 +77,13 @@ def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: P
     x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
     if x is None:
         raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
-    outputs = model.build(net, x, model.config)
-    for name, tensor in _named(model, outputs).items():
-        _mark_output(net, name, tensor)
+    try:
+        outputs = model.build(net, x, model.config)
+        for name, tensor in _named(model, outputs).items():
+            _mark_output(net, name, tensor)
+    except Refused as refusal:
+        refusal.definition = definition
+        raise
     return definition
 
 

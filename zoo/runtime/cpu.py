@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,7 +48,7 @@ class CpuSession:
         if half != "declared":  # in 16 bits exp(-x) would not fit
             write_sigmoids_out(model.graph, _single_places(network))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # its warnings are about optimisations that it skips
+        options.log_severity_level = 4  # its warnings are about optimisations that it skips, its errors are raised
         options.intra_op_num_threads = threads
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
@@ -119,8 +120,7 @@ class CpuSession:
         try:
             found = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
         except (Fail, InvalidArgument, RuntimeException) as error:  # a batch that the definition holds as a constant
-            shape = "x".join(map(str, images.shape))
-            raise ZooError(f"onnxruntime refused images of {shape}: {str(error).splitlines()[0]}") from None
+            raise ZooError(_refusal(str(error), images.shape)) from None
         return dict(zip(self._names, found))
 
     def close(self) -> None:
@@ -133,6 +133,16 @@ class CpuSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _refusal(words: str, shape: tuple[int, ...]) -> str:
+    """What onnxruntime says of images that the network cannot take, as a sentence that names the layer."""
+    images = f"{shape[0]} images of {'x'.join(map(str, shape[1:]))}"
+    named = re.search(r"Name:'([^']*)' Status Message: (?:\S+:\d+ .* was false\. )?(.*)", words)
+    if named is None:
+        return f"onnxruntime refused {images}: {words.splitlines()[0]}"
+    layer, why = named.groups()
+    return f"the layer '{layer}' cannot take {images}; is a batch or a size written into it? onnxruntime: {why}"
 
 
 def _single_places(network: Any) -> set[str]:

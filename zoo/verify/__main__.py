@@ -29,6 +29,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    own_module: Annotated[
+        Path | None,
+        typer.Option(
+            "--own-module",
+            help="A .pt file with a whole module: its weights, compared with this module instead of the published one. "
+            "PyTorch unpickles it, which runs the code in it: only for files that you trust.",
+            show_default=False,
+        ),
+    ] = None,
     size: Size = None,
     device: Annotated[str, typer.Option("--device", help="cpu or gpu.")] = "cpu",
     html: Annotated[
@@ -44,7 +53,7 @@ def run(
     """
     from zoo.verify import report as reports
 
-    proof = _prove(model, layers, precision_name(fp16, bf16), weights, golden, size, device)
+    proof = _prove(model, layers, precision_name(fp16, bf16), weights, golden, own_module, size, device)
     facts = {"model": proof.model, "precision": proof.precision, "weights": proof.weights, "executor": proof.executor}
     title = f"{proof.model} {proof.precision}"
     if html:
@@ -61,7 +70,14 @@ def run(
 
 
 def _prove(
-    name: str, layers: bool, precision: Any, weights: str | None, golden: Path | None, size: str | None, device: str
+    name: str,
+    layers: bool,
+    precision: Any,
+    weights: str | None,
+    golden: Path | None,
+    own_module: Path | None,
+    size: str | None,
+    device: str,
 ) -> Any:
     from zoo.api import find_weights
     from zoo.registry import get_model
@@ -74,6 +90,8 @@ def _prove(
         raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
     if layers and precision != "fp32":
         raise ZooError("layers have a bound in fp32 only: leave --layers away, or --fp16 and --bf16")
+    if own_module is not None and (weights is not None or golden is not None):
+        raise ZooError("--own-module FILE takes the weights from the same file: leave --weights and --golden away")
     how = _on_gpu() if device == "gpu" else {}
     api = load("tensorrt" if device == "gpu" else "rtx")
     if golden is not None:
@@ -86,11 +104,22 @@ def _prove(
             say("running the network")  # on a GPU it is compiled first
             return proof.prove_golden(entry, api, source, *runs, **how)
     proof.require_reference()
-    source = find_weights(entry, weights) if weights is not None else None
+    file = weights or own_module
+    source = find_weights(entry, file) if file is not None else None
+    if source is not None and own_module is not None:
+        source.modules = ()  # what the modules do is compared, not what they say
     wanted = size_of(size)
     with progress() as say:
         return proof.prove(
-            entry, api, source, precision=precision, layers=layers or device == "cpu", size=wanted, progress=say, **how
+            entry,
+            api,
+            source,
+            precision=precision,
+            layers=layers or device == "cpu",
+            size=wanted,
+            progress=say,
+            own_module=own_module,
+            **how,
         )
 
 

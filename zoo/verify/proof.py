@@ -101,38 +101,36 @@ def prove(
     executor: str = "onnxruntime on the CPU",
     factor: Factor = factor_on_cpu,
     progress: Progress = lambda text: None,
-    module: Any = None,
+    own_module: Path | None = None,
 ) -> Proof:
     """Compares `model` with its PyTorch reference by the rule of `zoo.verify.compare`, at two sizes and batches.
 
     Without `weights` both get the reference's calibrated random weights. `layers` judges every tap too, each on our own
     inputs. The second size is odd and not square, since the published one can hide a rounding, a swapped height and
     width or a constant; a model that takes one size only is run with another batch there. fp16 and bf16 are compared
-    with our own fp32, which is proven first. `module` is the reference in place of the published one: a user's own.
-    Raises ZooError when the reference cannot be made or the definition is refused.
+    with our own fp32, which is proven first. `own_module` is the file of the weights, if it holds a whole module
+    that shall take the place of the published one: PyTorch unpickles it, that is, runs its code. Of a network that
+    TensorRT refuses, what was written before is compared.
+    Raises ZooError when the reference cannot be made, and for a definition that is refused and not wrong before.
     """
-    from zoo.verify.calibration import calibrated, sample_images, state_arrays
-    from zoo.verify.pretrained import load_state
+    from zoo.verify.calibration import calibrated, state_arrays
+    from zoo.verify.pretrained import with_own_module
     from zoo.verify.references import load_reference
     from zoo.verify.running import run_reference
 
-    shape = (-1, model.input[0], *(size or model.input[1:]))
+    shape, filled = (-1, model.input[0], *(size or model.input[1:])), True
     if weights is None:
         progress(f"calibrating random weights of {model.reference}")
         reference = calibrated(model.reference, 0, shape[1:], fixed=model.ignored)
         weights = from_arrays(state_arrays(reference), "calibrated random weights, seed 0")
-        definition = define(model, weights, api, shape)
     else:
-        definition = define(model, weights, api, shape)
         classes = getattr(model.configured(weights).config, "num_classes", None)
-        reference = load_reference(model.reference, classes)
-        if module is None:
-            reference = load_state(reference, independently_read(weights, arrays_of(definition)))
-        else:
-            reference = replace(reference, module=module)
+        reference, filled = load_reference(model.reference, classes), own_module is not None
+        if own_module is not None:
+            reference = with_own_module(reference, own_module)
 
     def run(definition: Definition, count: int, progress: Progress = lambda text: None) -> tuple[Any, Any, Report]:
-        images = sample_images(count, tuple(definition.network.get_input(0).shape)[1:], seed=1)
+        images = images_of(definition, count)
         taps = list(definition.taps) if layers else []
         progress("running the network")
         ours = execute(definition, taps, images)
@@ -140,9 +138,20 @@ def prove(
         report = compare_reference(reference, images, ours, taps, definition.folded, factor(definition))
         return images, ours, report
 
-    images, ours, report = run(definition, images_for(definition), progress)
     also, notes = {}, ()
-    other = define_at_another_size(model, weights, api, shape)
+    try:
+        definition = define(model, weights, api, shape)
+        if not filled:
+            fill(reference, definition)
+        images, ours, report = run(definition, images_for(definition), progress)
+        other = define_at_another_size(model, weights, api, shape)
+    except Refused as refusal:
+        if refusal.definition is None:
+            raise
+        if not filled:
+            fill(reference, refusal.definition, partly=True)
+        report = compare_before(refusal, reference)
+        return Proof(model.name, "fp32", weights.name, executor, report, notes=(f"{refusal}",))
     if other is None:
         if takes(reference, (1, model.input[0], *SECOND_SIZE)):
             also["{}x{}".format(*SECOND_SIZE)] = Report([Row("images", (), math.inf, 0, 0, ONE_SIZE)])
@@ -160,6 +169,50 @@ def prove(
         ref32, ref16 = run_reference(reference, images), run_reference(reference, images, HALVES[precision])
         report = compare_half(execute(half, [], images), ours, ref16, ref32, HALVES[precision], factor(half))
     return Proof(model.name, precision, weights.name, executor, report, also, notes)
+
+
+def images_of(definition: Definition, count: int) -> np.ndarray:
+    """Structured random images of the size that the definition takes."""
+    from zoo.verify.calibration import sample_images
+
+    return sample_images(count, tuple(definition.network.get_input(0).shape)[1:], seed=1)
+
+
+def fill(reference: Reference, definition: Definition, partly: bool = False) -> None:
+    """Gives the reference the weights that the definition read; of one that was refused, only a part."""
+    from zoo.verify.pretrained import load_state
+
+    load_state(reference, independently_read(definition.weights, arrays_of(definition)), partly)
+
+
+def compare_before(refusal: Refused, reference: Reference) -> Report:
+    """What was written before TensorRT refused a layer, on the CPU against the reference.
+
+    Raises the refusal again where nothing before is wrong.
+    """
+    definition = replace(refusal.definition, network=_UpToTaps(refusal.definition))
+    taps = list(definition.taps)
+    if not taps:
+        raise refusal
+    images = images_of(definition, IMAGES)
+    report = compare_reference(reference, images, execute_on_cpu(definition, taps, images), taps, definition.folded)
+    before = Report([], report.taps, [row for row in report.own if row.name in definition.taps], rule=report.rule)
+    if not before.failures:
+        raise Refused(f"{refusal}; the {len(before.taps)} modules before it agree with the reference") from refusal
+    return before
+
+
+class _UpToTaps:
+    """The network of a definition without the layers after its last tap: the one that was refused has no shape."""
+
+    def __init__(self, definition: Definition) -> None:
+        self._network = network = definition.network
+        names = {tensor.name for tensor in definition.taps.values()}
+        made = [network.get_layer(i).get_output(0).name in names for i in range(network.num_layers)]
+        self.num_layers = max((i + 1 for i, tapped in enumerate(made) if tapped), default=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
 
 
 def compare_batches(report: Report, together: Mapping[str, np.ndarray], alone: Mapping[str, np.ndarray]) -> Report:

@@ -68,6 +68,10 @@ class Library:
         """The model with its own random initialisation. `classes` is the size of its classifier, None: upstream's."""
         raise NotImplementedError
 
+    def adopt(self, module: nn.Module) -> nn.Module:
+        """`module`, which a user trained and pickled, so that it returns what `outputs` reads."""
+        return module
+
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         """What `module` returned in eval mode, as our outputs: a tensor is "logits", a dict has their names."""
         return result if isinstance(result, dict) else {"logits": result}

@@ -57,10 +57,14 @@ class Ultralytics(Library):
             raise self.unknown(name) from None
         if task not in kinds:
             raise ZooError(f"{name} of ultralytics does {task}; its models here are those that {' and '.join(kinds)}")
-        model = kinds[task](file, verbose=False, **{} if classes is None else {"nc": classes})
-        if task == "detect":
-            _without_selection(model.model[-1])
-        return model
+        return self.adopt(kinds[task](file, verbose=False, **{} if classes is None else {"nc": classes}))
+
+    def adopt(self, module: nn.Module) -> nn.Module:
+        from ultralytics.nn.tasks import DetectionModel
+
+        if isinstance(module, DetectionModel):
+            _without_selection(module.model[-1])
+        return module
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         import torch
