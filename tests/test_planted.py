@@ -6,22 +6,39 @@ that it reads; the reference stays as it is.
 
 from __future__ import annotations
 
+import copy
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
-from planting import Arrays, Plant, changed, edit, exchanged, identity, instead, keeps, plant, planted, swap, zero
+from planting import (
+    Arrays,
+    Mistake,
+    Plant,
+    changed,
+    edit,
+    exchanged,
+    identity,
+    instead,
+    keeps,
+    plant,
+    planted,
+    swap,
+    zero,
+)
 
 from zoo import ops
 from zoo.engine.definition import define
 from zoo.errors import ZooError
-from zoo.network import Net, Tensor
+from zoo.network import Net, Precision, Tensor
 from zoo.registry import get_model
 from zoo.trt import Api
-from zoo.verify.compare import Report
-from zoo.verify.proof import compare_reference, execute_on_cpu, prove
+from zoo.verify.compare import Report, Row
+from zoo.verify.proof import compare_reference, execute_on_cpu, own_half_rows, prove
 from zoo.weights import from_arrays
 
 
@@ -245,6 +262,78 @@ def test_half_precision_hides_no_structure(bug: Bug, rtx: Api) -> None:
         proof = prove(get_model("resnet18"), rtx, precision="fp16", size=(64, 96))
     first = proof.also["fp32"].first_divergence
     assert not proof.ok and first is not None and first.name == bug.starts
+
+
+# Half precision: what the network makes of its own inputs, where the whole network would hide it
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov5n", "yolo26n"])
+def test_boxes_that_are_decoded_in_half_precision(name: str, rtx: Api) -> None:
+    with mock.patch.object(Net, "fp32", property(lambda net: net)):
+        report = prove(get_model(name), rtx, precision="fp16", size=(96, 160)).report
+    assert [row.name for row in report.failures] == ["boxes"]
+    assert all(row.ok for row in report.outputs)  # along the whole network they pass
+
+
+def _by_moments(net: Net, x: Tensor, axis: int) -> Tensor:
+    """The variance as E[x²] - E[x]²."""
+    mean, square = (ops.reduce_mean(net, y, axis, keepdims=True) for y in (x, ops.mul(net, x, x)))
+    return ops.sub(net, square, ops.mul(net, mean, mean))
+
+
+def _by_squares(net: Net, x: Tensor, axis: int) -> Tensor:
+    """The variance as E[(x - E[x])²]."""
+    far = ops.sub(net, x, ops.reduce_mean(net, x, axis, keepdims=True))
+    return ops.reduce_mean(net, ops.mul(net, far, far), axis, keepdims=True)
+
+
+def _layer_norm(variance: Callable[[Net, Tensor, int], Tensor]) -> Mistake:
+    """A LayerNorm of single ops, each of which is rounded to the precision of the scope."""
+
+    def written_out(real: Any, net: Net, x: Tensor, eps: float, *, axis: int = -1) -> Tensor:
+        at, shape = net.functional, [1] * len(x.shape)
+        shape[axis] = channels = x.shape[axis]
+        scale, shift = (net.constant(net.weight(n, channels).reshape(shape), n) for n in ("weight", "bias"))
+        far = ops.sub(at, x, ops.reduce_mean(at, x, axis, keepdims=True))
+        y = ops.div(at, far, ops.sqrt(at, ops.add(at, variance(at, x, axis), eps)))
+        return net.tap(ops.add(at, ops.mul(at, y, scale), shift))
+
+    return written_out
+
+
+@pytest.mark.parametrize(
+    ("variance", "scale", "offset"),
+    [(_by_moments, 1.0, 30.0), (_by_squares, 512.0, 0.0)],
+    ids=["moments of channels off zero", "squares beyond 65504"],
+)
+def test_a_layer_norm_in_half_precision(
+    variance: Callable[[Net, Tensor, int], Tensor], scale: float, offset: float, rtx: Api
+) -> None:
+    """With activations as large as a trained network has them; a LayerNorm takes scale and offset away again."""
+    import torch
+
+    from zoo.verify.calibration import state_arrays
+
+    found = case("convnext_tiny", (3, 64, 64))
+    reference = replace(found.reference, module=copy.deepcopy(found.reference.module))
+    stem = reference.module.features[0][0]
+    with torch.no_grad():
+        stem.weight.mul_(scale)
+        stem.bias.mul_(scale).add_(offset)
+
+    def rows(*plants: Plant) -> list[Row]:
+        with planted(plants, state_arrays(reference)) as arrays:
+            half = define(get_model(found.model), from_arrays(arrays), rtx, found.images.shape, Precision("fp16"))
+        taps = list(half.taps)
+        ours = execute_on_cpu(half, taps, found.images)
+        return own_half_rows(reference, found.images, ours, taps, "float16")
+
+    assert all(row.ok for row in rows())
+    wrong = [row.name for row in rows(plant("features.0.1", _layer_norm(variance))) if not row.ok]
+    assert wrong[0] == "features.0.1"  # a variance below 0 makes NaN of all that follows
+
+
+# What is refused
 
 
 def test_a_batch_that_is_written_in_is_refused(rtx: Api) -> None:

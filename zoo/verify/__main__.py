@@ -89,7 +89,10 @@ def _prove(
     if device not in ("cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
     if layers and precision != "fp32":
-        raise ZooError("layers have a bound in fp32 only: leave --layers away, or --fp16 and --bf16")
+        raise ZooError(
+            "--layers shows errors along the network, which are judged in fp32 only: "
+            "leave it away, or --fp16 and --bf16"
+        )
     if own_module is not None and (weights is not None or golden is not None):
         raise ZooError("--own-module FILE takes the weights from the same file: leave --weights and --golden away")
     how = _on_gpu() if device == "gpu" else {}

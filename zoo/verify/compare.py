@@ -27,6 +27,11 @@ HALF_FACTOR = 2.0
 TANH_FACTOR = 40.0
 FP16_SUMS_FACTOR = 12.0
 
+# Boxes are decoded in fp32, since half precision counts in quarters of a pixel beyond 256 and in halves beyond 512.
+# On its own inputs such a decoding loses at most 0.39 x what a half one does, where the last convolution of the head
+# is judged with it (YOLOv5), else next to nothing; one in half loses 0.50 x (YOLO26) to 1.0 x (docs/proof.md).
+BOXES_FACTOR = 0.45
+
 # A layer may be exact in the reference by luck (a pooling, a sum of few terms), and noise 0 would allow nothing.
 # Rounding every element once costs up to the unit roundoff of the type: no tensor of that type can be asked for less.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -196,7 +201,7 @@ def compare_half(
 ) -> Report:
     """Our half-precision outputs against our own fp32 ones: at most 2 x what the reference's half run loses.
 
-    Outputs only. Rounding differs from kernel to kernel inside a network, and structure is proven in fp32. A run that
+    Outputs only. Along a network rounding differs from kernel to kernel, and structure is proven in fp32. A run that
     loses nothing at all proves nothing: weakly typed TensorRT may compute in fp32 all the same.
     """
     rows = [

@@ -16,6 +16,7 @@ from zoo.network import Definition, Precision, PrecisionName
 from zoo.registry import Model
 from zoo.trt import Api
 from zoo.verify.compare import (
+    BOXES_FACTOR,
     FACTOR,
     FP16_SUMS_FACTOR,
     HALF_FACTOR,
@@ -108,9 +109,9 @@ def prove(
     Without `weights` both get the reference's calibrated random weights. `layers` judges every tap too, each on our own
     inputs. The second size is odd and not square, since the published one can hide a rounding, a swapped height and
     width or a constant; a model that takes one size only is run with another batch there. fp16 and bf16 are compared
-    with our own fp32, which is proven first. `own_module` is the file of the weights, if it holds a whole module
-    that shall take the place of the published one: PyTorch unpickles it, that is, runs its code. Of a network that
-    TensorRT refuses, what was written before is compared.
+    with our own fp32, which is proven first, and each of their layers with the reference. `own_module` is the file of
+    the weights, if it holds a whole module that shall take the place of the published one: PyTorch unpickles it, that
+    is, runs its code. Of a network that TensorRT refuses, what was written before is compared.
     Raises ZooError when the reference cannot be made, and for a definition that is refused and not wrong before.
     """
     from zoo.verify.calibration import calibrated, state_arrays
@@ -167,7 +168,12 @@ def prove(
         also = {"fp32": report, **also}
         half = define(model, weights, api, shape, Precision(precision))
         ref32, ref16 = run_reference(reference, images), run_reference(reference, images, HALVES[precision])
-        report = compare_half(execute(half, [], images), ours, ref16, ref32, HALVES[precision], factor(half))
+        taps = list(half.taps) if layers else []
+        found = execute(half, taps, images)
+        report = compare_half(found, ours, ref16, ref32, HALVES[precision], factor(half))
+        if layers:
+            own = own_half_rows(reference, images, found, taps, HALVES[precision], factor(half))
+            report = replace(report, own=own, rule=f"{report.rule}; each module alike on our own inputs")
     return Proof(model.name, precision, weights.name, executor, report, also, notes)
 
 
@@ -284,23 +290,57 @@ def compare_reference(
     `ours` holds outputs and taps by name, `taps` names the latter in network order, `folded` the modules that exist in
     the reference alone. No tensor of the reference is kept longer than it is needed.
     """
-    from zoo.verify.running import run_reference
-
-    def rows(given: Mapping[str, np.ndarray]) -> tuple[list[Row], list[Row], dict[str, str]]:
-        def against(name: str, exact: np.ndarray, rounded: np.ndarray) -> Row:
-            return judged(name, ours.get(name), exact, rounded, exact, factor, ROUNDOFF["float32"])
-
-        ref32 = run_reference(reference, images, "float32", taps=taps, given=given)
-        keep = lambda name, exact: against(name, exact, ref32.taps.pop(name))  # noqa: E731
-        ref64 = run_reference(reference, images, "float64", taps=taps, given=given, keep=keep)
-        outputs = [against(name, exact, ref32.outputs[name]) for name, exact in ref64.outputs.items()]
-        return outputs, [ref64.taps[name] for name in taps if name in ref64.taps], ref64.leaves
-
-    outputs, whole, leaves = rows({})
+    outputs, whole, leaves = _rows(reference, images, ours, taps, {}, "float32", factor)
     if not taps:
         return report_of(outputs, whole, leaves, taps, folded, factor)
-    own_outputs, own, _ = rows({name: ours[name] for name in taps if np.isfinite(ours[name]).all()})
+    own_outputs, own, _ = _rows(reference, images, ours, taps, _finite(ours, taps), "float32", factor)
     return report_of(outputs, whole, leaves, taps, folded, factor, [*own, *own_outputs])
+
+
+def own_half_rows(
+    reference: Reference,
+    images: np.ndarray,
+    ours: Mapping[str, np.ndarray],
+    taps: Sequence[str],
+    dtype: Literal["float16", "bfloat16"],
+    factor: float = HALF_FACTOR,
+) -> list[Row]:
+    """Each module of our half-precision network on its own inputs, against the reference in float64 on the same.
+
+    `factor` times what the reference's module loses in `dtype` is allowed, and of boxes `BOXES_FACTOR`.
+    """
+    outputs, own, leaves = _rows(reference, images, ours, taps, _finite(ours, taps), dtype, factor)
+    outputs = [
+        replace(row, bound=BOXES_FACTOR * max(row.noise, ROUNDOFF["float32"])) if row.name == "boxes" else row
+        for row in outputs
+    ]
+    return [*(replace(row, kind=leaves.get(row.name, "")) for row in own), *outputs]
+
+
+def _finite(ours: Mapping[str, np.ndarray], taps: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: ours[name] for name in taps if np.isfinite(ours[name]).all()}
+
+
+def _rows(
+    reference: Reference,
+    images: np.ndarray,
+    ours: Mapping[str, np.ndarray],
+    taps: Sequence[str],
+    given: Mapping[str, np.ndarray],
+    dtype: Literal["float32", "float16", "bfloat16"],
+    factor: float,
+) -> tuple[list[Row], list[Row], dict[str, str]]:
+    """Outputs and taps against the reference in float64, bounded by what it loses in `dtype`, and its leaves."""
+    from zoo.verify.running import run_reference
+
+    def against(name: str, exact: np.ndarray, rounded: np.ndarray) -> Row:
+        return judged(name, ours.get(name), exact, rounded, exact, factor, ROUNDOFF[dtype])
+
+    rounded = run_reference(reference, images, dtype, taps=taps, given=given)
+    keep = lambda name, exact: against(name, exact, rounded.taps.pop(name))  # noqa: E731
+    exact = run_reference(reference, images, "float64", taps=taps, given=given, keep=keep)
+    outputs = [against(name, value, rounded.outputs[name]) for name, value in exact.outputs.items()]
+    return outputs, [exact.taps[name] for name in taps if name in exact.taps], exact.leaves
 
 
 def prove_golden(
