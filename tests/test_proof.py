@@ -145,6 +145,15 @@ def test_a_second_size_and_batch_are_proven(rtx: Api) -> None:
     assert list(one.also) == ["32x32, batch 1"] and "takes one size only" in one.notes[0]
 
 
+def test_taps_of_few_values_get_many_images_at_the_second_size_alone(rtx: Api) -> None:
+    proof = prove(get_model("mobilenet_v3_small"), rtx, size=SMALL)
+    main, second = proof.report, proof.also["99x153"]
+    squeeze = "features.1.block.1.fc1"  # 8 values an image
+    assert proof.ok and main.outputs[0].shape[0] == 2 and second.outputs[0].shape[0] == 9
+    assert squeeze in {row.name for row in second.taps} - {row.name for row in main.taps}
+    assert main.missing == second.missing == []
+
+
 def test_what_is_wrong_only_at_the_second_size_fails(rtx: Api) -> None:
     def execute(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
         return (execute_on_cpu if images.shape[2:] == SMALL else wrong_from("avgpool"))(definition, taps, images)

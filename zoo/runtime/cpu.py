@@ -15,6 +15,7 @@ from zoo.engine.definition import INPUT
 from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.onnx import to_onnx
+from zoo.onnx.means import write_means_out
 from zoo.onnx.sigmoids import write_sigmoids_out
 from zoo.runtime.arrays import CLOSED, host_array
 
@@ -47,6 +48,7 @@ class CpuSession:
         model = to_onnx(network, api.trt, arrays=arrays, taps=names, half=half, weights=weights)
         if half != "declared":  # in 16 bits exp(-x) would not fit
             write_sigmoids_out(model.graph, _single_places(network))
+            write_means_out(model.graph)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are about optimisations that it skips, its errors are raised
         options.intra_op_num_threads = threads

@@ -130,22 +130,29 @@ def prove(
         if own_module is not None:
             reference = with_own_module(reference, own_module)
 
-    def run(definition: Definition, count: int, progress: Progress = lambda text: None) -> tuple[Any, Any, Report]:
+    def run(
+        definition: Definition, count: int, least: int = 0, progress: Progress = lambda text: None
+    ) -> tuple[Any, Any, Report]:
+        """On `count` images; the taps of at `least` so many values for each."""
         images = images_of(definition, count)
-        taps = list(definition.taps) if layers else []
+        taps = [name for name, tensor in definition.taps.items() if values_of(tensor) >= least] if layers else []
         progress("running the network")
         ours = execute(definition, taps, images)
         progress("running the reference")
         report = compare_reference(reference, images, ours, taps, definition.folded, factor(definition))
-        return images, ours, report
+        missing = [name for name in report.missing if name not in definition.taps] if layers else report.missing
+        return images, ours, replace(report, missing=missing)
 
     also, notes = {}, ()
     try:
         definition = define(model, weights, api, shape)
         if not filled:
             fill(reference, definition)
-        images, ours, report = run(definition, images_for(definition), progress)
         other = define_at_another_size(model, weights, api, shape)
+        # Taps of few values take many images. Where there is a second size, which is small, they are judged there.
+        count = images_for(definition, taps=other is None)
+        least = 0 if other is None else math.ceil(FEW_VALUES / count)
+        images, ours, report = run(definition, count, least, progress)
     except Refused as refusal:
         if refusal.definition is None:
             raise
@@ -230,11 +237,16 @@ def compare_batches(report: Report, together: Mapping[str, np.ndarray], alone: M
     return Report(rows, rule="each image of a batch as it is alone, within the bounds of the batch")
 
 
-def images_for(definition: Definition) -> int:
-    """How many images: more where an output or a tap has few values."""
+def values_of(tensor: Any) -> int:
+    """How many values `tensor` has for each image."""
+    return math.prod(tuple(tensor.shape)[1:])
+
+
+def images_for(definition: Definition, taps: bool = True) -> int:
+    """How many images: more where an output, or one of the `taps`, has few values."""
     network = definition.network
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    fewest = min(math.prod(tuple(tensor.shape)[1:]) for tensor in (*outputs, *definition.taps.values()))
+    fewest = min(map(values_of, (*outputs, *(definition.taps.values() if taps else ()))))
     if IMAGES * fewest >= FEW_VALUES:
         return IMAGES
     return min(max(FEW_IMAGES, FEW_VALUES // fewest), MOST_IMAGES)
