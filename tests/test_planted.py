@@ -124,6 +124,10 @@ YOLOV8N = [
     Bug("box branch reads the other level's kernel", "model.22.cv2.0.1.bn", swap("model.22.cv2.0.1.conv.weight", "model.22.cv2.1.1.conv.weight")),
     Bug("softmax of the bins missing", "model.22.dfl.conv", plant("model.22.dfl.softmax():1", keeps("x"))),
     Bug("anchors off by half a cell", "boxes", plant("model.22.add():1", keeps("x"))),
+    Bug("centres of 640x640 written in", "boxes",
+        plant("model.22.boxes_around()", lambda real, net, sides, size, levels: real(net, sides, (640, 640), levels))),
+    Bug("height and width swapped", "boxes",
+        plant("model.22.boxes_around()", lambda real, net, sides, size, levels: real(net, sides, size[::-1], levels))),
     Bug("scores without sigmoid", "scores", plant("model.22.sigmoid():1", keeps("x"))),
 ]  # fmt: skip
 
@@ -157,6 +161,11 @@ YOLOV5N = [
     Bug("shortcut in the neck", "model.13.cv3.bn", plant("model.13.m.0", changed(shortcut=True))),
     Bug("BatchNorm eps 1e-5", "model.8.cv3.bn", plant("model.8.cv3.bn", changed(eps=1e-5))),
     Bug("lost bias of the head", "boxes", zero("model.24.m.1.bias")),
+]  # fmt: skip
+ALEXNET = [
+    Bug("windows of the adaptive pooling do not overlap", "avgpool",
+        plant("avgpool", lambda real, net, x, out: net.tap(ops.upsample(net.functional, x, size=(6, 6))))),
+    Bug("lost bias of a convolution", "features.6", zero("features.6.bias")),
 ]  # fmt: skip
 
 
@@ -228,11 +237,45 @@ def test_yolov5n(bug: Bug, rtx: Api) -> None:
     check(case("yolov5n", (3, 96, 160)), bug, rtx)
 
 
+@pytest.mark.parametrize("bug", ALEXNET, ids=lambda bug: bug.name)
+def test_alexnet(bug: Bug, rtx: Api) -> None:
+    check(case("alexnet", (3, 160, 160)), bug, rtx)
+
+
 @pytest.mark.parametrize(
     ("name", "size"), [("resnet50", (3, 64, 64)), ("vit_b_16", (3, 224, 224)), ("yolov8n", (3, 96, 160))]
 )
 def test_nothing_is_found_where_nothing_is_planted(name: str, size: tuple[int, int, int], rtx: Api) -> None:
     assert verdict(case(name, size), rtx, case(name, size).arrays).ok
+
+
+# The same by other means, which is right
+
+REWRITES = [
+    ("resnet50", (3, 64, 64), "rows are averaged before columns",
+        plant("avgpool", lambda real, net, x: net.tap(ops.reduce_mean(
+            net.functional, ops.reduce_mean(net.functional, x, 3, keepdims=True), 2, keepdims=True)))),
+    ("resnet50", (3, 64, 64), "sums the other way round", plant("layer*.add()", exchanged("x", "y"))),
+    ("yolov8n", (3, 96, 160), "SiLU as x * sigmoid(x)",
+        plant("model.*.act", lambda real, net, x: net.tap(ops.mul(net.functional, x, ops.sigmoid(net.functional, x))))),
+    ("yolov8n", (3, 96, 160), "a pooling of 5x5 as two of 3x3",
+        plant("model.9.m", lambda real, net, x, *a, **o: net.tap(ops.max_pool(
+            net.functional, ops.max_pool(net.functional, x, 3, 1, pad=1), 3, 1, pad=1)))),
+    ("mobilenet_v3_small", (3, 64, 96), "hard swish as x * relu6(x + 3) / 6",
+        plant("features.[4-9].block.[01].2", lambda real, net, x, *a, **o: net.tap(ops.mul(net.functional, ops.mul(
+            net.functional, x, ops.relu6(net.functional, ops.add(net.functional, x, 3.0))), 1 / 6)))),
+    ("vit_b_16", (3, 224, 224), "LayerNorm of single ops",
+        plant("encoder.layers.*.ln_*", lambda *a, **o: _layer_norm(_by_squares)(*a, **o))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size", "what", "rewrite"), REWRITES, ids=[r[2] for r in REWRITES])
+def test_a_right_definition_written_otherwise_passes(
+    name: str, size: tuple[int, int, int], what: str, rewrite: Plant, rtx: Api
+) -> None:
+    with planted([rewrite], case(name, size).arrays) as arrays:
+        report = verdict(case(name, size), rtx, arrays)
+    assert report.ok, report.first_divergence
 
 
 # What one size, one batch or half precision alone would not show: `prove` as the command calls it
@@ -291,7 +334,7 @@ def _layer_norm(variance: Callable[[Net, Tensor, int], Tensor]) -> Mistake:
     """A LayerNorm of single ops, each of which is rounded to the precision of the scope."""
 
     def written_out(real: Any, net: Net, x: Tensor, eps: float, *, axis: int = -1) -> Tensor:
-        at, shape = net.functional, [1] * len(x.shape)
+        at, shape, axis = net.functional, [1] * len(x.shape), axis % len(x.shape)
         shape[axis] = channels = x.shape[axis]
         scale, shift = (net.constant(net.weight(n, channels).reshape(shape), n) for n in ("weight", "bias"))
         far = ops.sub(at, x, ops.reduce_mean(at, x, axis, keepdims=True))
