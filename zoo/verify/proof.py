@@ -149,9 +149,10 @@ def prove(
         if not filled:
             fill(reference, definition)
         other = define_at_another_size(model, weights, api, shape)
-        # Taps of few values take many images. Where there is a second size, which is small, they are judged there.
-        count = images_for(definition, taps=other is None)
-        least = 0 if other is None else math.ceil(FEW_VALUES / count)
+        # Taps of few values take many images: they are judged at the second size alone where that is the smaller one.
+        spared = other is not None and values_of(images_tensor(other)) < values_of(images_tensor(definition))
+        count = images_for(definition, taps=not spared)
+        least = math.ceil(FEW_VALUES / count) if spared else 0
         images, ours, report = run(definition, count, least, progress)
     except Refused as refusal:
         if refusal.definition is None:
@@ -165,7 +166,7 @@ def prove(
             also["{}x{}".format(*SECOND_SIZE)] = Report([Row("images", (), math.inf, 0, 0, ONE_SIZE)])
         notes = (f"{model.name} takes one size only, so no other was compared",)
         other = definition
-    at = "{}x{}".format(*tuple(other.network.get_input(0).shape)[2:])
+    at = "{}x{}".format(*tuple(images_tensor(other).shape)[2:])
     if other is definition:
         also[f"{at}, batch 1"] = compare_batches(report, ours, execute(definition, [], images[:1]))
     else:
@@ -188,7 +189,7 @@ def images_of(definition: Definition, count: int) -> np.ndarray:
     """Structured random images of the size that the definition takes."""
     from zoo.verify.calibration import sample_images
 
-    return sample_images(count, tuple(definition.network.get_input(0).shape)[1:], seed=1)
+    return sample_images(count, tuple(images_tensor(definition).shape)[1:], seed=1)
 
 
 def fill(reference: Reference, definition: Definition, partly: bool = False) -> None:
@@ -235,6 +236,11 @@ def compare_batches(report: Report, together: Mapping[str, np.ndarray], alone: M
         expected, found = together[row.name][:1], alone[row.name]
         rows.append(replace(judged(row.name, found, expected, expected, expected, 1, row.bound), noise=row.noise))
     return Report(rows, rule="each image of a batch as it is alone, within the bounds of the batch")
+
+
+def images_tensor(definition: Definition) -> Any:
+    """The input of the network."""
+    return definition.network.get_input(0)
 
 
 def values_of(tensor: Any) -> int:
