@@ -62,7 +62,7 @@ def test_weights_that_are_given(rtx: Api) -> None:
     assert proof.report.ok and proof.weights == str(LENET)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "yolov8n", "yolov5n"])
+@pytest.mark.parametrize("name", ["resnet18", "yolov8n", "yolov5n", "mnasnet0_5"])
 def test_random_weights_by_their_seed(rtx: Api, name: str) -> None:
     model = get_model(name)
     errors = []

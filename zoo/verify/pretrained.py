@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ def load_state(reference: Reference, arrays: Mapping[str, np.ndarray], partly: b
 
     Raises ZooError naming what is missing or too much.
     """
-    state = {name: torch.from_numpy(np.array(array, copy=True)) for name, array in arrays.items()}
+    state = OrderedDict((name, torch.from_numpy(np.array(array, copy=True))) for name, array in arrays.items())
+    state._metadata = reference.module.state_dict()._metadata  # MNASNet loads no state of an unknown version
     try:
         missing, unexpected = reference.module.load_state_dict(state, strict=False)
     except RuntimeError as error:
