@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fake_gpu as fakes
 import numpy as np
 import onnxruntime
 import pytest
-import test_runtime_fake as fakes
 
 from zoo import bench
 from zoo.engine.definition import define
@@ -189,10 +189,10 @@ class Clock(fakes.FakeCuda):
 
     def record(self, event, stream) -> None:
         super().record(event, stream)
-        event.time = self.now
+        event.raw.time = self.now
 
     def elapsed_ms(self, start, end) -> float:
-        return end.time - start.time
+        return end.raw.time - start.raw.time
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,12 +60,15 @@ class Session:
         return self.executor.submit(images) if parts is None else _Parts([self.executor.submit(p) for p in parts])
 
     def _parts(self, images: Any) -> list[Any] | None:
-        """Images on the host in pieces of at most `step`, where there are more."""
-        from zoo.runtime.arrays import host_array
+        """Images on the host (also in a dict by the input's name) in pieces of at most `step`, where there are more."""
+        from zoo.runtime.arrays import host_array, on_gpu
 
-        if self.step is None or not hasattr(images, "shape") or not images.shape or images.shape[0] <= self.step:
+        if self.step is None:
             return None
-        if hasattr(images, "__cuda_array_interface__"):
+        if isinstance(images, Mapping):
+            parts = self._parts(*images.values()) if len(images) == 1 else None
+            return None if parts is None else [dict.fromkeys(images, part) for part in parts]
+        if not hasattr(images, "shape") or not images.shape or images.shape[0] <= self.step or on_gpu(images):
             return None
         array = host_array(images)
         return [array[start : start + self.step] for start in range(0, len(array), self.step)]

@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import re
+import threading
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -57,24 +58,31 @@ class Api:
 
 
 class Log:
-    """Keeps what TensorRT logs as errors, so that each can be raised where it happened; warnings are kept apart."""
+    """Keeps what TensorRT logs as errors, so that each can be raised where it happened; warnings are kept apart.
+
+    A thread gets the errors of its own calls, and those of TensorRT's threads, which nobody else would ask for.
+    """
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self._errors: list[str] = []
+        self._errors: list[tuple[int, str]] = []  # the thread, and what was said there
+        self._lock = threading.Lock()
         self.logger: Any = None  # the trt.ILogger that feeds this log; made with the module
 
     def record(self, severity: str, text: str) -> None:
         if severity in ("ERROR", "INTERNAL_ERROR"):
             if not _NO_DRIVER_NOISE.search(text):
-                self._errors.append(text)
+                with self._lock:
+                    self._errors.append((threading.get_ident(), text))
         elif severity == "WARNING":
             self.warnings.append(text)
 
     def drain(self) -> str:
         """The errors since the last call, as one line; empty when nothing was refused."""
-        errors, self._errors = self._errors, []
-        return " | ".join(" ".join(line.split()) for line in errors)
+        others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        with self._lock:
+            errors, self._errors = self._errors, [entry for entry in self._errors if entry[0] in others]
+        return " | ".join(" ".join(text.split()) for ident, text in errors if ident not in others)
 
 
 def installed(flavour: Flavour) -> bool:

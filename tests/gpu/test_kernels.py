@@ -98,9 +98,6 @@ def gpu_time(cuda: Cuda, stream: Stream, work: Callable[[], None]) -> float:
         cuda.launch_graph(graph, stream)
         cuda.record(end, stream)
         best = min(best, cuda.elapsed_ms(start, end) * 100)
-    for event in (start, end):
-        cuda.destroy_event(event)
-    cuda.destroy_graph(graph)
     return best
 
 
@@ -154,7 +151,6 @@ def test_detection_equals_the_cpu(
         np.testing.assert_array_equal(got.scores, want_scores)
         np.testing.assert_array_equal(got.classes, want_classes)
         np.testing.assert_array_equal(got.boxes, placement.to_image(want_boxes))
-    cuda.destroy_graph(graph)
     cost = gpu_time(cuda, stream, lambda: detector.enqueue(placements, stream))
     say(f"{images} x {anchors} anchors, {classes} classes, {options}: {len(got.scores)} boxes, {cost:.1f} us")
 

@@ -86,7 +86,7 @@ def test_a_buffer_of_cuda_core(cuda: Cuda) -> None:
     device = core.Device()
     device.set_current()
     buffer = device.allocate(4096, stream=device.create_stream())
-    source = read_source(buffer, cuda.stream())
+    source = read_source(buffer, cuda.stream(), cuda)
     assert source.ptr == int(buffer.handle) and source.shape == (4096,) and source.dtype.itemsize == 1
 
 

@@ -178,9 +178,8 @@ class Replay:
             return
         with self.cuda.active():
             self.cuda.synchronize(self.stream)
-            if self._graph is not None:
-                self.cuda.destroy_graph(self._graph)
-        self._graph = self.bound = None  # type: ignore[assignment]
+        self._graph = None  # before the context that it was captured from
+        self.bound = None  # type: ignore[assignment]
 
 
 def copy_gb_per_s(cuda: Cuda, nbytes: int = 2 << 30, count: int = 10) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ZooError
 from zoo.runtime.arrays import Shape
 from zoo.runtime.compatibility import why_not_loadable
-from zoo.runtime.cuda import Cuda, Stream, provider
+from zoo.runtime.cuda import FORKED, Cuda, Stream, provider
 from zoo.runtime.loaded import Bound, LoadedEngine, Tensor
 from zoo.runtime.slot import CLOSED, Slot, Ticket
 
@@ -31,14 +31,19 @@ class GpuSession:
 
     Inputs are one array, or a dict of arrays by name: numpy, PyTorch CUDA tensors, anything with
     `__cuda_array_interface__` or `__dlpack__`. numpy in gives numpy out. Device arrays are read where they lie, without
-    a copy, and give device arrays (`DeviceArray`; PyCUDA's `GPUArray` with cuda="pycuda"): these are the session's own
-    buffers, ordered on its stream and valid until the same thread's next call; `.copy()` keeps one.
+    a copy, and give device arrays (`DeviceArray`; PyCUDA's `GPUArray` with cuda="pycuda"), ordered on the session's
+    stream. They are the caller's own; `session(images, views=True)` saves that copy and gives views of the session's
+    buffers instead, which the session's next call or submission, of whatever thread, writes to.
+
+    An array that PyTorch took through DLPack is waited for, on the stream that took it, before the session reads or
+    overwrites its memory. Arrays must lie on the session's GPU.
 
     Each shape and address is captured as a CUDA graph the second time it is seen, and replayed. Arrays that stay where
     they are, such as `session.input(name, shape)`, pay no capture again.
 
     Threads may share a session. It has `contexts` execution contexts, each with its own stream and buffers; a thread
-    keeps the one it got first. Results do not depend on the number of threads.
+    keeps the one it got first. Results do not depend on the number of threads. A process that is forked cannot use
+    the sessions of its parent.
 
     Raises ZooError when the engine cannot run here; `description` (see `why_not_loadable`) and `rebuild`, the command
     that builds it again, make that message exact.
@@ -59,6 +64,8 @@ class GpuSession:
     ) -> None:
         self._slots: list[Slot] = []
         self._engine: LoadedEngine | None = None
+        self._owner = os.getpid()
+        self._closing = threading.Lock()
         if contexts < 1:
             raise ZooError(f"contexts is {contexts}; at least 1 is needed")
         if stream is not None and contexts > 1:
@@ -98,28 +105,33 @@ class GpuSession:
         self._open()
         return self._home().stream.handle
 
-    def __call__(self, images: Any) -> dict[str, Any]:
-        """Runs the network on `images`. Raises ZooError for a wrong name, dtype or shape, naming what is right."""
+    def __call__(self, images: Any, *, views: bool = False) -> dict[str, Any]:
+        """Runs the network on `images`. Raises ZooError for a wrong name, dtype or shape, naming what is right.
+
+        With `views` the results for device arrays are the session's own buffers, good until its next call.
+        """
         self._open()
         slot = self._home()
         with self._cuda.active(), slot.lock:
-            return slot.take(slot.enqueue(images))
+            return slot.take(slot.enqueue(images), views)
 
     def submit(self, images: Any) -> Ticket:
-        """Starts the network on `images` and returns at once; host arrays are copied first, device arrays must stay.
+        """Starts the network on `images` and returns at once; host arrays are copied first, device arrays are kept, and
+        what they hold must stay.
 
         The contexts take turns, so up to `contexts` submissions overlap.
         """
         self._open()
-        slot = self._slots[next(self._turns) % len(self._slots)]
+        slot = self._next_slot()
         with self._cuda.active(), slot.lock:
             slot.pending = Ticket(slot, slot.enqueue(images))
             return slot.pending
 
     def input(self, name: str, shape: Shape) -> Any:
-        """This thread's own device buffer for the input `name`, to write into (on `session.stream`) and call with.
+        """A new device array for the input `name`, to write into and call with.
 
-        A larger shape later moves the buffer: ask for the largest first.
+        It is the caller's own and stays where it is: calls with it need no copy and no new graph. It is written on
+        `session.stream`, or by who took it through DLPack, on the stream of that.
         """
         self._open()
         slot = self._home()
@@ -137,17 +149,27 @@ class GpuSession:
         return self._cuda
 
     def close(self) -> None:
-        """Frees streams, graphs, contexts, the engine and every buffer that no array of the caller still uses."""
-        slots, self._slots = self._slots, []
-        if self._engine is None:
+        """Frees streams, graphs, contexts, the engine and every buffer that no array of the caller still uses.
+
+        Where CUDA fails meanwhile, its first error is raised when the rest is freed.
+        """
+        with self._closing:
+            slots, self._slots = self._slots, []
+            engine, self._engine = self._engine, None
+        if engine is None or os.getpid() != self._owner:
             return
+        self._homes = threading.local()  # the threads' contexts go with it
+        errors = []
         with self._cuda.active():
             for slot in slots:
-                with slot.lock:
-                    slot.close()
-            self._engine.close()
-        self._engine = None
-        self._homes = threading.local()  # the threads' contexts go with it
+                try:
+                    with slot.lock:
+                        slot.close()
+                except ZooError as error:
+                    errors.append(error)
+            engine.close()
+        if errors:
+            raise errors[0]
 
     def __enter__(self) -> GpuSession:
         return self
@@ -162,16 +184,25 @@ class GpuSession:
             pass
 
     def _open(self) -> LoadedEngine:
-        if self._engine is None:
+        if os.getpid() != self._owner:  # before any lock, which the fork may have left taken
+            raise ZooError(f"the session belongs to the process that this one was forked from; {FORKED}")
+        engine = self._engine
+        if engine is None:
             raise ZooError(CLOSED)
-        return self._engine
+        return engine
 
     def _home(self) -> Slot:
         try:
             return self._homes.slot
         except AttributeError:
-            self._homes.slot = self._slots[next(self._turns) % len(self._slots)]
+            self._homes.slot = self._next_slot()
             return self._homes.slot
+
+    def _next_slot(self) -> Slot:
+        slots = self._slots  # read once: another thread may close the session
+        if not slots:
+            raise ZooError(CLOSED)
+        return slots[next(self._turns) % len(slots)]
 
 
 def _read(path: Path) -> bytes:

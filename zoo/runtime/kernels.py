@@ -107,8 +107,7 @@ class Detector:
         count = images * anchors
         sizes = {"keys": 8 * count, "labels": 4 * count, "rank": 4 * count, "order": 4 * count, "state": 8 * images}
         self._scratch = {name: cuda.alloc(size) for name, size in sizes.items()}
-        for name in ("rank", "state"):
-            cuda.zero(self._scratch[name].ptr, sizes[name], stream)
+        self._dirty = True  # whether the counts may not be zero, as a frame needs them and leaves them
         shape = (images, 1 + 6 * max_det)
         buffer = cuda.alloc(4 * images * shape[1])
         self.output = DeviceArray(cuda, buffer.ptr, shape, np.dtype(np.float32), stream, buffer)
@@ -126,6 +125,10 @@ class Detector:
         boxes, scores = np.uint64(self._boxes.ptr), np.uint64(self._scores.ptr)
         anchors, classes = np.int32(self._anchors), np.int32(self._scores.shape[1])
         launch, blocks = self._cuda.launch, lambda size: -(-self._anchors // size)
+        if self._dirty:
+            for name in ("rank", "state"):
+                self._cuda.zero(self._scratch[name].ptr, self._scratch[name].nbytes, stream)
+        self._dirty = True
         launch(
             select, (blocks(_SELECT_ANCHORS), self._images, 1), (_SELECT_ANCHORS, _CLASS_GROUPS, 1), stream,
             [boxes, scores, anchors, classes, self._conf, pointer["keys"], pointer["labels"], pointer["state"]],
@@ -139,6 +142,7 @@ class Detector:
             [boxes, pointer["keys"], pointer["labels"], pointer["rank"], pointer["order"], pointer["state"], anchors,
              self._iou, np.int32(self._max_det), np.uint64(placements.ptr), np.uint64(self.output.ptr)],
         )  # fmt: skip
+        self._dirty = False
 
     def parse(self, rows: np.ndarray) -> list[Boxes]:
         """The detections of each picture from a host copy of `output`. Raises ZooError for NaN or infinity."""

@@ -5,6 +5,7 @@ Uses only calls that TensorRT 8.6, 10, 11 and TensorRT-RTX share.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import Refused, ZooError
-from zoo.runtime.arrays import DeviceArray, Shape, byte_count
+from zoo.runtime.arrays import CLOSED, DeviceArray, Shape, byte_count
 from zoo.runtime.cuda import Buffer, Cuda, Stream
 
 if TYPE_CHECKING:
@@ -40,10 +41,14 @@ class Tensor:
 
 
 class LoadedEngine:
-    """A deserialised engine and what it takes and gives."""
+    """A deserialised engine and what it takes and gives.
+
+    Threads may share it: contexts are made one at a time, since TensorRT promises no more.
+    """
 
     def __init__(self, plan: bytes, api: Api, cuda: Cuda, rebuild: str) -> None:
         self.api, self.cuda = api, cuda
+        self._lock = threading.RLock()
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         api.log.drain()
@@ -95,12 +100,16 @@ class LoadedEngine:
 
     def activation(self) -> Buffer:
         """Scratch memory for contexts of this engine that never run at the same time."""
-        name = "device_memory_size_v2" if hasattr(self.engine, "device_memory_size_v2") else "device_memory_size"
-        return self.cuda.alloc(int(getattr(self.engine, name)))
+        name = "device_memory_size_v2" if hasattr(self._open(), "device_memory_size_v2") else "device_memory_size"
+        return self.cuda.alloc(int(getattr(self._open(), name)))
 
     def context(self, activation: Buffer, stream: Stream, profile: int = 0) -> Any:
         """An execution context that uses `activation` for scratch. Raises ZooError with TensorRT's words."""
-        trt, engine = self.api.trt, self.engine
+        with self._lock:
+            return self._make_context(activation, stream, profile)
+
+    def _make_context(self, activation: Buffer, stream: Stream, profile: int) -> Any:
+        trt, engine = self.api.trt, self._open()
         self.api.log.drain()
         if hasattr(trt, "ExecutionContextAllocationStrategy"):
             context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -119,13 +128,14 @@ class LoadedEngine:
         """Makes `profile` the one of `context`. Engines of fixed shape have none to choose."""
         if not self.dynamic or context.active_optimization_profile == profile:
             return
-        try:
-            context.set_optimization_profile_async(profile, stream.handle)
-        except RuntimeError:
-            raise self.error(
-                "the optimisation profile is taken by another context; with TensorRT 8.6 build the engine with "
-                "PreviewFeature.PROFILE_SHARING_0806, or use one context and graphs=False"
-            ) from None
+        with self._lock:
+            try:
+                context.set_optimization_profile_async(profile, stream.handle)
+            except RuntimeError:
+                raise self.error(
+                    "the optimisation profile is taken by another context; with TensorRT 8.6 build the engine with "
+                    "PreviewFeature.PROFILE_SHARING_0806, or use one context and graphs=False"
+                ) from None
 
     def bind(self, context: Any, shapes: Mapping[str, Shape], addresses: Mapping[str, int]) -> None:
         for name, shape in shapes.items():
@@ -153,8 +163,15 @@ class LoadedEngine:
         words = self.api.log.drain()
         return Refused(f"{self.api.name}: {what}" + (f": {words}" if words else ""))
 
+    def _open(self) -> Any:
+        engine = self.engine
+        if engine is None:  # closed by another thread
+            raise ZooError(CLOSED)
+        return engine
+
     def close(self) -> None:
-        self.engine = self.runtime = None
+        with self._lock:
+            self.engine = self.runtime = None
 
 
 def fits(shape: Shape, tensor: Tensor, profile: int) -> bool:

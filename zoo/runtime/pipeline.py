@@ -10,12 +10,14 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.preprocess import Placement, Preprocess
-from zoo.runtime.arrays import DeviceArray, Source, order_streams, producer_stream, read_source
-from zoo.runtime.cuda import Buffer, Cuda, Stream
+from zoo.runtime.arrays import DeviceArray, Source, check_device, interface_of, producer_stream, read_source
+from zoo.runtime.borrowing import Borrowing
+from zoo.runtime.cuda import Buffer, Cuda, Graph, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.kernels import Preprocessor
 
-_MAX_GRAPHS = 32  # frame sizes and addresses that a pipeline remembers
+MAX_GRAPHS = 32  # frame sizes and addresses that a pipeline remembers
+MAX_SIZES, MAX_STAGING = 32, 256 << 20  # frame sizes with their tables, and bytes of their staging memory on each side
 
 
 class Decoder(Protocol):
@@ -44,6 +46,10 @@ class _Frames:
         self.staging: np.ndarray | None = None  # pinned, (H, W, 3), for frames from the host
         self.buffer: Buffer | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return self.buffer.nbytes if self.buffer is not None else 0
+
 
 class PendingFrame:
     """The promise of `FramePipeline.submit`."""
@@ -54,7 +60,7 @@ class PendingFrame:
         self._outcome: Any = None  # None while it is under way
 
     def result(self) -> Any:
-        """The result for the frame; waits for it. Raises ZooError for what cannot be decoded."""
+        """The result for the frame; waits for it. Raises ZooError for what cannot be decoded, and when CUDA failed."""
         if self._outcome is None:
             self._pipeline._settle()
         assert self._outcome is not None
@@ -100,12 +106,16 @@ class FramePipeline:
             self.decodes = self._decoder is not None  # whether results are a decoder's, not the outputs
             arrays = outputs if self._decoder is None else {"decoded": self._decoder.output}
             self._results = {n: (array, self._cuda.pinned(array.nbytes)) for n, array in arrays.items()}
-        self._frames: dict[tuple[int, int], _Frames] = {}
-        self._graph_of: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # None until a key is seen again
+            self._borrowing = Borrowing(self._cuda, self._stream)
+        self._frames: OrderedDict[tuple[int, int], _Frames] = OrderedDict()
+        self._graph_of: OrderedDict[tuple[int, ...], Graph | None] = OrderedDict()  # None until a key is seen again
         self._pending: PendingFrame | None = None
 
     def buffer(self, height: int, width: int) -> np.ndarray:
-        """The pinned (H, W, 3) uint8 array that frames of this size are sent from; fill it and pass it."""
+        """The pinned (H, W, 3) uint8 array that frames of this size are sent from; fill it and pass it.
+
+        Ask for it anew for each frame: sizes that were not seen for long are forgotten.
+        """
         self._open()
         self._settle()
         with self._cuda.active():
@@ -118,12 +128,13 @@ class FramePipeline:
     def submit(self, frame: Any) -> PendingFrame:
         """Starts on a frame and returns; waits for the frame before. Raises ZooError for another shape or dtype.
 
-        A frame on the host is copied first, unless it is `buffer`'s, which must stay as it is, like one on the GPU.
+        A frame on the host is copied first, unless it is `buffer`'s, which must stay as it is. One on the GPU is kept,
+        and the stream that it was made on waits until it was read.
         """
         self._open()
         self._settle()
         with self._cuda.active():
-            source, pitch = _read_frame(frame, self._stream)
+            source, pitch = _read_frame(frame, self._stream, self._cuda)
             height, width = source.shape[:2]
             if source.ptr is None:
                 frames = self._host_frames(height, width)
@@ -132,9 +143,11 @@ class FramePipeline:
                 self._run((height, width), frames, frames.buffer.ptr, 3 * width)
             else:
                 frames = self._prepare(height, width)
-                if source.stream not in (None, self._stream.handle):
-                    order_streams(self._cuda, self._cuda.wrap_stream(source.stream), self._stream)
-                self._run((height, width, source.ptr, pitch), frames, source.ptr, pitch)
+                others = self._borrowing.begin([source])
+                try:
+                    self._run((height, width, source.ptr, pitch), frames, source.ptr, pitch)
+                finally:
+                    self._borrowing.end([source], others)
         self._pending = PendingFrame(self, frames.preprocessor.placement)
         return self._pending
 
@@ -142,13 +155,14 @@ class FramePipeline:
         """Waits for the frame under way, if there is one, and keeps its outcome."""
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
-        with self._cuda.active():
-            self._cuda.synchronize(self._stream)
         try:
-            pending._outcome = self._read()
+            with self._cuda.active():
+                self._cuda.synchronize(self._stream)
+            self._borrowing.settled()
+            self._pending._outcome = self._read()
         except ZooError as error:
-            pending._outcome = error
+            self._pending._outcome = error
+        self._pending = None
 
     def _open(self) -> None:
         if self._bound is None:
@@ -156,10 +170,13 @@ class FramePipeline:
 
     def _prepare(self, height: int, width: int) -> _Frames:
         frames = self._frames.get((height, width))
-        if frames is None:
+        if frames is not None:
+            self._frames.move_to_end((height, width))
+        else:
             preprocessor = Preprocessor(self._cuda, self._spec, (height, width), self._size, self._rgb)
             placements = self._decoder.placements([preprocessor.placement]) if self._decoder else None
             frames = self._frames[height, width] = _Frames(preprocessor, placements)
+            self._forget_sizes()
         return frames
 
     def _host_frames(self, height: int, width: int) -> _Frames:
@@ -167,7 +184,19 @@ class FramePipeline:
         if frames.staging is None:
             frames.buffer = self._cuda.alloc(3 * height * width)
             frames.staging = self._cuda.pinned(3 * height * width).reshape(height, width, 3)
+            self._forget_sizes()
         return frames
+
+    def _forget_sizes(self) -> None:
+        """Frees what the sizes unused for longest hold: pictures of a folder may each have their own."""
+        while len(self._frames) > 1 and (
+            len(self._frames) > MAX_SIZES or sum(frames.nbytes for frames in self._frames.values()) > MAX_STAGING
+        ):
+            self._cuda.synchronize(self._stream)
+            size = next(iter(self._frames))
+            for key in [key for key in self._graph_of if key[:2] == size]:
+                del self._graph_of[key]
+            del self._frames[size]
 
     def _run(self, key: tuple[int, ...], frames: _Frames, address: int, pitch: int) -> None:
         """The first frame of a kind runs directly, the second is captured, the others are replayed."""
@@ -197,13 +226,9 @@ class FramePipeline:
 
     def _remember(self, key: tuple[int, ...]) -> None:
         self._graph_of[key] = None
-        while len(self._graph_of) > _MAX_GRAPHS:
-            self._drop(self._graph_of.popitem(last=False)[1])
-
-    def _drop(self, graph: Any) -> None:
-        if graph is not None:
+        while len(self._graph_of) > MAX_GRAPHS:
             self._cuda.synchronize(self._stream)
-            self._cuda.destroy_graph(graph)
+            self._graph_of.popitem(last=False)
 
     def _read(self) -> Any:
         arrays = {n: pinned.view(array.dtype).reshape(array.shape) for n, (array, pinned) in self._results.items()}
@@ -212,24 +237,30 @@ class FramePipeline:
         return {name: array.copy() for name, array in arrays.items()}
 
     def close(self) -> None:
-        """Frees the graphs, the context and the buffers. The session stays open."""
+        """Waits for the frame under way, and frees the graphs, the context and the buffers. The session stays open."""
         if self._bound is None:
             return
         self._settle()
-        with self._cuda.active():
-            self._cuda.synchronize(self._stream)
-            for graph in self._graph_of.values():
-                self._drop(graph)
-        self._graph_of.clear()
-        self._frames.clear()
-        self._results.clear()
-        self._bound = self._decoder = None
+        try:
+            with self._cuda.active():
+                self._cuda.synchronize(self._stream)
+        finally:
+            self._graph_of.clear()  # before the context that they were captured from
+            self._frames.clear()
+            self._results.clear()
+            self._bound = self._decoder = None
 
     def __enter__(self) -> FramePipeline:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except Exception:  # it was never made, or the interpreter or the driver is shutting down
+            pass
 
 
 class _Packed:
@@ -240,19 +271,21 @@ class _Packed:
         self.owner = owner
 
 
-def _read_frame(frame: Any, stream: Stream) -> tuple[Source, int]:
+def _read_frame(frame: Any, stream: Stream, cuda: Cuda) -> tuple[Source, int]:
     """Where the frame lies, and the bytes from row to row. Raises ZooError unless it is uint8 (H, W, 3)."""
-    pitch = 0
-    interface = getattr(frame, "__cuda_array_interface__", None)
-    if interface is not None and interface.get("strides") and len(interface["shape"]) == 3:
+    pitch = None
+    interface = interface_of(frame) if hasattr(frame, "__cuda_array_interface__") else {}
+    if interface.get("strides") and len(interface["shape"]) == 3:
         pitch, *inner = interface["strides"]
         if tuple(inner) != (3, 1):
             raise ZooError(
                 f"the frame's pixels are not packed (strides {interface['strides']}); make a contiguous copy"
             )
         frame = _Packed(interface, producer_stream(frame), frame)
-    source = read_source(frame, stream)
+    source = read_source(frame, stream, cuda)
+    if source.ptr is not None:
+        check_device(cuda.device_of(source.ptr), cuda)
     shape, dtype = tuple(source.shape), np.dtype(source.dtype)
     if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
         raise ZooError(f"Expected a frame (H, W, 3) of uint8, got {shape} of {dtype}.")
-    return source, pitch or 3 * shape[1]
+    return source, 3 * shape[1] if pitch is None else pitch

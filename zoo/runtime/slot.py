@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError, closest
-from zoo.runtime.arrays import CLOSED, DeviceArray, Shape, Source, byte_count, read_source
-from zoo.runtime.cuda import Buffer, Stream
+from zoo.runtime.arrays import CLOSED, DeviceArray, Shape, Source, byte_count, check_device, order_streams, read_source
+from zoo.runtime.borrowing import Borrowing
+from zoo.runtime.cuda import Buffer, Graph, Stream
 from zoo.runtime.loaded import LoadedEngine, fits
 
 MAX_PLANS = 32  # shapes and addresses that one context remembers, each with its graph
@@ -25,7 +26,7 @@ class Plan:
         "shapes",
         "addresses",
         "outputs",
-        "results",
+        "views",
         "uploads",
         "downloads",
         "context",
@@ -36,11 +37,11 @@ class Plan:
     def __init__(self, profile: int, shapes: dict[str, Shape], addresses: dict[str, int]) -> None:
         self.profile, self.shapes, self.addresses = profile, shapes, addresses
         self.outputs: dict[str, DeviceArray] = {}
-        self.results: dict[str, Any] = {}  # the outputs as the caller gets them
+        self.views: dict[str, Any] = {}  # the outputs where they lie, as the caller gets them
         self.uploads: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}  # pinned bytes, pinned array, device address
         self.downloads: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
         self.context: Any = None  # the context that the graph was captured from, and nothing else uses
-        self.graph: Any = None
+        self.graph: Graph | None = None
         self.uses = 0
 
 
@@ -55,15 +56,13 @@ class Slot:
         self.pending: Ticket | None = None
         self.closed = False
         self._side: Stream | None = None  # where graphs are captured: the default stream cannot be
-        self._event = self.cuda.event()
+        self._borrowing = Borrowing(self.cuda, self.stream)
         self._activation: Buffer | None = None
         self._context: Any = None
         self._current: Plan | None = None  # what the context is set to
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._device: dict[str, Buffer] = {}
         self._pinned: dict[str, np.ndarray] = {}
-        self._foreign: dict[int, Stream] = {}
-        self._keep: object = None  # the inputs of the last call, which may still be read
 
     def enqueue(self, images: Any) -> Plan:
         """Starts the network on `images`; the outputs are complete when the stream gets there."""
@@ -78,15 +77,13 @@ class Slot:
             plan = self._remember(key, sources)
         else:
             self._plans.move_to_end(key)
-        self._keep = sources
         for (_, pinned, _), source in zip(plan.uploads.values(), sources):
             np.copyto(pinned, source.keep)
-        foreign = [s.stream for s in sources if s.stream is not None and s.stream != self.stream.handle]
-        for handle in foreign:
-            self._order(self._foreign_stream(handle), self.stream)
-        self._run(plan)
-        for handle in foreign:  # their owner may reuse the memory as soon as its own stream gets there
-            self._order(self.stream, self._foreign_stream(handle))
+        others = self._borrowing.begin(sources, [array.owner for array in plan.outputs.values()])
+        try:
+            self._run(plan)
+        finally:  # whatever was enqueued reads them
+            self._borrowing.end(sources, others)
         return plan
 
     def _sources(self, images: Any) -> list[Source]:
@@ -97,29 +94,24 @@ class Slot:
                 raise ZooError(
                     f"the engine has {len(inputs)} inputs ({', '.join(inputs)}); give a dict of arrays by name"
                 )
-            return [read_source(images, self.stream)]
+            return [read_source(images, self.stream, self.cuda)]
         for name in images:
             if name not in inputs:
-                raise ZooError(f"the engine has no input '{name}'; it has {', '.join(inputs)}{closest(name, inputs)}")
+                found = closest(str(name), inputs)
+                raise ZooError(f"the engine has no input '{name}'; it has {', '.join(inputs)}{found}")
         for name in inputs:
             if name not in images:
                 raise ZooError(f"the input '{name}' is missing; the engine has {', '.join(inputs)}")
-        return [read_source(images[name], self.stream) for name in inputs]
-
-    def _order(self, first: Stream, then: Stream) -> None:
-        self.cuda.record(self._event, first)
-        self.cuda.wait(then, self._event)
-
-    def _foreign_stream(self, handle: int) -> Stream:
-        if handle not in self._foreign:
-            self._foreign[handle] = self.cuda.wrap_stream(handle)
-        return self._foreign[handle]
+        return [read_source(images[name], self.stream, self.cuda) for name in inputs]
 
     def _remember(self, key: Any, sources: Sequence[Source]) -> Plan:
         """A plan for inputs seen for the first time; the one unused for longest goes when there are too many."""
         plan = self._plans[key] = self._make_plan(dict(zip(self.engine.inputs, sources)))
         while len(self._plans) > MAX_PLANS:
-            self._drop(self._plans.popitem(last=False)[1])
+            _, oldest = self._plans.popitem(last=False)
+            if oldest.graph is not None:
+                self.cuda.synchronize(self.stream)  # it may be running
+            self._drop(oldest)
         return plan
 
     def _make_plan(self, sources: Mapping[str, Source]) -> Plan:
@@ -132,6 +124,8 @@ class Slot:
                 raise ZooError(
                     f"input '{name}' is {source.dtype}, the engine takes {engine.inputs[name].dtype}; convert it first"
                 )
+            if source.ptr is not None:
+                check_device(self.cuda.device_of(source.ptr), self.cuda)
         shapes = {name: tuple(source.shape) for name, source in sources.items()}
         profile = engine.profile(shapes)
         self._prepare_context(profile)
@@ -147,7 +141,7 @@ class Slot:
         plan = Plan(profile, shapes, addresses)
         for name, tensor in engine.outputs.items():
             plan.outputs[name] = self._array(name, out_shapes[name], tensor.dtype)
-        plan.results = {name: self._export(array) for name, array in plan.outputs.items()}
+        plan.views = {name: self._export(array) for name, array in plan.outputs.items()}
         if on_host:
             plan.uploads = {name: self._staging(name, shapes[name], engine.inputs[name].dtype) for name in shapes}
             plan.downloads = {n: self._staging(n, out_shapes[n], engine.outputs[n].dtype) for n in out_shapes}
@@ -198,24 +192,26 @@ class Slot:
         return GPUArray(array.shape, array.dtype, gpudata=array.ptr, base=array.owner)
 
     def input(self, name: str, shape: Shape) -> Any:
-        """This slot's own buffer for the input `name`."""
+        """A device array for the input `name`, in memory of its own."""
+        if self.closed:
+            raise ZooError(CLOSED)
         tensor = self.engine.inputs.get(name)
         if tensor is None:
             known = self.engine.inputs
             raise ZooError(f"the engine has no input '{name}'; it has {', '.join(known)}{closest(name, known)}")
         if not any(fits(shape, tensor, profile) for profile in range(len(tensor.profiles))):
             self.engine.profile({n: t.profiles[0][1] for n, t in self.engine.inputs.items()} | {name: shape})
-        self._grow({name: byte_count(shape, tensor.dtype)}, pinned=False)
-        return self._export(self._array(name, shape, tensor.dtype))
+        buffer = self.cuda.alloc(byte_count(shape, tensor.dtype))
+        return self._export(DeviceArray(self.cuda, buffer.ptr, shape, tensor.dtype, self.stream, buffer))
 
     def _run(self, plan: Plan) -> None:
         """Replays the plan's graph; the first time it runs without one, the second time it is captured."""
         if plan.graph is not None:
             self.cuda.launch_graph(plan.graph, self.stream)
             return
-        plan.uses += 1
-        if plan.uses == 2 and self.graphs:
+        if plan.uses == 1 and self.graphs:
             self._capture(plan)
+        plan.uses += 1
         if plan.graph is not None:
             self.cuda.launch_graph(plan.graph, self.stream)
             return
@@ -241,7 +237,7 @@ class Slot:
         if self._side is None:
             self._side = self.stream if self.own_stream else self.cuda.stream()
         side = self._side
-        self._order(self.stream, side)
+        order_streams(self.cuda, self.stream, side)
         try:
             assert self._activation is not None
             plan.context = self.engine.context(self._activation, side, plan.profile)
@@ -249,46 +245,50 @@ class Slot:
             plan.graph = self.cuda.capture(side, lambda: self._work(plan, plan.context, side))
         except ZooError:
             plan.graph = None
-        self._order(side, self.stream)
+        finally:
+            order_streams(self.cuda, side, self.stream)
         if plan.graph is None:
             plan.context = None
             self.graphs = False
             self.engine.api.log.drain()
 
-    def take(self, plan: Plan) -> dict[str, Any]:
-        """The outputs: host copies once they are complete, or the device arrays, ordered on the stream."""
+    def take(self, plan: Plan, views: bool = False) -> dict[str, Any]:
+        """The outputs: host copies once they are complete, or device arrays, ordered on the stream: copies, or `views`
+        of the slot's own memory, which its next call writes to."""
+        if not plan.downloads and views:
+            return dict(plan.views)
         if not plan.downloads:
-            return dict(plan.results)
+            return {name: self._export(array.copy()) for name, array in plan.outputs.items()}
         self.cuda.synchronize(self.stream)
-        self._keep = None
+        self._borrowing.settled()
         return {name: array.copy() for name, (_, array, _) in plan.downloads.items()}
 
     def _drop(self, plan: Plan) -> None:
-        if plan.graph is not None:
-            self.cuda.synchronize(self.stream)
-            self.cuda.destroy_graph(plan.graph)
-        plan.graph = plan.context = None
+        plan.graph = None  # before the context that it was captured from
+        plan.context = None
         plan.uses = 0
         if self._current is plan:
             self._current = None
 
     def _drop_all(self) -> None:
+        """Forgets the plans; the stream must be idle."""
         for plan in self._plans.values():
             self._drop(plan)
         self._plans.clear()
 
     def close(self) -> None:
-        if self.pending is not None:
-            self.pending._detach()
-        self.cuda.synchronize(self.stream)
-        self._drop_all()
-        self._context = self._keep = self._activation = None
-        self._device.clear()
-        self._pinned.clear()
-        self.cuda.destroy_event(self._event)
-        self._foreign.clear()
-        self._side = None
+        """Frees everything that no array of the caller still uses, also when CUDA fails, which is then raised."""
         self.closed = True
+        try:
+            if self.pending is not None:
+                self.pending._detach()
+            self.cuda.synchronize(self.stream)
+        finally:
+            self._drop_all()
+            self._current = self._context = self._activation = self._side = None
+            self._device.clear()
+            self._pinned.clear()
+            self._borrowing.settled()
 
 
 class Ticket:
@@ -296,21 +296,27 @@ class Ticket:
 
     def __init__(self, slot: Slot, plan: Plan) -> None:
         self._slot, self._plan = slot, plan
-        self._outputs: dict[str, Any] | None = None
+        self._outcome: dict[str, Any] | ZooError | None = None  # None while it is under way
 
     def result(self) -> dict[str, Any]:
         """The outputs, as `session(images)` gives them; waits for host arrays. Always the same dict."""
         with self._slot.lock:
-            if self._outputs is None:
-                self._slot.pending = None
+            if self._outcome is None:
                 with self._slot.cuda.active():
-                    self._outputs = self._slot.take(self._plan)
-            return self._outputs
+                    self._detach()
+        if isinstance(self._outcome, ZooError):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
 
     def _detach(self) -> None:
-        """Saves the outputs, because their context is needed for other work."""
-        self._slot.pending = None
-        outputs = self._slot.take(self._plan)
-        if not self._plan.downloads:
-            outputs = {name: self._slot._export(array.copy()) for name, array in self._plan.outputs.items()}
-        self._outputs = outputs
+        """Saves the outputs, because they were asked for or their context is needed for other work.
+
+        An error is the outcome, too; an interrupt leaves the ticket as it was, to be asked again.
+        """
+        try:
+            self._outcome = self._slot.take(self._plan)
+        except ZooError as error:
+            self._outcome = error
+        if self._slot.pending is self:
+            self._slot.pending = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ LEGACY_STREAM = 1  # CU_STREAM_LEGACY, the handle that names the default stream
 
 MIB = 1 << 20
 
+FORKED = (
+    "CUDA does not survive a fork of its process: load the model in the child, "
+    'and start it with multiprocessing\'s "spawn" if its parent used CUDA'
+)
+
 
 @dataclass(frozen=True)
 class Device:
@@ -24,6 +30,23 @@ class Device:
     compute_capability: str
     total_memory: int
     free_memory: int
+
+
+_capture = threading.local()  # `.later`: what destructors would have freed while this thread captures
+
+
+def release(cuda: Cuda, free: Callable[[Any], None], handle: Any) -> None:
+    """Frees what a destructor holds, after the capture that its thread is in: CUDA forbids it there, and destructors
+    run wherever the garbage collector does."""
+    later = getattr(_capture, "later", None)
+    if later is not None:
+        later.append((cuda, free, handle))
+        return
+    try:
+        with cuda.active():
+            free(handle)
+    except Exception:  # the interpreter or the driver is shutting down: it is gone already
+        pass
 
 
 class Stream:
@@ -39,27 +62,63 @@ class Stream:
 
     def __del__(self) -> None:
         if self._owner is not None:
-            try:
-                with self._owner.active():
-                    self._owner._destroy_stream(self.raw)
-            except Exception:  # the interpreter or the driver is shutting down
-                pass
+            release(self._owner, self._owner._destroy_stream, self.raw)
+
+
+class Event:
+    """A CUDA event, destroyed with its last reference."""
+
+    __slots__ = ("raw", "_owner")
+
+    def __init__(self, raw: Any, owner: Cuda) -> None:
+        self.raw, self._owner = raw, owner
+
+    def __del__(self) -> None:
+        release(self._owner, self._owner._destroy_event, self.raw)
+
+
+class Graph:
+    """An executable CUDA graph, destroyed with its last reference."""
+
+    __slots__ = ("raw", "_owner")
+
+    def __init__(self, raw: Any, owner: Cuda) -> None:
+        self.raw, self._owner = raw, owner
+
+    def __del__(self) -> None:
+        release(self._owner, self._owner._destroy_graph, self.raw)
 
 
 class Buffer:
-    """Device memory that is freed with its last reference, so arrays on it can outlive their session."""
+    """Device memory that is freed with its last reference, so arrays on it can outlive their session.
 
-    __slots__ = ("_cuda", "ptr", "nbytes")
+    `borrowers` counts the arrays of others that still lie on it, by the stream that took them; `returned` holds the
+    event behind which the last work of a stream that gave one back is done.
+    """
+
+    __slots__ = ("_cuda", "ptr", "nbytes", "borrowers", "returned")
 
     def __init__(self, cuda: Cuda, ptr: int, nbytes: int) -> None:
         self._cuda, self.ptr, self.nbytes = cuda, ptr, nbytes
+        self.borrowers: dict[int, int] = {}
+        self.returned: dict[int, Event] = {}
+
+    def lend(self, stream: int) -> None:
+        """Notes that an array on this memory is in the hands of somebody who works on `stream`, an address."""
+        self.borrowers[stream] = self.borrowers.get(stream, 0) + 1
+
+    def take_back(self, stream: int) -> None:
+        """The other end of `lend`; what the borrower has enqueued may still be under way."""
+        self.borrowers[stream] -= 1
+        if not self.borrowers[stream]:
+            del self.borrowers[stream]
+        with self._cuda.active():
+            event = self._cuda.event()
+            self._cuda.record(event, self._cuda.wrap_stream(stream))
+        self.returned[stream] = event
 
     def __del__(self) -> None:
-        try:
-            with self._cuda.active():
-                self._cuda._free(self.ptr)
-        except Exception:  # the interpreter or the driver is shutting down: the memory is gone already
-            pass
+        release(self._cuda, self._cuda._free, self.ptr)
 
 
 class Cuda(ABC):
@@ -67,6 +126,12 @@ class Cuda(ABC):
 
     name: str
     graphs: bool  # whether CUDA graphs can be captured
+    ordinal: int  # the device's number, as CUDA counts them
+
+    @staticmethod
+    @abstractmethod
+    def context(device: int) -> Any:
+        """What an instance for the device is made with, and what instances are told apart by."""
 
     def active(self) -> _Active:
         """A context manager that makes the device current in this thread."""
@@ -129,15 +194,19 @@ class Cuda(ABC):
     @abstractmethod
     def synchronize(self, stream: Stream | None = None) -> None: ...
     @abstractmethod
-    def event(self, timing: bool = False) -> Any: ...
+    def event(self, timing: bool = False) -> Event: ...
     @abstractmethod
-    def record(self, event: Any, stream: Stream) -> None: ...
+    def record(self, event: Event, stream: Stream) -> None: ...
     @abstractmethod
-    def wait(self, stream: Stream, event: Any) -> None: ...
+    def wait(self, stream: Stream, event: Event) -> None: ...
     @abstractmethod
-    def elapsed_ms(self, start: Any, end: Any) -> float: ...
+    def passed(self, event: Event) -> bool: ...
     @abstractmethod
-    def destroy_event(self, event: Any) -> None: ...
+    def wait_on_host(self, event: Event) -> None: ...
+    @abstractmethod
+    def elapsed_ms(self, start: Event, end: Event) -> float: ...
+    @abstractmethod
+    def _destroy_event(self, raw: Any) -> None: ...
     @abstractmethod
     def load_module(self, image: bytes) -> Any: ...
     @abstractmethod
@@ -147,34 +216,53 @@ class Cuda(ABC):
         self, function: Any, grid: Sequence[int], block: Sequence[int], stream: Stream, args: Sequence[np.generic]
     ) -> None: ...
 
+    def device_of(self, ptr: int) -> int | None:
+        """The number of the device in whose memory an address lies; None where CUDA does not tell."""
+        return None
+
     def begin_capture(self, stream: Stream) -> None:
-        raise ZooError(f"CUDA graphs are not offered with {self.name}; use cuda-python or graphs=False")
+        raise self._no_graphs()
 
-    def end_capture(self, stream: Stream) -> Any:
+    def end_capture(self, stream: Stream) -> Graph:
         """The captured work as an executable graph. Raises ZooError when something in it could not be captured."""
-        raise ZooError(f"CUDA graphs are not offered with {self.name}; use cuda-python or graphs=False")
+        raise self._no_graphs()
 
-    def launch_graph(self, graph: Any, stream: Stream) -> None:
-        raise ZooError(f"CUDA graphs are not offered with {self.name}; use cuda-python or graphs=False")
+    def launch_graph(self, graph: Graph, stream: Stream) -> None:
+        raise self._no_graphs()
 
-    def destroy_graph(self, graph: Any) -> None:
-        raise ZooError(f"CUDA graphs are not offered with {self.name}; use cuda-python or graphs=False")
+    def _destroy_graph(self, raw: Any) -> None:
+        raise self._no_graphs()
 
-    def capture(self, stream: Stream, work: Callable[[], None]) -> Any | None:
+    def _no_graphs(self) -> ZooError:
+        return ZooError(f"CUDA graphs are not offered with {self.name}; use cuda-python or graphs=False")
+
+    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph | None:
         """`work`, which enqueues to `stream`, as a CUDA graph; None when something in it cannot be captured.
 
         It runs once first: TensorRT defers work to the first run after a change of shape, which must not be captured.
+        The capture ends however `work` does: a stream left capturing would refuse all that follows.
         """
         work()
+        _capture.later = []
+        try:
+            return self._captured(stream, work)
+        finally:
+            later, _capture.later = _capture.later, None
+            for held in later:
+                release(*held)
+
+    def _captured(self, stream: Stream, work: Callable[[], None]) -> Graph | None:
         self.begin_capture(stream)
         try:
             work()
-        except ZooError:
+        except BaseException as error:
             try:
-                self.destroy_graph(self.end_capture(stream))
+                self.end_capture(stream)
             except ZooError:  # the capture was invalidated, which is why `work` failed
                 pass
-            return None
+            if isinstance(error, ZooError):
+                return None
+            raise
         try:
             return self.end_capture(stream)
         except ZooError:

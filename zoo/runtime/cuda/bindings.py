@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.runtime.cuda.base import MIB, Cuda, Device, Stream
+from zoo.runtime.cuda.base import FORKED, MIB, Cuda, Device, Event, Graph, Stream, release
 
 
 class _PinnedMemory:
@@ -20,11 +20,8 @@ class _PinnedMemory:
         self.__array_interface__ = {"data": (self._ptr, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
 
     def __del__(self) -> None:
-        try:
-            with self._cuda.active():
-                self._cuda._free_host(self._ptr)
-        except Exception:  # allocation failed, or the interpreter or the driver is shutting down
-            pass
+        if hasattr(self, "_ptr"):  # else there was no memory
+            release(self._cuda, self._cuda._free_host, self._ptr)
 
 
 class CudaPython(Cuda):
@@ -33,10 +30,15 @@ class CudaPython(Cuda):
     name = "cuda-python"
     graphs = True
 
+    @staticmethod
+    def context(device: int) -> int:
+        """The device's number: its primary context is always the same."""
+        return device
+
     def __init__(self, device: int) -> None:
         from cuda.bindings import driver
 
-        self._driver = driver
+        self._driver, self.ordinal = driver, device
         self._success = driver.CUresult.CUDA_SUCCESS
         self._call(driver.cuInit(0))
         self._device = self._call(driver.cuDeviceGet(device))
@@ -51,7 +53,8 @@ class CudaPython(Cuda):
 
     def _describe(self, error: Any) -> str:
         name, text = self._driver.cuGetErrorName(error)[1], self._driver.cuGetErrorString(error)[1]
-        return f"CUDA failed with {(name or b'?').decode()}: {(text or b'').decode()}"
+        hint = f"; {FORKED}" if error == self._driver.CUresult.CUDA_ERROR_NOT_INITIALIZED else ""
+        return f"CUDA failed with {(name or b'?').decode()}: {(text or b'').decode()}{hint}"
 
     def _enter(self) -> Any:
         current = self._call(self._driver.cuCtxGetCurrent())
@@ -128,42 +131,63 @@ class CudaPython(Cuda):
         else:
             self._call(self._driver.cuStreamSynchronize(stream.raw))
 
-    def event(self, timing: bool = False) -> Any:
+    def event(self, timing: bool = False) -> Event:
         flags = self._driver.CUevent_flags
         flag = flags.CU_EVENT_DEFAULT if timing else flags.CU_EVENT_DISABLE_TIMING
-        return self._call(self._driver.cuEventCreate(int(flag)))
+        return Event(self._call(self._driver.cuEventCreate(int(flag))), self)
 
-    def record(self, event: Any, stream: Stream) -> None:
-        self._call(self._driver.cuEventRecord(event, stream.raw))
+    def record(self, event: Event, stream: Stream) -> None:
+        self._call(self._driver.cuEventRecord(event.raw, stream.raw))
 
-    def wait(self, stream: Stream, event: Any) -> None:
-        self._call(self._driver.cuStreamWaitEvent(stream.raw, event, 0))
+    def wait(self, stream: Stream, event: Event) -> None:
+        self._call(self._driver.cuStreamWaitEvent(stream.raw, event.raw, 0))
 
-    def elapsed_ms(self, start: Any, end: Any) -> float:
-        self._call(self._driver.cuEventSynchronize(end))
-        return float(self._call(self._driver.cuEventElapsedTime(start, end)))
+    def passed(self, event: Event) -> bool:
+        (error,) = self._driver.cuEventQuery(event.raw)
+        if error == self._driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        self._call((error,))
+        return True
 
-    def destroy_event(self, event: Any) -> None:
-        self._call(self._driver.cuEventDestroy(event))
+    def wait_on_host(self, event: Event) -> None:
+        self._call(self._driver.cuEventSynchronize(event.raw))
+
+    def elapsed_ms(self, start: Event, end: Event) -> float:
+        self.wait_on_host(end)
+        return float(self._call(self._driver.cuEventElapsedTime(start.raw, end.raw)))
+
+    def _destroy_event(self, raw: Any) -> None:
+        self._call(self._driver.cuEventDestroy(raw))
+
+    def device_of(self, ptr: int) -> int | None:
+        attributes = self._driver.CUpointer_attribute
+        error, kind = self._driver.cuPointerGetAttribute(attributes.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, ptr)
+        if error != self._success or int(kind) != int(self._driver.CUmemorytype.CU_MEMORYTYPE_DEVICE):
+            return None
+        error, managed = self._driver.cuPointerGetAttribute(attributes.CU_POINTER_ATTRIBUTE_IS_MANAGED, ptr)
+        if error != self._success or managed:  # every device may read it
+            return None
+        ordinal = self._driver.cuPointerGetAttribute(attributes.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, ptr)
+        return int(self._call(ordinal))
 
     def begin_capture(self, stream: Stream) -> None:
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call(self._driver.cuStreamBeginCapture(stream.raw, mode))
 
-    def end_capture(self, stream: Stream) -> Any:
+    def end_capture(self, stream: Stream) -> Graph:
         graph = self._call(self._driver.cuStreamEndCapture(stream.raw))
         try:
-            return self._call(self._driver.cuGraphInstantiate(graph, 0))
+            return Graph(self._call(self._driver.cuGraphInstantiate(graph, 0)), self)
         finally:
             self._call(self._driver.cuGraphDestroy(graph))
 
-    def launch_graph(self, graph: Any, stream: Stream) -> None:
-        (error,) = self._driver.cuGraphLaunch(graph, stream.raw)
+    def launch_graph(self, graph: Graph, stream: Stream) -> None:
+        (error,) = self._driver.cuGraphLaunch(graph.raw, stream.raw)
         if error != self._success:
             raise ZooError(self._describe(error))
 
-    def destroy_graph(self, graph: Any) -> None:
-        self._call(self._driver.cuGraphExecDestroy(graph))
+    def _destroy_graph(self, raw: Any) -> None:
+        self._call(self._driver.cuGraphExecDestroy(raw))
 
     def load_module(self, image: bytes) -> Any:
         return self._call(self._driver.cuModuleLoadData(image))

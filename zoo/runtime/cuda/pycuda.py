@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.runtime.cuda.base import LEGACY_STREAM, Cuda, Device, Stream
+from zoo.runtime.cuda.base import LEGACY_STREAM, Cuda, Device, Event, Stream
 
 
 class PyCuda(Cuda):
@@ -17,13 +17,22 @@ class PyCuda(Cuda):
     name = "PyCUDA"
     graphs = False
 
-    def __init__(self, device: int) -> None:
+    @staticmethod
+    def context(device: int) -> Any:
+        """The caller's current context, else the primary context of the device."""
         import pycuda.driver as driver
 
-        self._driver = driver
         driver.init()
-        self._context = driver.Context.get_current() or driver.Device(device).retain_primary_context()
+        return driver.Context.get_current() or driver.Device(device).retain_primary_context()
+
+    def __init__(self, context: Any) -> None:
+        import pycuda.driver as driver
+
+        self._driver, self._context = driver, context
         self._allocations: dict[int, Any] = {}
+        with self.active():
+            here = driver.Context.get_device().pci_bus_id()
+        self.ordinal = next(i for i in range(driver.Device.count()) if driver.Device(i).pci_bus_id() == here)
 
     def _call(self, function: Any, *args: Any) -> Any:
         try:
@@ -94,22 +103,28 @@ class PyCuda(Cuda):
         whole = stream is None or stream.raw is None
         self._call(self._driver.Context.synchronize if whole else stream.raw.synchronize)
 
-    def event(self, timing: bool = False) -> Any:
+    def event(self, timing: bool = False) -> Event:
         flags = self._driver.event_flags
-        return self._call(self._driver.Event, flags.DEFAULT if timing else flags.DISABLE_TIMING)
+        return Event(self._call(self._driver.Event, flags.DEFAULT if timing else flags.DISABLE_TIMING), self)
 
-    def record(self, event: Any, stream: Stream) -> None:
-        self._call(event.record, stream.raw)
+    def record(self, event: Event, stream: Stream) -> None:
+        self._call(event.raw.record, stream.raw)
 
-    def wait(self, stream: Stream, event: Any) -> None:
+    def wait(self, stream: Stream, event: Event) -> None:
         if stream.raw is not None:  # the default stream waits for PyCUDA's streams of itself
-            self._call(stream.raw.wait_for_event, event)
+            self._call(stream.raw.wait_for_event, event.raw)
 
-    def elapsed_ms(self, start: Any, end: Any) -> float:
-        self._call(end.synchronize)
-        return float(self._call(start.time_till, end))
+    def passed(self, event: Event) -> bool:
+        return bool(self._call(event.raw.query))
 
-    def destroy_event(self, event: Any) -> None:
+    def wait_on_host(self, event: Event) -> None:
+        self._call(event.raw.synchronize)
+
+    def elapsed_ms(self, start: Event, end: Event) -> float:
+        self.wait_on_host(end)
+        return float(self._call(start.raw.time_till, end.raw))
+
+    def _destroy_event(self, raw: Any) -> None:
         """PyCUDA destroys an event with its last reference."""
 
     def load_module(self, image: bytes) -> Any:
