@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 from collections.abc import Callable, Generator, Mapping
@@ -19,6 +20,7 @@ if platform.libc_ver()[0] == "glibc":  # what a large network leaves goes back t
 
 import numpy as np
 import pytest
+from fake_gpu import FakeCuda, LateCuda, install
 
 from zoo.driver import has_driver
 from zoo.engine.definition import define
@@ -84,6 +86,15 @@ def lacking(raised: pytest.ExceptionInfo[BaseException]) -> tuple[str | None, st
     if last.name == "importorskip":
         return last.frame.f_locals["modname"].partition(".")[0], str(raised.value)
     return None, ""
+
+
+@pytest.fixture(params=[FakeCuda, LateCuda], ids=["at once", "late"])
+def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Generator[FakeCuda, None, None]:
+    """A device that sessions use, which works at once, or as late as the order of its streams allows."""
+    fake = install(monkeypatch, request.param)
+    yield fake
+    gc.collect()
+    assert not fake.misused
 
 
 @pytest.fixture(scope="session")

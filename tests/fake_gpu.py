@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +176,66 @@ class FakeCuda(Cuda):
         self.do(stream.handle, work)
 
 
+class LateCuda(FakeCuda):
+    """Runs work as late as the order of the streams allows: when the host waits for it, or a stream that must be first.
+
+    What is read before it was waited for is then stale, and what is overwritten too early is lost, each time.
+    """
+
+    def __init__(self, library: ctypes.CDLL | None = None) -> None:
+        super().__init__(library=library)
+        self.queues: dict[int, list] = {}
+        self.ran: dict[int, int] = {}
+        self._running = threading.RLock()
+
+    def do(self, handle, work) -> None:
+        if handle in self.captures:
+            self.captures[handle].append(work)
+        else:
+            assert handle < 10 or handle in self.streams, "work on a destroyed stream"
+            self._queue(handle).append(work)
+
+    def _queue(self, handle) -> list:
+        return self.queues.setdefault(max(handle, 1), [])  # 0 and 1 are the default stream
+
+    def _run(self, handle, count: int | None = None) -> None:
+        """Runs a stream up to its `count`-th piece of work."""
+        handle, queue = max(handle, 1), self._queue(handle)
+        with self._running:
+            while (number := self.ran.get(handle, 0)) < (len(queue) if count is None else count):
+                self.ran[handle] = number + 1
+                queue[number]()
+
+    def launch_graph(self, graph, stream) -> None:
+        assert graph.raw[0] in self.graphs_alive, "a destroyed graph was launched"
+        self.launches += 1
+        for work in graph.raw[1]:
+            self.do(stream.handle, work)
+
+    def record(self, event, stream) -> None:
+        event.raw.on, event.raw.at = stream.handle, len(self._queue(stream.handle))
+
+    def wait(self, stream, event) -> None:
+        super().wait(stream, event)
+        self.do(stream.handle, lambda on=event.raw.on, at=event.raw.at: self._run(on, at))
+
+    def passed(self, event) -> bool:
+        return event.raw.at <= self.ran.get(max(event.raw.on, 1), 0)
+
+    def wait_on_host(self, event) -> None:
+        self._run(event.raw.on, event.raw.at)
+
+    def synchronize(self, stream=None) -> None:
+        super().synchronize(stream)
+        for handle in [*self.queues] if stream is None else [stream.handle]:
+            self._run(handle)
+
+    def _free(self, ptr: int) -> None:
+        for handle in [*self.queues]:  # as cuMemFree does
+            self._run(handle)
+        super()._free(ptr)
+
+
 # ---- an engine in numpy ---------------------------------------------------------------------------------------------
 
 
@@ -313,9 +374,9 @@ def make_api(modern=True):
     )
 
 
-def install(monkeypatch, library=None) -> FakeCuda:
+def install(monkeypatch, kind=FakeCuda, library=None) -> FakeCuda:
     """Makes sessions use a fake device, with an engine that they open as b"plan"."""
-    fake = FakeCuda(library=library)
+    fake = kind(library=library)
     monkeypatch.setattr(gpu, "provider", lambda name, device: fake)
     monkeypatch.setitem(ENGINES, b"plan", FakeEngine(fake, {"images": PROFILE}, OUTPUTS, network))
     return fake
@@ -332,7 +393,7 @@ def images(batch, seed=0):
 def check(outputs, x):
     for name, want in network({"images": x}).items():
         got = outputs[name]
-        np.testing.assert_array_equal(got if isinstance(got, np.ndarray) else host_view(got.ptr, got.shape), want)
+        np.testing.assert_array_equal(got if isinstance(got, np.ndarray) else got.numpy(), want)
 
 
 def on_device(cuda, x):

@@ -123,7 +123,7 @@ def library(tmp_path_factory):
 @pytest.fixture
 def device(library, monkeypatch):
     """A fake CUDA device that runs the kernels."""
-    fake = install(monkeypatch, library)
+    fake = install(monkeypatch, library=library)
     monkeypatch.setattr(kernels, "_module", lambda cuda, file: file)
     monkeypatch.setattr(kernels, "_function", lambda cuda, file, name: name)
     return fake

@@ -20,7 +20,6 @@ from fake_gpu import (
     FakeEngine,
     check,
     images,
-    install,
     make_api,
     network,
     on_device,
@@ -35,14 +34,6 @@ from zoo.runtime.compatibility import why_not_loadable
 from zoo.runtime.cuda import Device, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.slot import MAX_PLANS
-
-
-@pytest.fixture
-def cuda(monkeypatch):
-    fake = install(monkeypatch)
-    yield fake
-    gc.collect()
-    assert not fake.misused
 
 
 @pytest.mark.parametrize("modern", [True, False], ids=["tensorrt10", "tensorrt8"])
