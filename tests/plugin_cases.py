@@ -15,6 +15,7 @@ import torch
 
 from zoo.plugins.core.op import Op
 from zoo.plugins.deform_conv2d import DeformColumns
+from zoo.plugins.letterbox import Letterbox
 from zoo.plugins.ms_deform_attn import MsDeformAttn
 from zoo.plugins.nms import Nms
 from zoo.verify.torchvision_shim import import_torchvision
@@ -122,6 +123,29 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
     return Case(name, op, inputs, reference)
 
 
+# -------------------------------------------------------------------------------------------------------- letterbox
+
+
+def boxed(name: str, size: tuple[int, int], frame: tuple[int, int]) -> Case:
+    """The bytes of ultralytics' LetterBox over 255, and the project's own placement of a picture."""
+    from ultralytics.data.augment import LetterBox
+
+    from zoo.preprocess import letterbox
+
+    def inputs(r: Random) -> tuple[np.ndarray, ...]:
+        return (r.integers(0, 256, (2, *frame, 3)).astype(np.float32),)
+
+    def reference(frames: torch.Tensor) -> list[torch.Tensor]:
+        resize = LetterBox(size, auto=False)
+        made = [resize(image=image.numpy().astype(np.uint8)) for image in frames]
+        images = torch.tensor(np.stack(made)[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))
+        where = letterbox(size).placement(frame, size)
+        rows = np.float32([where.offset * 2, where.scale * 2, where.picture * 2])[None]
+        return [images, torch.tensor(rows)]
+
+    return Case(name, Letterbox(size), inputs, reference)
+
+
 CASES = [
     deform("deform 3x3", DeformColumns((3, 3), 20, padding=(1, 1)), (13, 17)),
     deform("deform groups", DeformColumns((3, 3), 4, groups=3, padding=(1, 1)), (9, 8), reach=5.0),
@@ -132,5 +156,9 @@ CASES = [
     suppression("nms", Nms(0.05, 0.7, 300), 700),
     suppression("nms full", Nms(0.05, 0.45, 20, 512), 500, objects=60),
     suppression("nms many classes", Nms(0.25, 0.7, 300), 900, classes=80, objects=60),
+    boxed("letterbox shrinks", (64, 96), (108, 192)),
+    boxed("letterbox grows", (96, 64), (17, 23)),
+    boxed("letterbox tall", (64, 64), (301, 77)),
+    boxed("letterbox same", (32, 64), (32, 64)),
     suppression("nms few anchors", Nms(0.05, 0.5, 100), 33),
 ]  # fmt: skip

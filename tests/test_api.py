@@ -219,10 +219,10 @@ def test_an_engine_where_there_is_no_gpu(tmp_path: Path) -> None:
             zoo.load(path, auto_rebuild=auto_rebuild)
         assert path.read_bytes() == before
     built_in = {"weights": LENET, "size": (32, 32), "precision": "fp16", "batch": 2, "level": 1, "heuristic": True}
+    built_in |= {"plugins": "native"}
+    words = "is an engine, in which weights, size, batch, precision, plugins and .* are built in; leave"
     for name, value in built_in.items():
-        with pytest.raises(
-            zoo.ZooError, match="is an engine, in which weights, size, batch, precision and .* are built in; leave"
-        ):
+        with pytest.raises(zoo.ZooError, match=words):
             zoo.load(path, **{name: value})
     with pytest.raises(zoo.ZooError, match="is an engine, which needs a GPU; for the CPU, give the model's name"):
         zoo.load(path, device="cpu")

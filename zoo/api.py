@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args
 
 from zoo.device import parse_device
 from zoo.engine.effort import Effort
+from zoo.engine.end2end import EndToEnd
 from zoo.engine.passport import Engine, labels
+from zoo.engine.plugins import Plugins
 from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError, one_of
-from zoo.network import Precision, PrecisionName
+from zoo.network import PluginPolicy, Precision, PrecisionName
 from zoo.preprocess import from_dict
 from zoo.registry import Model, get_model
 from zoo.session import Session
@@ -135,20 +137,25 @@ def build_engine(
     level: int | None = None,
     heuristic: bool = False,
     tf32: bool = False,
+    plugins: PluginPolicy = "auto",
+    self_contained: bool = False,
+    end2end: EndToEnd | None = None,
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
     """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
 
     `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead.
-    `level`, `heuristic` and `tf32` are those of `zoo.engine.effort.Effort`.
+    `level`, `heuristic` and `tf32` are those of `zoo.engine.effort.Effort`, `plugins` (the policy) and `self_contained`
+    those of `zoo.engine.plugins.Plugins`. With `end2end` (`zoo.engine.end2end.EndToEnd`) a detector's engine takes
+    uint8 frames and gives final boxes.
     `target` is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time
     without a GPU.
     """
     from zoo.engine.build import build
     from zoo.trt import load as load_api
 
-    effort = Effort(level, heuristic, tf32)
+    effort, custom = Effort(level, heuristic, tf32), Plugins(plugins, self_contained)
     wanted = precision if isinstance(precision, Precision) else Precision(precision)
     model = get_model(name)
     if shapes is None:
@@ -164,6 +171,8 @@ def build_engine(
         shapes,
         wanted,
         effort,
+        custom,
+        end2end,
         timing_cache=Path(timing_cache) if timing_cache else None,
         progress=progress,
     )
@@ -179,6 +188,8 @@ def load(
     device: str | int = "auto",
     level: int | None = None,
     heuristic: bool = False,
+    plugins: PluginPolicy = "auto",
+    host_code: bool = False,
     auto_rebuild: bool = False,
     cuda: str = "cuda-python",
     graphs: bool = True,
@@ -191,8 +202,9 @@ def load(
 
     `device` is "auto", "cpu", or a GPU: "gpu", "cuda:1" or its index. On the CPU the network definition is walked into
     ONNX and run by onnxruntime on `threads` threads (0: as many as there are cores). On a GPU a model name is compiled
-    first (once: the engine is kept in a cache) with `level` and `heuristic` as in `zoo.engine.effort.Effort`, and an
-    engine file is loaded, whose weights, precision, size and batch are its own.
+    first (once: the engine is kept in a cache) with `level` and `heuristic` as in `zoo.engine.effort.Effort` and custom
+    ops as `plugins` says, and an engine file is loaded, whose weights, precision, size and batch are its own;
+    `host_code` allows one to run the library that it carries.
 
     `batch` is fixed, or (min, opt, max). Without it, any number of images may be given, on a GPU in steps of at most
     16. `auto_rebuild`, `cuda`, `graphs`, `contexts` and `stream` are those of `zoo.runtime.engines.load_engine_session`
@@ -203,6 +215,7 @@ def load(
     if weights is None:
         source, weights = model_in(source)
     where, wanted, effort = parse_device(device), Precision(precision), Effort(level, heuristic)
+    custom = Plugins(plugins)
     _check_gpu_options(cuda, contexts, stream)
     if not isinstance(threads, int) or threads < 0:
         raise ZooError(f"threads is {threads!r}; it must be a number of threads, or 0 for one on each core")
@@ -210,16 +223,18 @@ def load(
     if is_engine(source):
         if where.kind == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
-        if any(option is not None for option in (weights, size, batch)) or (wanted, effort) != (Precision(), Effort()):
+        built_in = (wanted, effort, custom) != (Precision(), Effort(), Plugins())
+        if any(option is not None for option in (weights, size, batch)) or built_in:
             raise ZooError(
-                f"{source} is an engine, in which weights, size, batch, precision and TensorRT's effort are built in; "
-                "leave those options away, or give the model's name instead"
+                f"{source} is an engine, in which weights, size, batch, precision, plugins and TensorRT's effort are "
+                "built in; leave those options away, or give the model's name instead"
             )
         from zoo.runtime.engines import load_engine_session
 
         return load_engine_session(
-            Path(source), auto_rebuild=auto_rebuild, device=where.index, **on_gpu, progress=progress
-        )
+            Path(source), auto_rebuild=auto_rebuild, device=where.index, **on_gpu, host_code=host_code,
+            progress=progress,
+        )  # fmt: skip
     model = get_model(os.fspath(source))
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
     opened = find_weights(model, weights)
@@ -228,9 +243,10 @@ def load(
         from zoo.runtime.engines import load_model_session
 
         return load_model_session(
-            model, opened, wanted, size, batch=batch, effort=effort, device=where.index, **on_gpu, progress=progress
-        )
-    return _cpu_session(model, opened, wanted, size, batch, threads)
+            model, opened, wanted, size, batch=batch, effort=effort, plugins=custom, device=where.index, **on_gpu,
+            progress=progress,
+        )  # fmt: skip
+    return _cpu_session(model, opened, wanted, size, batch, threads, plugins)
 
 
 def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
@@ -244,14 +260,14 @@ def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
 
 def _cpu_session(
     model: Model, weights: Weights, precision: Precision, size: tuple[int, int] | None,
-    batch: int | tuple[int, int, int] | None, threads: int,
+    batch: int | tuple[int, int, int] | None, threads: int, plugins: PluginPolicy,
 ) -> Session:  # fmt: skip
     from zoo.engine.definition import define
     from zoo.runtime.cpu import CpuSession
     from zoo.trt import load as load_api
 
     shapes = input_shapes(model, 1 if batch is None else batch, size)
-    definition = define(model, weights, load_api("rtx"), (-1, *shapes.opt[1:]), precision)
+    definition = define(model, weights, load_api("rtx"), (-1, *shapes.opt[1:]), precision, plugins)
     executor = CpuSession(definition, threads=threads, batches=None if batch is None else shapes.batches)
     size = shapes.opt[2:]
     return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)

@@ -14,11 +14,14 @@ from zoo.cli import (
     Heuristic,
     Json,
     Level,
+    NoPlugins,
+    PluginsOption,
     Size,
     TimingCache,
     WeightsOption,
     command,
     note,
+    plugin_policy,
     precision_name,
     print_json,
     progress,
@@ -67,6 +70,19 @@ def run(
     tf32: Annotated[
         bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")
     ] = False,
+    plugins: PluginsOption = "auto",
+    no_plugins: NoPlugins = False,
+    self_contained: Annotated[
+        bool,
+        typer.Option("--self-contained", help="Keep the plugins' library inside the engine (TensorRT 8.6 or later)."),
+    ] = False,
+    end2end: Annotated[
+        bool, typer.Option("--end2end", help="Detectors: uint8 frames in, final boxes in pixels of the frame out.")
+    ] = False,
+    max_frame: Annotated[str, typer.Option("--max-frame", help="--end2end: the largest frame, HxW.")] = "1080x1920",
+    conf: Annotated[float | None, typer.Option("--conf", help="--end2end: boxes must score more.")] = None,
+    iou: Annotated[float | None, typer.Option("--iou", help="--end2end: overlap at which the weaker box goes.")] = None,
+    max_det: Annotated[int | None, typer.Option("--max-det", help="--end2end: rows of the outputs.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "--dryRun", help="Define the network, account for the weights, do not compile.")
     ] = False,
@@ -79,19 +95,22 @@ def run(
     """
     from zoo import api
     from zoo.engine.definition import define
+    from zoo.engine.plugins import Plugins
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.trt import load
 
     started = time.perf_counter()
     precision, entry = precision_name(fp16, bf16), get_model(model)
+    whole = _end2end(end2end, max_frame, {"conf": conf, "iou": iou, "max_det": max_det})
     _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
     tensorrt = load(_target(target))
     source = api.find_weights(entry, weights)
     entry = api.adapted(entry, source)
     shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
+    policy = Plugins(plugin_policy(plugins, no_plugins), self_contained).policy
     if dry_run:
-        definition = define(entry, source, tensorrt, shapes.network, Precision(precision))
+        definition = define(entry, source, tensorrt, shapes.network, Precision(precision), policy, whole)
         _report(
             {
                 "model": entry.name,
@@ -106,7 +125,8 @@ def run(
     with progress() as say:
         engine = api.build_engine(
             entry.name, weights=source, precision=precision, shapes=shapes, target=tensorrt.flavour,
-            level=level, heuristic=heuristic, tf32=tf32, timing_cache=timing_cache, progress=say,
+            level=level, heuristic=heuristic, tf32=tf32, plugins=policy, self_contained=self_contained, end2end=whole,
+            timing_cache=timing_cache, progress=say,
         )  # fmt: skip
     path = engine.save(save_engine or Path(f"{entry.name}-{precision}.engine"))
     result = {**engine.description, "engine": str(path), "seconds": round(time.perf_counter() - started, 2)}
@@ -120,6 +140,18 @@ def run(
         f"{tensorrt.name}, {result['seconds']} s"
     )
     print(f"{path}.json: its description")
+
+
+def _end2end(wanted: bool, max_frame: str, options: dict[str, Any]) -> Any:
+    """What --end2end asks for, with its options."""
+    from zoo.engine.end2end import EndToEnd
+
+    if wanted:
+        return EndToEnd(size_of(max_frame) or (0, 0), **options)
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ZooError(f"--{given[0].replace('_', '-')} belongs to --end2end; zoo.run has it for other engines")
+    return None
 
 
 def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:

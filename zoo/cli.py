@@ -50,6 +50,13 @@ Level = Annotated[
 Heuristic = Annotated[
     bool, typer.Option("--heuristic", "--heuristics", help="TensorRT 8: guess the best kernels, time only a few.")
 ]
+PluginsOption = Annotated[
+    str,
+    typer.Option(
+        "--plugins", help="Custom ops as native layers, cuda kernels or NVIDIA's builtin plugins. auto: faster."
+    ),
+]
+NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="The same as --plugins native.")]
 TimingCache = Annotated[
     Path | None,
     typer.Option(
@@ -161,6 +168,13 @@ def precision_name(fp16: bool, bf16: bool) -> str:
     if fp16 and bf16:
         raise ZooError("--fp16 and --bf16 exclude each other; give one")
     return "fp16" if fp16 else "bf16" if bf16 else "fp32"
+
+
+def plugin_policy(plugins: str, no_plugins: bool) -> Any:
+    """The policy for custom ops that the options ask for."""
+    if no_plugins and plugins != "auto":
+        raise ZooError("--plugins and --no-plugins exclude each other; give one")
+    return "native" if no_plugins else plugins
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:

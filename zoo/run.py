@@ -20,12 +20,15 @@ from zoo.cli import (
     Heuristic,
     Json,
     Level,
+    NoPlugins,
+    PluginsOption,
     Size,
     WeightsOption,
     command,
     extended,
     json_text,
     note,
+    plugin_policy,
     precision_name,
     print_json,
     progress,
@@ -58,6 +61,11 @@ def run(
     fp16: Fp16 = False,
     level: Level = None,
     heuristic: Heuristic = False,
+    plugins: PluginsOption = "auto",
+    no_plugins: NoPlugins = False,
+    host_code: Annotated[
+        bool, typer.Option("--host-code", help="Allow a self-contained engine to run the library that it carries.")
+    ] = False,
     cuda: Annotated[str, typer.Option("--cuda", help="How to reach the GPU: cuda-python or pycuda.")] = "cuda-python",
     cuda_graph: Annotated[
         bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay the network as a CUDA graph.")
@@ -87,6 +95,7 @@ def run(
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
             batch=None if is_engine(model) else 1, level=level, heuristic=heuristic, cuda=cuda, graphs=cuda_graph,
+            plugins=plugin_policy(plugins, no_plugins), host_code=host_code,
             auto_rebuild=auto_rebuild, progress=say,
         )  # type: ignore[arg-type]  # fmt: skip
     with session:

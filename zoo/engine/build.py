@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo.driver import device_name
+from zoo.engine import plugins as custom
 from zoo.engine.definition import INPUT, define
 from zoo.engine.effort import Effort
+from zoo.engine.end2end import EndToEnd
 from zoo.engine.interrupt import interruptible
 from zoo.engine.passport import Engine, describe
+from zoo.engine.plugins import Plugins
 from zoo.engine.shapes import Shapes
 from zoo.errors import Refused, ZooError
 from zoo.files import replacing
@@ -31,6 +34,8 @@ def build(
     shapes: Shapes,
     precision: Precision = Precision(),
     effort: Effort = Effort(),
+    plugins: Plugins = Plugins(),
+    end2end: EndToEnd | None = None,
     *,
     device: int = 0,
     timing_cache: Path | None = None,
@@ -38,27 +43,32 @@ def build(
 ) -> Engine:
     """Defines and compiles `model`; the engine comes with its description.
 
-    `device` is the GPU that is current. `timing_cache` is read if it exists and written afterwards. Raises ZooError
-    when the definition or the compilation is refused.
+    With `end2end` the engine takes frames and gives final boxes; `shapes` are those of the network inside. `device` is
+    the GPU that is current. `timing_cache` is read if it exists and written afterwards. Raises ZooError when the
+    definition or the compilation is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
-    definition = define(model, weights, api, shapes.network, precision)
+    definition = define(model, weights, api, shapes.network, precision, plugins.policy, end2end)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
-    data = compile_network(definition, shapes, effort, timing_cache=timing_cache, progress=progress)
-    return Engine(data, describe(definition, model.configured(weights), shapes, data, effort, device))
+    profile = end2end.frames(shapes) if end2end else shapes
+    data = compile_network(definition, profile, effort, plugins, timing_cache=timing_cache, progress=progress)
+    about = describe(definition, model.configured(weights), shapes, data, effort, plugins, end2end, device)
+    return Engine(data, about)
 
 
 def compile_network(
     definition: Definition,
     shapes: Shapes,
     effort: Effort = Effort(),
+    plugins: Plugins = Plugins(),
     *,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> bytes:
     """The serialised engine of a definition (see `build` for the options)."""
     api, builder = definition.api, definition.builder
-    config = builder_config(api, builder, shapes, effort)
+    config = builder_config(api, builder, shapes, effort, definition.network.get_input(0).name)
+    custom.configure(definition, config, plugins)
     set_precision_flags(definition, config)
     return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache, progress)
 
@@ -84,8 +94,9 @@ def serialize(
     return bytes(data)
 
 
-def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effort()) -> Any:
-    """A builder config with the profile of `shapes`. TF32, TensorRT's default, is off unless asked for."""
+def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effort(), name: str = INPUT) -> Any:
+    """A builder config with the profile of `shapes` for the input `name`. TF32, TensorRT's default, is off unless asked
+    for."""
     trt = api.trt
     config = builder.create_builder_config()
     if not effort.tf32:
@@ -103,7 +114,7 @@ def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effo
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     if shapes.dynamic:
         profile = builder.create_optimization_profile()
-        profile.set_shape(INPUT, shapes.min, shapes.opt, shapes.max)
+        profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         if config.add_optimization_profile(profile) < 0:
             raise Refused(f"{api.name} refused the shapes {shapes}: {api.log.drain()}")
     return config

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.engine.end2end import EndToEnd
 from zoo.engine.modules import check_modules
 from zoo.errors import Refused, ZooError, closest
-from zoo.network import Definition, Net, Precision, Tensor
+from zoo.network import Definition, Net, PluginPolicy, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
 from zoo.tasks import get_task
 from zoo.trt import Api
@@ -22,16 +23,25 @@ INPUT = "images"
 Shape = tuple[int, int, int, int]
 
 
-def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision = Precision()) -> Definition:
+def define(
+    model: Model,
+    weights: Weights,
+    api: Api,
+    shape: Shape,
+    precision: Precision = Precision(),
+    plugins: PluginPolicy = "native",
+    end2end: EndToEnd | None = None,
+) -> Definition:
     """Writes the network of `model` with `weights`; `shape` is (N, C, H, W), N may be -1.
 
-    The input and the outputs are float32 whatever the precision. Raises ZooError when a weight is missing, unused or of
+    `plugins` says what custom ops become. With `end2end` the network takes frames and gives final boxes. Without, the
+    input and the outputs are float32 whatever the precision. Raises ZooError when a weight is missing, unused or of
     another shape, when the size does not fit the model, and when TensorRT refuses a layer.
     """
     if precision.name == "bf16" and not api.strong:
         raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
     try:
-        definition = _define(model.configured(weights), weights, api, shape, precision)
+        definition = _define(model.configured(weights), weights, api, shape, precision, plugins, end2end)
         unused = _unused(definition, model)
         if unused:
             raise ZooError(
@@ -42,7 +52,7 @@ def define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Pr
     except ZooError as error:
         aligned = None if weights.generated else realigned(weights, _wanted(model, api))
         if aligned is not None:  # only a prefix was in the way
-            return define(model, aligned, api, shape, precision)
+            return define(model, aligned, api, shape, precision, plugins, end2end)
         cause = _cause(model, weights)
         reason = f"{cause} ({error})" if cause else f"{error}{_other_variant(model, weights, api)}"
         raise ZooError(reason) from error
@@ -69,17 +79,26 @@ def _cause(model: Model, weights: Weights) -> str:
     return f"{weights.name} holds {family.what}, not {model.name}: {advice}"
 
 
-def _define(model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision) -> Definition:
+def _define(
+    model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision, plugins: PluginPolicy = "native",
+    end2end: EndToEnd | None = None,
+) -> Definition:  # fmt: skip
     api.log.drain()
     builder = api.trt.Builder(api.log.logger)
-    definition = Definition(api, builder, builder.create_network(creation_flags(api)), weights, precision)
+    definition = Definition(api, builder, builder.create_network(creation_flags(api)), weights, precision, plugins)
     net = Net(definition)
-    x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
+    if end2end is not None:
+        end2end = end2end.settled(model)
+        x, placement = end2end.before(net, model, shape)
+    else:
+        x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
     if x is None:
         raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
     try:
-        outputs = model.build(net, x, model.config)
-        for name, tensor in _named(model, outputs).items():
+        outputs = _named(model, model.build(net, x, model.config))
+        if end2end is not None:
+            outputs = end2end.after(net, outputs, placement)
+        for name, tensor in outputs.items():
             _mark_output(net, name, tensor)
     except Refused as refusal:
         refusal.definition = definition
@@ -107,9 +126,11 @@ def creation_flags(api: Api) -> int:
 
 
 def _mark_output(net: Net, name: str, tensor: Tensor) -> None:
-    """Marks `tensor` as the float32 output `name`. A layer of its own keeps the tap's name on the tensor before it."""
+    """Marks `tensor` as the output `name`, int32 or else float32. A layer of its own keeps the tap's name on the tensor
+    before it."""
     network, float32 = net.network, net.trt.float32
-    layer = network.add_identity(tensor) if tensor.dtype == float32 else network.add_cast(tensor, float32)
+    kept = tensor.dtype in (float32, net.trt.int32)
+    layer = network.add_identity(tensor) if kept else network.add_cast(tensor, float32)
     output = (net / name).step(layer, "output", tensor)
     output.name = name
     network.mark_output(output)

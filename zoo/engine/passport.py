@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.driver import compute_capability, device_name
+from zoo.engine import end2end as whole
+from zoo.engine import plugins as custom
 from zoo.engine.definition import INPUT
 from zoo.engine.effort import Effort
+from zoo.engine.end2end import EndToEnd
+from zoo.engine.plugins import Plugins
 from zoo.engine.schema import check_fields
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
@@ -22,6 +26,7 @@ from zoo.network import Definition
 from zoo.preprocess import from_dict
 from zoo.registry import Model
 from zoo.text import LONGEST, clean
+from zoo.trt import Api
 
 FORMAT = "zoo engine 1"
 
@@ -56,8 +61,9 @@ def description_path(engine: Path) -> Path:
 
 
 def describe(
-    definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort(), device: int = 0
-) -> dict[str, Any]:
+    definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort(),
+    plugins: Plugins = Plugins(), end2end: EndToEnd | None = None, device: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
     outputs = [definition.network.get_output(i) for i in range(definition.network.num_outputs)]
@@ -73,8 +79,10 @@ def describe(
         "gpu": device_name(device) if not api.rtx else None,
         "precision": definition.precision.name,
         **asdict(effort),
+        "plugins": custom.describe(definition, plugins),
+        "end2end": whole.describe(end2end),
         "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
-        "outputs": {o.name: {"dtype": "float32", "shape": list(o.shape)} for o in outputs},
+        "outputs": {o.name: {"dtype": _dtype(api, o), "shape": list(o.shape)} for o in outputs},
         "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
         "parameters": sum(math.prod(shape) for shape in definition.parameters.values()),
@@ -83,6 +91,11 @@ def describe(
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     return {**description, "rebuild": rebuild_command(description)}
+
+
+def _dtype(api: Api, output: Any) -> str:
+    """Outputs are counts or values."""
+    return "int32" if output.dtype == api.trt.int32 else "float32"
 
 
 def _from_anywhere(weights: str) -> str:
@@ -122,6 +135,8 @@ def rebuild_command(description: dict[str, Any]) -> str:
     command = f"python -m zoo.build {description['model']}" + ("" if precision == "fp32" else f" --{precision}")
     command += "" if description["level"] is None else f" --level {description['level']}"
     command += "".join(f" --{option}" for option in ("heuristic", "tf32") if description[option])
+    command += custom.command_options(custom.plugins_of(description))
+    command += whole.command_options(whole.end2end_of(description))
     command += f" --weights {shlex.quote(description['weights']['file'])}"
     if not shapes.dynamic:
         return f"{command} --batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"

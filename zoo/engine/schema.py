@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from zoo.errors import ZooError
-from zoo.network import PrecisionName
+from zoo.network import PluginPolicy, PrecisionName
 from zoo.text import LONGEST, clean
 from zoo.trt import Flavour
 
@@ -22,6 +22,9 @@ def check_fields(what: str, data: Any) -> dict[str, Any]:
         if name not in data:
             raise ZooError(f"{what} has no field '{name}', which should be {wanted}")
         if not check(data[name]):
+            raise ZooError(f"'{name}' in {what} is {clean(repr(data[name]), LONGEST)}; it should be {wanted}")
+    for name, (wanted, check) in LATER.items():
+        if data.get(name) is not None and not check(data[name]):
             raise ZooError(f"'{name}' in {what} is {clean(repr(data[name]), LONGEST)}; it should be {wanted}")
     return data
 
@@ -81,4 +84,33 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "weights": ("an object with the file and its sha256", _object(file=_text, sha256=_HASH)),
     "size": ("a number of bytes", _count),
     "sha256": ("64 hexadecimal digits", _HASH),
+}
+
+
+def _ops(value: Any) -> bool:
+    """Custom ops by name, with their version and implementation."""
+    check = _object(version=_count, implementation=_one_of(*get_args(PluginPolicy)))
+    return isinstance(value, Mapping) and all(
+        _matches("[a-z0-9_]{1,100}")(name) and check(value[name]) for name in value
+    )
+
+
+def _share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _frame(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_count(side) and side > 0 for side in value)
+
+
+# What descriptions that were written before do not have.
+LATER: dict[str, tuple[str, Check]] = {
+    "plugins": (
+        "an object with policy, ops and self_contained",
+        _object(policy=_one_of(*get_args(PluginPolicy)), ops=_ops, self_contained=_one_of(True, False)),
+    ),
+    "end2end": (
+        "an object with max_frame, conf, iou and max_det",
+        _object(max_frame=_frame, conf=_or_none(_share), iou=_or_none(_share), max_det=_or_none(_count)),
+    ),
 }

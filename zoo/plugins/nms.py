@@ -23,6 +23,7 @@ from zoo.plugins.core.op import Op, Shape, attribute
 
 CLASS_OFFSET = 7680.0  # larger than any picture
 MAX_CANDIDATES = 30_000  # of the kernels, as upstream
+OUTPUTS = ("num_detections", "boxes", "scores", "classes", "open")
 ROUNDS = 16  # of the layers; scenes of 60 objects settle within 12
 
 
@@ -39,7 +40,7 @@ class Nms(Op):
     name = "nms"
     version = 1
     reference = "ultralytics.utils.nms.non_max_suppression"
-    outputs = ("num_detections", "boxes", "scores", "classes", "open")
+    outputs = OUTPUTS
     island = True
 
     conf: float = attribute(0.25, low=0, high=1)

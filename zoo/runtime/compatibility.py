@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.driver import driver_problem
+from zoo.engine.plugins import why_not_loadable as why_no_plugins
 from zoo.runtime.cuda import Device, provider
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def _mismatch(description: Mapping[str, Any], api: Api | None, device: Device | 
         return f"it was built by {built}, this is {api.name}, and engines load only in the version that built them"
     if capability and capability != device.compute_capability:
         return f"it was built for compute capability {capability}, the {device.name} has {device.compute_capability}"
+    problem = why_no_plugins(description)
+    if problem:
+        return problem
     if size > device.free_memory:
         needed, free = size / _MIB, device.free_memory / _MIB
         return f"not enough memory: it needs more than {needed:.1f} MiB, {free:.1f} MiB are free on the {device.name}"

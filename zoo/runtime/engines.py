@@ -16,7 +16,9 @@ import numpy as np
 from zoo.driver import device_count, device_name, driver_problem
 from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
+from zoo.engine.end2end import end2end_of
 from zoo.engine.passport import Engine, effort_of, load_description, load_engine, rebuild_at, shapes_of
+from zoo.engine.plugins import Plugins, plugins_of
 from zoo.engine.shapes import Shape, Shapes, input_shapes
 from zoo.engine.store import kept_engine
 from zoo.errors import ZooError
@@ -37,10 +39,11 @@ MOST_AT_ONCE = 16  # images that an engine takes which was asked for without a b
 
 def load_engine_session(
     path: Path, *, auto_rebuild: bool = False, device: int = 0, cuda: str = "cuda-python", graphs: bool = True,
-    contexts: int = 1, stream: Any = None, progress: Progress = lambda text: None,
+    contexts: int = 1, stream: Any = None, host_code: bool = False, progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
     """A session for the engine file `path`, which its description must fit.
 
+    `host_code` allows a self-contained engine, which runs the library that it carries.
     Raises ZooError, with the command that rebuilds it, when this machine cannot run the engine or the file is damaged;
     `auto_rebuild` runs that command instead.
     """
@@ -51,7 +54,9 @@ def load_engine_session(
             raise
         progress(str(problem))
         engine = load_engine(rebuild(path, load_description(path), progress))
-    return _session(engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
+    return _session(
+        engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream, host_code=host_code
+    )
 
 
 def _load(path: Path, cuda: str, device: int) -> Engine:
@@ -72,9 +77,9 @@ def _load(path: Path, cuda: str, device: int) -> Engine:
 
 def load_model_session(
     model: Model, weights: Weights, precision: Precision = Precision(), size: tuple[int, int] | None = None, *,
-    batch: int | tuple[int, int, int] | None = None, effort: Effort = Effort(), device: int = 0,
-    cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1, stream: Any = None,
-    progress: Progress = lambda text: None,
+    batch: int | tuple[int, int, int] | None = None, effort: Effort = Effort(), plugins: Plugins = Plugins(),
+    device: int = 0, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1,
+    stream: Any = None, progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
     """A session for a model on a GPU of this machine. Its engine is built at first use and then kept.
 
@@ -85,13 +90,13 @@ def load_model_session(
     api = load("tensorrt")
     key = json.dumps([
         model.name, weights.digest(), asdict(precision), str(shapes), api.name, device_name(device), asdict(effort),
-        definitions_digest(),
+        asdict(plugins), definitions_digest(),
     ])  # fmt: skip
     name = f"{model.name}-{precision.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def build_here() -> Engine:
         with provider(cuda, device).active():  # TensorRT builds for the GPU that is current
-            return _build(model, weights, api, shapes, precision, effort, device, progress)
+            return _build(model, weights, api, shapes, precision, effort, plugins, device, progress)
 
     engine, path = kept_engine(name, build_here, progress)
     session = _session(engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
@@ -99,21 +104,21 @@ def load_model_session(
 
 
 def _build(
-    model: Model, weights: Weights, api: Api, shapes: Shapes, precision: Precision, effort: Effort, device: int,
-    progress: Progress,
+    model: Model, weights: Weights, api: Api, shapes: Shapes, precision: Precision, effort: Effort, plugins: Plugins,
+    device: int, progress: Progress,
 ) -> Engine:  # fmt: skip
     """The engine, with the timings that are kept; where they cannot be used, without them."""
     options: dict[str, Any] = {"device": device, "progress": progress}
     try:
         timings = timing_cache_path(api, device)
     except ZooError:
-        return build(model, weights, api, shapes, precision, effort, **options)
+        return build(model, weights, api, shapes, precision, effort, plugins, **options)
     try:
-        return build(model, weights, api, shapes, precision, effort, timing_cache=timings, **options)
+        return build(model, weights, api, shapes, precision, effort, plugins, timing_cache=timings, **options)
     except UnusableTimingCache:
         with suppress(OSError):
             timings.unlink()
-        return build(model, weights, api, shapes, precision, effort, timing_cache=None, **options)
+        return build(model, weights, api, shapes, precision, effort, plugins, timing_cache=None, **options)
 
 
 @functools.cache
@@ -122,7 +127,7 @@ def definitions_digest() -> str:
     package = Path(__file__).resolve().parents[1]
     code = [package / "network.py"]
     for part in ("blocks", "engine", "models", "ops", "plugins"):
-        code += package.glob(f"{part}/**/*.py")
+        code += (path for path in package.glob(f"{part}/**/*") if path.suffix in (".py", ".cpp", ".h"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code))).hexdigest()
 
 
@@ -159,7 +164,8 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
             f"to build an engine from it all the same: {rebuild_at(path, description)}"
         )
     precision, effort = Precision(description["precision"]), effort_of(description)
-    return build(model, weights, load(), shapes, precision, effort, progress=progress).save(path)
+    plugins, end2end = plugins_of(description), end2end_of(description)
+    return build(model, weights, load(), shapes, precision, effort, plugins, end2end, progress=progress).save(path)
 
 
 def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:

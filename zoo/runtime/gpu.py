@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.engine.plugins import bring as bring_plugins
 from zoo.errors import ZooError
 from zoo.runtime.arrays import Shape
 from zoo.runtime.compatibility import why_not_loadable
@@ -61,6 +62,7 @@ class GpuSession:
         contexts: int = 1,
         description: Mapping[str, Any] | None = None,
         rebuild: str = "",
+        host_code: bool = False,
     ) -> None:
         self._slots: list[Slot] = []
         self._engine: LoadedEngine | None = None
@@ -77,7 +79,8 @@ class GpuSession:
             reason = why_not_loadable(description, api, self._cuda.device(), rebuild)
             if reason:
                 raise ZooError(reason)
-            self._engine = LoadedEngine(bytes(plan), api, self._cuda, rebuild)
+            bring_plugins(description, api, host_code)
+            self._engine = LoadedEngine(bytes(plan), api, self._cuda, rebuild, host_code)
             own = self._cuda.wrap_stream(stream) if stream is not None else None
             graphs = graphs and self._cuda.graphs
             self._slots = [Slot(self._engine, own, graphs) for _ in range(contexts)]

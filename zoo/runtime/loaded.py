@@ -46,13 +46,15 @@ class LoadedEngine:
     Threads may share it: contexts are made one at a time, since TensorRT promises no more.
     """
 
-    def __init__(self, plan: bytes, api: Api, cuda: Cuda, rebuild: str) -> None:
+    def __init__(self, plan: bytes, api: Api, cuda: Cuda, rebuild: str, host_code: bool = False) -> None:
         self.api, self.cuda = api, cuda
         self._lock = threading.RLock()
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         api.log.drain()
         self.runtime = api.trt.Runtime(api.log.logger)
+        if host_code:
+            self.runtime.engine_host_code_allowed = True
         self.engine = self.runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             hint = f"; to rebuild it: {rebuild}" if rebuild else ""

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from zoo.engine.end2end import FRAMES
+from zoo.errors import ZooError
+from zoo.labels import labels_for
 from zoo.tasks import get_task
 
 if TYPE_CHECKING:
@@ -126,8 +129,31 @@ class _Underway:
     result: Callable[[], Prediction]
 
 
+class FramePredictor(Predictor):
+    """Calls an engine that takes frames and gives final boxes; the options are built into it."""
+
+    def __init__(self, session: Session, **options: Any) -> None:
+        if options:
+            raise ZooError(f"{', '.join(options)}: built into this engine; build it again with other options")
+        super().__init__(session)
+
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """The results for one picture. Raises ZooError where the engine says that they are not certain."""
+        start = time.perf_counter()
+        found = {name: np.asarray(value)[0] for name, value in self.session(np.ascontiguousarray(image[None])).items()}
+        count = int(found["num_detections"][0])
+        if found["open"][0]:
+            raise ZooError(f"{found['open'][0]} boxes are not settled: too many, or no numbers; use --plugins cuda")
+        classes = found["classes"][:count].astype(np.int64)
+        labels = self.session.labels or labels_for(int(classes.max(initial=-1)) + 1)
+        result = self.task.from_gpu((found["boxes"][:count], found["scores"][:count], classes), labels)
+        return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
+
+
 def make_predictor(session: Session, **options: Any) -> Predictor:
     """The predictor for where the session runs and what prepares its pictures."""
+    if FRAMES in getattr(session.executor, "inputs", ()):
+        return FramePredictor(session, **options)
     spec, size = session.preprocess, session.size
     on_gpu = hasattr(session.executor, "cuda") and spec.resampling(spec.placement(size, size)) is not None
     return (GpuPredictor if on_gpu else Predictor)(session, **options)
