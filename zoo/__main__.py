@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo import bench, build, export, list, profile, run
+from zoo import bench, build, cache, export, list, profile, run
 from zoo.verify import __main__ as verify
 
 COMMANDS = {
@@ -13,6 +13,7 @@ COMMANDS = {
     "export": export,
     "bench": bench,
     "profile": profile,
+    "cache": cache,
 }
 
 

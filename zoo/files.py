@@ -101,6 +101,12 @@ def _locked(descriptor: int | None) -> Iterator[None]:
             os.close(descriptor)
 
 
+def mark_used(path: Path) -> None:
+    """Notes on what is kept that it was used now: what was unused for longest goes first."""
+    with suppress(OSError):  # of another user: good to read, and its age is not ours to tell
+        os.utime(path)
+
+
 def cache_folder() -> Path:
     """Where engines, timing caches and compiled kernels are kept: $XDG_CACHE_HOME/zoo or ~/.cache/zoo.
 

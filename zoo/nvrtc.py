@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.files import cache_folder, replacing
+from zoo.files import cache_folder, mark_used, replacing
 
 _OPTIONS = ("--std=c++17",)
 _EXACT = ("--fmad=false",)  # separate multiply and add, as numpy computes
@@ -79,11 +79,18 @@ def compile_source(source: str, name: str, compute_capability: str, *, exact: bo
 
 
 def _kept(file: str) -> bytes | None:
-    """The machine code in a cache file, which begins with its hash; None where there is none or it is damaged."""
+    """The machine code that is kept under this name; None where there is none or it is damaged."""
     try:
-        data = (cache_folder() / file).read_bytes()
+        path = cache_folder() / file
+        image = machine_code(path.read_bytes())
     except (OSError, ZooError):
         return None
+    mark_used(path)
+    return image
+
+
+def machine_code(data: bytes) -> bytes | None:
+    """What a kept file holds after its hash; None for a damaged one."""
     digest, image = data[:32], data[32:]
     return image if hashlib.sha256(image).digest() == digest else None
 

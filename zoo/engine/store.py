@@ -11,13 +11,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.engine.passport import Engine, load_engine
 from zoo.errors import ZooError
-from zoo.files import cache_folder, locked
+from zoo.files import cache_folder, locked, mark_used
+from zoo.units import parse_bytes
 
 Progress = Callable[[str], None]
 ENGINE = "engine.plan"  # the name of the file in each folder
@@ -43,7 +44,7 @@ def kept_engine(name: str, build: Callable[[], Engine], progress: Progress = lam
     a file only where it could be kept. `name` says all that the engine depends on.
     """
     try:
-        folder = store_folder() / name
+        folder, bound = store_folder() / name, most_bytes()
         folder.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ZooError) as error:
         return _unkept(name, build, progress, error)
@@ -55,7 +56,7 @@ def kept_engine(name: str, build: Callable[[], Engine], progress: Progress = lam
             engine = build()
             try:
                 _write(folder, engine)
-                shrink(_most_bytes(), but=folder)
+                shrink(bound, but=folder)
             except (OSError, ZooError) as error:
                 progress(f"the engine is not kept for the next time: {error}")
             return engine, folder / ENGINE
@@ -75,20 +76,23 @@ def _read(folder: Path) -> Engine | None:
     try:
         engine = load_engine(folder / ENGINE)
     except ZooError:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         return None
-    try:
-        os.utime(folder)
-    except OSError:
-        pass  # of another user: good to read, and its age is not ours to tell
+    mark_used(folder)
     return engine
 
 
 def _write(folder: Path, engine: Engine) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     with _new_folder(folder.parent) as new:
         engine.save(new / ENGINE)
         os.replace(new, folder)
+
+
+def remove(folder: Path) -> None:
+    """Removes an engine, at once for whoever looks for it. What cannot be removed stays."""
+    with suppress(OSError), _new_folder(folder.parent) as new:
+        os.replace(folder, new / folder.name)
 
 
 @contextmanager
@@ -125,12 +129,13 @@ def shrink(most_bytes: int, but: Path | None = None) -> list[Kept]:
         if total <= most_bytes:
             break
         if entry.path != but:
-            shutil.rmtree(entry.path, ignore_errors=True)
+            remove(entry.path)
             total -= entry.size
             gone.append(entry)
     return gone
 
 
-def _most_bytes() -> int:
-    wanted = os.environ.get("ZOO_CACHE_BYTES", "")
-    return int(wanted) if wanted.isdecimal() else MOST_BYTES
+def most_bytes() -> int:
+    """How many bytes of engines are kept. Raises ZooError for a bound in ZOO_CACHE_BYTES that is none."""
+    wanted = os.environ.get("ZOO_CACHE_BYTES")
+    return parse_bytes("ZOO_CACHE_BYTES", wanted) if wanted else MOST_BYTES

@@ -88,7 +88,7 @@ def _stubs(binary: Path) -> Path:
     folder = cache_folder() / f"torchvision-{version}-{binary.stat().st_size}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
             made = Path(temporary) / "stubs"
             made.mkdir()
             for name, symbols in _missing(binary).items():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.files import cache_folder
+from zoo.files import cache_folder, mark_used
 
 TIMEOUT = 30  # seconds without a byte
 _BLOCK = 1 << 18
@@ -38,6 +38,7 @@ def fetch(url: str, sha256: str | None = None, size: int | None = None, folder: 
     folder = folder or cache_folder() / "weights"
     path = folder / url.rpartition("/")[2]
     if path.is_file():
+        mark_used(path)
         return path
     if os.environ.get("ZOO_OFFLINE"):
         raise ZooError(f"{url} could not be downloaded (ZOO_OFFLINE is set)")

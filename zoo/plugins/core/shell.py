@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zoo.driver import compute_capability, driver_problem
 from zoo.errors import ZooError
-from zoo.files import cache_folder
+from zoo.files import cache_folder, mark_used
 from zoo.trt import Api
 
 FORMAT = "zooop-1"  # of what the shell serialises: engines hold it
@@ -57,6 +57,7 @@ def build() -> Path:
     """
     path = library_path()
     if path.exists():
+        mark_used(path)
         return path
     tool = compiler()
     if tool is None:
