@@ -188,9 +188,9 @@ def calls(session: GpuSession, images: np.ndarray, count: int = 2000) -> dict[st
 
     with cuda.active():
         work = {
-            "call_us": finished(lambda: session(device), stream),
+            "call_us": finished(lambda: session(device, views=True), stream),
             "replay_us": finished(replay.run, replay.stream),
-            "call_returns_us": returned(lambda: session(device), stream),
+            "call_returns_us": returned(lambda: session(device, views=True), stream),
             "replay_returns_us": returned(replay.run, replay.stream),
             "numpy_us": finished(lambda: session(images), stream),
         }
@@ -315,7 +315,7 @@ def threads(session: GpuSession, images: np.ndarray, workers: int, seconds: floa
             which = first % len(images)
             mine.write(images[which][None])
             while time.perf_counter() < until:
-                outputs = session(mine)
+                outputs = session(mine, views=True)
                 cuda.synchronize(stream)
                 done += 1
                 if done % 200 == 1:  # a look at the bits, and another image

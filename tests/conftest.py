@@ -31,6 +31,8 @@ from zoo.trt import Api, installed, load
 from zoo.verify.references import MissingLibrary, libraries
 from zoo.weights import from_arrays
 
+pytest.register_assert_rewrite("session_contract")
+
 Build = Callable[[Net, Tensor], "Tensor | dict[str, Tensor]"]
 
 

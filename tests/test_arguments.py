@@ -123,17 +123,6 @@ def test_what_is_no_input(session: Any, given: Any, words: str) -> None:
             call(given)
 
 
-def test_what_is_an_input(session: Any) -> None:
-    torch = pytest.importorskip("torch") if os.environ.get("ZOO_WITHOUT_REFERENCES") else __import__("torch")
-    expected = session(IMAGES)["logits"]
-    tensor = torch.from_numpy(IMAGES)
-    for given in (IMAGES, {"images": IMAGES}, tensor, tensor.clone().requires_grad_(), np.asfortranarray(IMAGES)):
-        assert np.array_equal(session(given)["logits"], expected)
-        assert np.array_equal(session.submit(given).result()["logits"], expected)
-    with pytest.raises(zoo.ZooError, match=r"a tensor of torch\.bfloat16, cannot be read"):
-        session(tensor.bfloat16())
-
-
 def test_a_batch_that_was_asked_for(session: Any) -> None:
     with zoo.load("lenet5", weights=LENET, device="cpu", batch=(1, 2, 3)) as bounded:
         assert bounded(IMAGES)["logits"].shape == (2, 10)
@@ -160,14 +149,6 @@ def test_more_images_than_a_step_are_run_in_steps(session: Any) -> None:
     for found in (stepping(images), stepping.submit(images).result()):
         np.testing.assert_allclose(found["logits"], session(images)["logits"], rtol=1e-5)
     assert seen == [3, 3, 1] * 2
-
-
-def test_a_closed_session_answers_nothing(session: Any) -> None:
-    session.close()
-    session.close()
-    for call in (session, session.submit):
-        with pytest.raises(zoo.ZooError, match="the session is closed"):
-            call(IMAGES)
 
 
 def test_submissions_wait_where_too_many_are_under_way(session: Any) -> None:

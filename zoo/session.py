@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +22,12 @@ class Pending(Protocol):
 
 
 class Executor(Protocol):
-    """Runs a network: `executor(images)` maps float32 (N, C, H, W) to the outputs by name."""
+    """Runs a network: `executor(images)` maps float32 (N, C, H, W) to the outputs by name, which are the caller's own.
 
-    def __call__(self, images: Any) -> dict[str, Any]: ...
+    With `views` they may be the executor's memory, good until its next call, where that saves a copy.
+    """
+
+    def __call__(self, images: Any, *, views: bool = False) -> dict[str, Any]: ...
 
     def submit(self, images: Any) -> Pending: ...
 
@@ -48,11 +52,16 @@ class Session:
     weights: str
     step: int | None = None
 
-    def __call__(self, images: Any) -> dict[str, Any]:
+    def __call__(self, images: Any, *, views: bool = False) -> dict[str, Any]:
         """The outputs by name: numpy arrays for a numpy array. On a GPU also device arrays for device arrays, PyTorch's
-        or any with DLPack or __cuda_array_interface__ (see `zoo.runtime.gpu.GpuSession`)."""
+        or any with DLPack or __cuda_array_interface__ (see `zoo.runtime.gpu.GpuSession`).
+
+        They are the caller's own. With `views` those on a GPU are the session's buffers, good until its next call.
+        """
         parts = self._parts(images)
-        return self.executor(images) if parts is None else _joined([self.executor(part) for part in parts])
+        if parts is None:
+            return self.executor(images, views=views)
+        return _joined([self.executor(part) for part in parts])
 
     def submit(self, images: Any) -> Pending:
         """Starts the network on `images` and returns at once; `.result()` waits for the outputs."""
@@ -103,6 +112,10 @@ class _Parts:
     pending: list[Pending]
 
     def result(self) -> dict[str, Any]:
+        return self._joined
+
+    @functools.cached_property
+    def _joined(self) -> dict[str, Any]:
         return _joined([part.result() for part in self.pending])
 
 

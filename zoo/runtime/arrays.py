@@ -15,6 +15,7 @@ from zoo.runtime.cuda import LEGACY_STREAM, Buffer, Cuda, Stream
 
 Shape = tuple[int, ...]
 CLOSED = "the session is closed; load the model again"
+MASKED = "the input is a masked array, which a network cannot take; fill it first"
 
 
 class DeviceArray:
@@ -224,7 +225,7 @@ def check_device(device: int | None, cuda: Cuda) -> None:
 def _reader(kind: type) -> Callable[[Any, Stream, Cuda], Source]:
     """How to read arrays of a type: looked up once, since calls count in microseconds."""
     if issubclass(kind, np.ndarray):
-        return lambda array, stream, cuda: Source(None, array.shape, array.dtype, None, array)
+        return _host_source
     if kind is DeviceArray:
         return _own_source
     if _is(kind, "torch"):
@@ -237,6 +238,10 @@ def _reader(kind: type) -> Callable[[Any, Stream, Cuda], Source]:
 def _is(kind: type, package: str) -> bool:
     """Whether a type is `package`'s or made from one of its own, as torchvision's tensors are from PyTorch's."""
     return any(base.__module__.partition(".")[0] == package for base in kind.__mro__)
+
+
+def _host_source(array: np.ndarray, stream: Stream, cuda: Cuda) -> Source:
+    return Source(None, array.shape, array.dtype, None, host_array(array))
 
 
 def _own_source(array: DeviceArray, stream: Stream, cuda: Cuda) -> Source:
@@ -269,6 +274,8 @@ def on_gpu(array: Any) -> bool:
 
 def host_array(array: Any) -> np.ndarray:
     """`array` as numpy, not copied. Raises ZooError for what is no array, and for one that lies on a GPU."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise ZooError(MASKED)
     if isinstance(array, np.ndarray):
         return array
     if on_gpu(array):
@@ -336,7 +343,7 @@ def interface_of(array: Any) -> dict[str, Any]:
             f"data ({type(error).__name__}: {error})"
         ) from None
     if interface.get("mask") is not None:
-        raise ZooError("the input is a masked array, which a network cannot take; fill it first")
+        raise ZooError(MASKED)
     return found
 
 

@@ -66,10 +66,11 @@ class CpuSession:
         self.shape = tuple(self._session.get_inputs()[0].shape)
         self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {api.name} network"
 
-    def __call__(self, images: Any) -> dict[str, np.ndarray]:
+    def __call__(self, images: Any, *, views: bool = False) -> dict[str, np.ndarray]:
         """The outputs (and taps) by name for float32 images (N, C, H, W): an array, or a dict {"images": array}.
 
-        Raises ZooError for another name, type or shape, and after `close`.
+        They are the caller's own: `views`, which saves a copy on a GPU, saves none here. Raises ZooError for another
+        name, type or shape, and after `close`.
         """
         if self._closed:
             raise ZooError(CLOSED)
