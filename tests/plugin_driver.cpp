@@ -1,8 +1,11 @@
-// For tests without a GPU: a driver of CUDA that runs kernels on the CPU, and calls of a plugin's functions as TensorRT
-// makes them, for each generation of it. An "image" is the path of a library whose functions run whole grids.
+// For tests without a GPU: a driver of CUDA that runs kernels on the CPU, calls of a plugin's functions as TensorRT makes
+// them, for each generation of it, and of the registry of a real TensorRT. An "image" is the path of a library whose
+// functions run whole grids.
 #include "abi.h"
+#include <cstring>
 #include <deque>
 #include <dlfcn.h>
+#include <string>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -170,3 +173,75 @@ EXPORT size_t plugin_serialize(int major, void *p, void *buffer) { return FOR_MA
 EXPORT void *plugin_clone(int major, void *p) { return FOR_MAJOR(clone(p)); }
 EXPORT void plugin_destroy(int major, void *p) { FOR_MAJOR(destroy(p)); }
 EXPORT int plugin_launches() { return launches; }
+
+// ---- the registry of a real TensorRT --------------------------------------------------------------------------------
+
+// A plugin whose answers are what it was given: whoever calls it through NVIDIA's own declarations sees whether both
+// mean the same function and the same structure.
+template <int M> class Echo final : public DynamicPlugin<M> {
+    std::string namespace_;
+
+public:
+    int32_t interfaceVersion() const noexcept override { return 3 << 24 | 123; }
+    char const *type() const noexcept override { return "Echo"; }
+    char const *version() const noexcept override { return "7"; }
+    int32_t outputCount() const noexcept override { return 5; }
+    Dims<M> unusedOutputDims(int32_t index, Dims<M> const *all, int32_t count) noexcept override
+    {
+        return index < count ? all[index] : Dims<M>{-1, {}};
+    }
+    int32_t initialize() noexcept override { return 11; }
+    void terminate() noexcept override { namespace_ = "terminated"; }
+    size_t unusedWorkspace(int32_t batch) const noexcept override { return batch + (size_t(1) << 40); }
+    size_t serializedSize() const noexcept override { return 4; }
+    void serialize(void *buffer) const noexcept override { memcpy(buffer, "echo", 4); }
+    void destroy() noexcept override { delete this; }
+    Echo *clone() const noexcept override { return new Echo(*this); }
+    void setNamespace(char const *text) noexcept override { namespace_ = text; }
+    char const *getNamespace() const noexcept override { return namespace_.c_str(); }
+    int32_t outputType(int32_t, int32_t const *, int32_t) const noexcept override { return 0; }
+    SymbolicShape outputShape(int32_t, SymbolicShape const *, int32_t, SizeBuilder &) noexcept override { return {}; }
+    bool supports(int32_t, TensorDesc<M> const *, int32_t, int32_t) noexcept override { return false; }
+    size_t workspace(TensorDesc<M> const *, int32_t, TensorDesc<M> const *, int32_t) const noexcept override { return 0; }
+    int32_t enqueue(TensorDesc<M> const *, TensorDesc<M> const *, void const *const *, void *const *, void *, void *) noexcept override
+    {
+        return 0;
+    }
+};
+
+template <int M> struct EchoCreator final : PluginCreator<M> {
+    char const *name() const noexcept override { return "Echo"; }
+    char const *version() const noexcept override { return "7"; }
+    Fields const *fields() noexcept override
+    {
+        static Field const both[] = {{"first", nullptr, 6, 0}, {"second", nullptr, 3, 1}};
+        static Fields const all{2, both};
+        return &all;
+    }
+    PluginBase<M> *create(char const *, Fields const *) noexcept override { return new Echo<M>; }
+    PluginBase<M> *deserialize(char const *, void const *data, size_t size) noexcept override
+    {
+        return size == 4 && !memcmp(data, "echo", 4) ? new Echo<M> : nullptr;
+    }
+    void setNamespace(char const *) noexcept override {}
+    char const *getNamespace() const noexcept override { return ""; }
+};
+
+EXPORT bool registry_add(int version, void *registry, void *creator)
+{
+    using Call = bool (*)(void *, void *, char const *);
+    return (*static_cast<Call **>(registry))[kRegister.of(version)](registry, creator, "");
+}
+EXPORT void *registry_find(int version, void *registry, char const *name, char const *its_version)
+{
+    using Call = void *(*)(void *, char const *, char const *, char const *);
+    constexpr RegistrySlot find = {2, 10, 2};
+    return (*static_cast<Call **>(registry))[find.of(version)](registry, name, its_version, "");
+}
+EXPORT void *echo_creator(int major)
+{
+    static EchoCreator<8> v8;
+    static EchoCreator<10> v10;
+    static EchoCreator<11> v11;
+    return major >= 11 ? static_cast<void *>(&v11) : major == 10 ? static_cast<void *>(&v10) : static_cast<void *>(&v8);
+}

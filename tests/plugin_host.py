@@ -116,13 +116,18 @@ def compile_library(text: str, folder: Path, name: str, *options: str) -> Path:
     return path
 
 
+def compile_driver(folder: Path) -> Path:
+    """plugin_driver.cpp as a shared library in `folder`."""
+    text = Path(__file__).with_name("plugin_driver.cpp").read_text()
+    return compile_library(text, folder, "driver", f"-I{shell.SOURCES}")
+
+
 class PluginHost:
     """The shell and the driver for the CPU, in this process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        text = (Path(__file__).parent / "plugin_driver.cpp").read_text()
-        path = compile_library(text, folder, "driver", f"-I{shell.SOURCES}")
+        path = compile_driver(folder)
         os.environ["ZOO_LIBCUDA"] = str(path)
         self.calls = ctypes.CDLL(str(path))
         self.shell = shell.load()

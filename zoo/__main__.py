@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo import bench, build, cache, export, list, profile, run
+from zoo.plugins import __main__ as plugins
 from zoo.verify import __main__ as verify
 
 COMMANDS = {
@@ -14,6 +15,7 @@ COMMANDS = {
     "bench": bench,
     "profile": profile,
     "cache": cache,
+    "plugins": plugins,
 }
 
 

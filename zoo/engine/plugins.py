@@ -70,17 +70,24 @@ def uses_shell(ops: Mapping[str, Mapping[str, Any]]) -> bool:
 def why_not_loadable(description: Mapping[str, Any]) -> str | None:
     """What an engine's custom ops lack here, or None."""
     about = description.get("plugins", {})
-    for name, op in about.get("ops", {}).items():
+    ops = about.get("ops", {})
+    for name, op in ops.items():
         known = find_op(name)
         if known is None:
             return f"it was built with the plugin {name} {op['version']}, which this zoo does not have"
         if known.version != op["version"]:
-            return f"it was built with {name} {op['version']}, this zoo has {name} {known.version}"
-    if about.get("shell", shell.FORMAT) != shell.FORMAT:
-        return f"its plugins were serialised as {about['shell']}, this zoo's shell reads {shell.FORMAT}"
-    if uses_shell(about.get("ops", {})) and not about.get("self_contained"):
-        if shell.compiler() is None and not shell.library_path().exists():
-            return f"its plugins need the library {shell.library_path()}, and there is no C++ compiler to make it"
+            return f"it was built with the plugin {name} {op['version']}, this zoo has {name} {known.version}"
+    if not uses_shell(ops):
+        return None
+    named = ", ".join(f"{name} {op['version']}" for name, op in ops.items() if op["implementation"] == "cuda")
+    found = about.get("shell", shell.FORMAT)
+    if found != shell.FORMAT:
+        return f"it holds the plugins {named} as '{found}', this zoo's shell reads '{shell.FORMAT}'"
+    if not about.get("self_contained") and shell.compiler() is None and not shell.library_path().exists():
+        return (
+            f"it needs the library {shell.library_path()} for {named}, and there is no C++ compiler (c++, g++, clang++ "
+            "or CXX) to make it"
+        )
     return None
 
 

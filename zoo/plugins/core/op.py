@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
-from zoo.errors import ZooError, closest
+from zoo.errors import ZooError
 from zoo.network import Net, PluginPolicy, Tensor
 from zoo.plugins.core.expressions import Size, Symbol
 from zoo.plugins.core.launches import Cuda
@@ -108,11 +108,11 @@ _ops: dict[str, type[Op]] = {}
 
 
 def registered() -> dict[str, type[Op]]:
-    """The ops by name, of the modules imported so far (`zoo.plugins.list_ops` imports them all)."""
+    """The ops by name, of the modules imported so far (`zoo.plugins.all_ops` imports them all)."""
     return _ops
 
 
-def choose(op: type[Op], api: Api, policy: PluginPolicy) -> str:
+def choose(op: type[Op], api: Api | None, policy: PluginPolicy) -> str:
     """Which implementation `policy` takes; `auto` the kernels where they can run and were measured to be faster.
 
     Raises ZooError when the policy asks for one that the op has not, or that cannot run here.
@@ -135,7 +135,7 @@ def why_not(op: type[Op], api: Api | None, how: str) -> str | None:
     if how == "native":
         return None
     if api is None or api.rtx:
-        return "TensorRT-RTX has no plugins" if api else "full TensorRT is not installed"
+        return "TensorRT-RTX has no plugins" if api else "no TensorRT is installed"
     if how == "builtin":
         return None
     from zoo.plugins.core.shell import why_no_kernels
@@ -165,10 +165,3 @@ def _check(op: Op, field: dataclasses.Field[Any], value: Any) -> None:
                 text for text in (low is not None and f"at least {low}", high is not None and f"at most {high}") if text
             )
             raise ZooError(f"{op}: {field.name} is {value!r}; it must be {limits}")
-
-
-def get_op(name: str) -> type[Op]:
-    """The op `name`. Raises ZooError with the closest names."""
-    if name not in _ops:
-        raise ZooError(f"no plugin is named '{name}'{closest(name, _ops)}; there are {', '.join(sorted(_ops))}")
-    return _ops[name]

@@ -1,7 +1,7 @@
 // The part of TensorRT's binary interface that a plugin meets, written down from how the libraries behave: the order of
 // virtual functions, the sizes of structures and the values of enumerations. All names are ours. M is the generation
-// that a library belongs to: 8 (8.5 to 9.3), 10 (10.x) or 11 (11.x). tests/test_plugin_shell.py holds this table to the
-// real libraries.
+// that a library belongs to: 8 (8.5 to 9.3), 10 (10.x) or 11 (11.x). tests/test_plugin_shell.py holds it to real libraries
+// of all three, the GPU tests hold what is called only in the course of building and running an engine.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -153,9 +153,11 @@ template <int M> struct PluginCreator : CreatorHead<M> {
 
 // ---- the registry ---------------------------------------------------------------------------------------------------
 
-// bool f(registry, creator, namespace), by its place in the registry's table before 11 and from 11 on, where the first
-// places hold functions that were removed.
+// bool f(registry, creator, namespace), by its place in the registry's table: before 11, from 11 on, where the first
+// functions are gone, and in 8.6.0, which alone has the others in an order of its own.
 struct RegistrySlot {
-    int before11, from11;
+    int before11, from11, in8600;
+
+    int of(int version) const { return version >= 110000 ? from11 : version == 8600 ? in8600 : before11; }
 };
-constexpr RegistrySlot kRegister = {0, 8}, kDeregister = {7, 11};
+constexpr RegistrySlot kRegister = {0, 8, 0}, kDeregister = {7, 11, 11};

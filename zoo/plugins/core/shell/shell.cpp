@@ -222,14 +222,17 @@ public:
     PluginBase<M> *deserialize(char const *, void const *data, size_t size) noexcept override
     {
         char const *at = static_cast<char const *>(data);
-        if (size < kHead || memcmp(at, kFormat, kFormatSize)) {
-            complain("custom op: the engine was built with another shell than this one (zooop-1); rebuild it");
+        if (size < kFormatSize || memcmp(at, kFormat, kFormatSize)) {
+            bool ours = size >= kFormatSize && !memcmp(at, kFormat, kFormatSize - 2); // but for its number
+            complain("custom op: the engine holds it as '" + (ours ? std::string(at, kFormatSize - 1) : "something else") +
+                     "', this shell reads zooop-1; rebuild the engine");
             return nullptr;
         }
         uint64_t length = 0;
-        memcpy(&length, at + kFormatSize, sizeof length);
-        if (length > size - kHead) {
-            complain("custom op: the engine is damaged");
+        if (size >= kHead)
+            memcpy(&length, at + kFormatSize, sizeof length);
+        if (size < kHead || length > size - kHead) {
+            complain("custom op: the engine is damaged, what it holds of an op ends too early; rebuild the engine");
             return nullptr;
         }
         return make({at + kHead, length}, {at + kHead + length, size - kHead - length});
@@ -262,7 +265,7 @@ bool call_registry(RegistrySlot slot)
     void *registry = get ? get() : nullptr;
     if (!registry)
         return false;
-    Call call = (*static_cast<Call **>(registry))[tensorrt_major() >= 11 ? slot.from11 : slot.before11];
+    Call call = (*static_cast<Call **>(registry))[slot.of(tensorrt_version())];
     return call(registry, creator(tensorrt_major()), "");
 }
 
