@@ -70,11 +70,24 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",
         plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),
+    ("fcn_resnet50", "the first block of a dilated stage dilates like the others", "backbone.layer3.0.bn2",
+        plant("backbone.layer3.0.bn2", changed(dilation=2))),
+    ("fcn_resnet50", "logits stretched corner to corner", "logits", plant("upsample()", changed(align_corners=True))),
+    ("deeplabv3_mobilenet_v3_large", "the largest rate is 24", "classifier.0.convs.3.1",
+        plant("classifier.0.convs.3.1", changed(dilation=24))),
+    ("deeplabv3_mobilenet_v3_large", "BatchNorm eps 1e-3 in the head", "classifier.0.convs.1.1",
+        plant("classifier.0.convs.1.1", changed(eps=1e-3))),
+    ("lraspp_mobilenet_v3_large", "gated by a hard sigmoid", "classifier.scale.2",
+        plant("classifier.scale.2", instead(ops.hardsigmoid))),
+    ("lraspp_mobilenet_v3_large", "the last stage strides", "backbone.13.block.1.1",
+        plant("backbone.13.block.1.1", changed(stride=2, dilation=1))),
 ]  # fmt: skip
+
+SIZES = {"deeplabv3_mobilenet_v3_large": (3, 17, 609), "fcn_resnet50": (3, 33, 49)}
 
 
 def size_of(name: str) -> tuple[int, int, int]:
-    return (3, 96, 160) if name.startswith("yolo") else SIZE
+    return SIZES.get(name) or ((3, 96, 160) if name.startswith("yolo") else SIZE)
 
 
 @functools.cache

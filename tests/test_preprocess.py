@@ -96,6 +96,17 @@ def test_presets_of_torchvision(weights: str) -> None:
     assert_same(spec, preset, photographs()[:4])
 
 
+@pytest.mark.parametrize("model", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
+def test_a_stretched_picture_of_the_inputs_shape_is_torchvisions_segmentation(model: str) -> None:
+    preset = torchvision.models.get_model_weights(model).DEFAULT.transforms()
+    spec, image = get_model(model).preprocess, photographs()[1]
+    height, width = image.shape[:2]
+    short = preset.resize_size[0]
+    size = (short, short * width // height) if height < width else (short * height // width, short)
+    np.testing.assert_array_equal(spec.apply(image, size)[0], preset(pil(image)).numpy())
+    assert spec.input == (3, short, short)
+
+
 @pytest.mark.parametrize(
     ("size", "share", "filter_", "mean"),
     [

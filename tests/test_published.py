@@ -14,6 +14,7 @@ import torch
 
 import zoo
 from zoo.errors import ZooError
+from zoo.labels import known_labels
 from zoo.verify import references
 from zoo.verify.references import Published
 from zoo.weights.published import fetch
@@ -141,10 +142,28 @@ def test_a_network_is_loaded_with_its_published_weights(
     module = references.load_reference("torchvision:resnet18").module
     torch.save(module.state_dict(), tmp_path / "r.pth")
     server.content = (tmp_path / "r.pth").read_bytes()
-    known = Published(f"{server.url}/resnet18.pth", None, len(server.content), "BSD-3-Clause", "torchvision")
+    known = Published(
+        f"{server.url}/resnet18.pth", None, len(server.content), "BSD-3-Clause", "torchvision", "imagenet"
+    )
     monkeypatch.setattr(references, "published", lambda source: known)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with zoo.load("resnet18", device="cpu", size=(64, 64)) as session:
         assert session.labels is not None and session.labels[0] == "tench"
         assert session.weights == str(tmp_path / "zoo" / "weights" / "resnet18.pth")
+
+
+def test_published_files_are_those_of_torchvisions_own_table() -> None:
+    from zoo.verify.references.torchvision import LIBRARY
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    models = import_torchvision().models
+    for name in zoo.list_models():
+        prefix, _, upstream = zoo.get_model(name).reference.partition(":")
+        if prefix == "torchvision":
+            known, weights = LIBRARY.published(upstream), next(iter(models.get_model_weights(upstream)))
+            assert (known.url, known.origin.split()[-1]) == (weights.url, weights.name)
+            categories = [label.strip("_") for label in weights.meta["categories"]]
+            assert (
+                len(known_labels(known.labels)) == len(categories) and known_labels(known.labels)[15] == categories[15]
+            )

@@ -20,7 +20,7 @@ from zoo.images.draw import class_color, draw_bars, draw_boxes
 from zoo.images.sources import BadSource, Frame, open_sources
 from zoo.images.writers import VideoSink, save_image
 from zoo.labels import known_labels, labels_for
-from zoo.preprocess import Placement, letterbox
+from zoo.preprocess import Placement, letterbox, stretched
 from zoo.tasks import get_task
 from zoo.tasks.classify import top_classes
 from zoo.tasks.detect import non_max_suppression
@@ -285,6 +285,61 @@ def test_outputs_of_another_shape_are_refused(shapes: dict[str, tuple[int, ...]]
     assert str(refused.value) == f"Expected {wanted}, got {got}."
 
 
+# ---- segmentation
+
+
+def test_every_pixel_has_the_class_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(0, 3, (5, 13, 17)).astype(np.float32)
+    placement = stretched((52, 68)).placement((90, 140), (52, 68))
+    resized = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], (90, 140), mode="bilinear")[0]
+    top = resized.topk(2, dim=0).values
+    clear = (top[0] - top[1] > 1e-4).numpy()  # rounding decides the others
+    found = decode("segment", {"logits": logits}, list("abcde"), placement)
+    assert found.class_map.shape == (90, 140) and clear.mean() > 0.99
+    assert np.array_equal(found.class_map[clear], resized.argmax(0).numpy()[clear])
+    assert np.allclose(found.shares, sorted((found.class_map == i).mean() for i in range(5))[::-1])
+    assert all(label == "abcde"[index] for label, index in zip(found.labels, found.classes))
+
+
+def test_segment_tells_classes_shares_and_runs() -> None:
+    logits = np.full((3, 4, 6), -1, np.float32)
+    logits[2] = 0
+    logits[0, 1:3, 2:5] = 9
+    task, placement = get_task("segment"), Placement((6, 4), (6, 4), (0, 0), (6, 4))
+    found = decode("segment", {"logits": logits}, ["cat", "dog", "grass"], placement)
+    assert (found.labels, found.classes.tolist(), found.shares.tolist()) == (["grass", "cat"], [2, 0], [0.75, 0.25])
+    assert task.describe(found) == [" 75.0%  grass (2)", " 25.0%  cat (0)"]
+    assert task.summarize(found) == "grass 75%, cat 25%"
+    rows = json.loads(json.dumps(task.to_json(found)))["classes"]
+    assert rows[1] == {
+        "label": "cat",
+        "index": 0,
+        "share": 0.25,
+        "rle": {"size": [4, 6], "counts": [9, 2, 2, 2, 2, 2, 5]},
+    }
+    assert rows[0]["rle"]["counts"] == [0, 9, 2, 2, 2, 2, 2, 5]
+    image = np.zeros((480, 640, 3), np.uint8)
+    large = decode(
+        "segment", {"logits": logits}, ["cat", "dog", "grass"], Placement((640, 480), (6, 4), (0, 0), (6, 4))
+    )
+    drawn = task.draw(image, large)
+    assert drawn.shape[0] > 480 and drawn[240, 384].tolist() == [c // 2 for c in class_color(0)]
+    assert drawn[2, 2].tolist() == [c // 2 for c in class_color(2)]
+    assert {class_color(0), class_color(2)} <= set(map(tuple, drawn[480:].reshape(-1, 3).tolist())), "the legend"
+
+
+def test_a_single_class_is_there_or_not() -> None:
+    logits = np.float32([[[-1, 2], [-3, -1]]])
+    found = decode("segment", {"logits": logits}, ["road"], Placement((2, 2), (2, 2), (0, 0), (2, 2)))
+    assert found.class_map.tolist() == [[-1, 0], [-1, -1]] and found.shares.tolist() == [0.25]
+    nothing = decode("segment", {"logits": logits * 0}, ["road"], Placement((2, 2), (2, 2), (0, 0), (2, 2)))
+    assert get_task("segment").describe(nothing) == [get_task("segment").summarize(nothing)] == ["no pixel has a class"]
+    assert get_task("segment").to_json(nothing) == {"classes": []}
+    with pytest.raises(ZooError, match="overflowed"):
+        decode("segment", {"logits": logits * np.nan}, ["road"])
+
+
 # ---- options
 
 
@@ -380,7 +435,7 @@ def test_neighbouring_classes_have_different_colours() -> None:
     colors = np.array([class_color(i) for i in range(20)], int)
     distance = np.abs(colors[:, None] - colors).sum(axis=2)
     assert distance[~np.eye(20, dtype=bool)].min() >= 30
-    assert class_color(20) == class_color(0)
+    assert len({class_color(i) for i in range(160)}) == 160
 
 
 # ---- files

@@ -58,23 +58,24 @@ def find_published(model: Model) -> Weights:
     known = published(model.reference)
     weights = parse_weights(os.fspath(fetch(known.url, known.sha256, known.size)), model.name)
     weights.metadata |= {"model": model.name, "origin": known.origin, "licence": known.licence}
-    if model.task == "classify":
-        weights.metadata.setdefault("classes", json.dumps(known_labels("imagenet")))
+    if known.labels is not None:
+        weights.metadata.setdefault("classes", json.dumps(known_labels(known.labels)))
     return weights
 
 
 def _with_published_labels(model: Model, weights: Weights) -> Weights:
-    """`weights` with ImageNet's names, if they are the published file of a classifier and say no names themselves."""
+    """`weights` with the names of the published classes, if they are the published file and say no names themselves."""
     from zoo.labels import known_labels
     from zoo.verify.references import published
 
-    if model.task == "classify" and not weights.generated and "classes" not in weights.metadata:
-        try:
-            expected = published(model.reference).sha256
-        except ZooError:
-            expected = None
-        if expected is not None and weights.digest().startswith(expected):
-            weights.metadata["classes"] = json.dumps(known_labels("imagenet"))
+    if weights.generated or "classes" in weights.metadata:
+        return weights
+    try:
+        known = published(model.reference)
+    except ZooError:
+        return weights
+    if known.labels and known.sha256 and weights.digest().startswith(known.sha256):
+        weights.metadata["classes"] = json.dumps(known_labels(known.labels))
     return weights
 
 

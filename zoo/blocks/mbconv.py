@@ -26,9 +26,10 @@ def conv(
     groups: int = 1,
     activation: Activation | None = None,
     eps: float = 1e-5,
+    dilation: int = 1,
 ) -> Tensor:
     """Convolution, normalisation and, if any, activation: the modules 0, 1 and 2."""
-    x = conv_bn(net, x, out, k, stride, groups=groups, eps=eps, conv=0, bn=1)
+    x = conv_bn(net, x, out, k, stride, dilation=dilation, groups=groups, eps=eps, conv=0, bn=1)
     return activation(net / 2, x) if activation else x
 
 
@@ -49,12 +50,14 @@ def inverted_residual(
     activation: Activation,
     squeeze: Squeeze | None = None,
     eps: float = 1e-5,
+    dilation: int = 1,
 ) -> Tensor:
     """Expand (where `hidden` is another width), filter each channel, squeeze and excite, project: below `block`."""
     block, y, i = net / "block", x, 0
     if hidden != x.shape[1]:
         y, i = conv(block / i, y, hidden, 1, activation=activation, eps=eps), i + 1
-    y, i = conv(block / i, y, hidden, k, stride, groups=hidden, activation=activation, eps=eps), i + 1
+    y = conv(block / i, y, hidden, k, stride, groups=hidden, activation=activation, eps=eps, dilation=dilation)
+    i += 1
     if squeeze:
         y, i = squeeze(block / i, y), i + 1
     y = conv(block / i, y, out, 1, eps=eps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -36,8 +36,23 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, tags: Sequence[str], colors
     return canvas
 
 
-def draw_bars(image: np.ndarray, names: Sequence[str], shares: Sequence[float]) -> np.ndarray:
-    """A copy of `image` above a panel with a row for each name: the name, a bar, its share (0..1) in percent."""
+def paint(image: np.ndarray, indices: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
+    """A copy of `image` half covered with the colour of every pixel's index (H, W), where it has one in `colors`."""
+    canvas = image.copy()
+    for index, color in colors.items():
+        inside = indices == index
+        canvas[inside] = (image[inside].astype(np.uint16) + np.uint16(color)) // 2
+    return canvas
+
+
+def draw_bars(
+    image: np.ndarray, names: Sequence[str], shares: Sequence[float], colors: Sequence[Color] | None = None
+) -> np.ndarray:
+    """A copy of `image` above a panel with a row for each name: the name, a bar, its share (0..1) in percent.
+
+    With `colors`, one for each bar, the panel is a legend; without, the first is the best.
+    """
+    colors = colors or [_BEST, *[_BAR] * len(names)]
     picture, _ = enlarged(image)
     height, width = picture.shape[:2]
     pen = Pen(picture)
@@ -62,7 +77,7 @@ def draw_bars(image: np.ndarray, names: Sequence[str], shares: Sequence[float]) 
         half = max(pen.height // 4, 2)
         reach = start + round((stop - start) * share)
         cv2.rectangle(canvas, (start, middle - half), (stop, middle + half), _TRACK, -1)
-        cv2.rectangle(canvas, (start, middle - half), (reach, middle + half), _BEST if line == 0 else _BAR, -1)
+        cv2.rectangle(canvas, (start, middle - half), (reach, middle + half), colors[line], -1)
         percent = f"{share:.1%}"
         color = _WHITE if line == 0 else _MUTED
         pen.text(name, gap, middle + pen.height // 2, color)
@@ -71,9 +86,11 @@ def draw_bars(image: np.ndarray, names: Sequence[str], shares: Sequence[float]) 
 
 
 def class_color(index: int) -> Color:
-    """The fixed colour of class `index`."""
-    color = _PALETTE[index % len(_PALETTE)]
-    return int(color[4:], 16), int(color[2:4], 16), int(color[:2], 16)
+    """The fixed colour of class `index`: of the palette, then its shades, so that 160 classes differ."""
+    turn, place = divmod(index, len(_PALETTE))
+    red, green, blue = bytes.fromhex(_PALETTE[place])
+    shade = 100 - 8 * (5 * turn % 8)  # percent
+    return blue * shade // 100, green * shade // 100, red * shade // 100
 
 
 def _free_places(choices: Sequence[Sequence[Rectangle]]) -> list[Rectangle]:

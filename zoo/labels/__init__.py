@@ -1,5 +1,5 @@
-"""Class names. A label set is a file here, one name a line; ImageNet-1k and COCO-80 in the order of torchvision and
-ultralytics. Else «class 17»."""
+"""Class names. A label set is a file here, one name a line; ImageNet-1k and Pascal VOC in torchvision's order,
+COCO-80 in ultralytics'. Else «class 17»."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).parent
 
 
 def known_labels(name: str) -> list[str]:
-    """The names of a label set: "imagenet" (1000), "coco" (80), "digits" (10) …"""
+    """The names of a label set: "imagenet" (1000), "coco" (80), "voc" (21), "digits" (10) …"""
     known = sorted(path.stem for path in _FOLDER.glob("*.txt"))
     if name not in known:
         raise ZooError(f"No label set is called '{name}'; there are {', '.join(known)}{closest(name, known)}.")

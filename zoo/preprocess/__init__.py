@@ -1,7 +1,18 @@
 """Pixels to network input, and the way back. Importing this imports no library."""
 
 from zoo.preprocess.resampling import Axis, Resampling
-from zoo.preprocess.resize import Resize, gray, imagenet, letterbox
+from zoo.preprocess.resize import Resize, gray, imagenet, letterbox, stretched
 from zoo.preprocess.spec import Placement, Preprocess, from_dict
 
-__all__ = ["Axis", "Placement", "Preprocess", "Resampling", "Resize", "from_dict", "gray", "imagenet", "letterbox"]
+__all__ = [
+    "Axis",
+    "Placement",
+    "Preprocess",
+    "Resampling",
+    "Resize",
+    "from_dict",
+    "gray",
+    "imagenet",
+    "letterbox",
+    "stretched",
+]

