@@ -28,6 +28,7 @@ def run_reference(
     *,
     given: Mapping[str, np.ndarray] = {},
     keep: Keep = lambda name, value: value,
+    nudge: int | None = None,
 ) -> Run:
     """One forward pass of `images` (N, C, H, W) in `dtype`: "float32", "float64", "float16" or "bfloat16".
 
@@ -38,11 +39,15 @@ def run_reference(
     value)` makes of each, by default the values. `given` are tensors by tap: where a module of that name returns, the
     network goes on with the given one in place of its own, if the shapes are equal. So each module is seen on inputs
     of our choice, and no error reaches it from the modules before it.
+
+    `nudge` is a seed: each parameter is off by at most its last bit, at random, so that everything is rounded anew.
     """
     if dtype not in DTYPES:
         raise ZooError(f"dtype {dtype!r} of a reference run is unknown, expected one of {', '.join(DTYPES)}")
     if dtype != "float32":
         reference = replace(reference, module=_converted(reference.module, DTYPES[dtype]))
+    if nudge is not None:
+        reference = replace(reference, module=_nudged(reference.module, nudge))
     reference.forget()
     recorder = _Recorder(reference.module, taps, given, keep)
     with torch.no_grad(), recorder:
@@ -54,6 +59,17 @@ def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of `module` in `dtype`, with no copy of its parameters in between."""
     parameters = {id(p): nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in module.parameters()}
     return copy.deepcopy(module, parameters).to(dtype)
+
+
+def _nudged(module: nn.Module, seed: int) -> nn.Module:
+    """A copy of `module` whose parameters are each the next smaller or larger number of their type, or as they were."""
+    generator = torch.Generator().manual_seed(seed)
+    module = copy.deepcopy(module)
+    for parameter in module.parameters():
+        step = torch.randint(-1, 2, parameter.shape, generator=generator)
+        towards = torch.where(step == 0, parameter.data, step * torch.inf)
+        parameter.data = torch.nextafter(parameter.data, towards.to(parameter.dtype))
+    return module
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
