@@ -154,14 +154,14 @@ def test_taps_of_few_values_get_many_images_at_the_second_size_alone(rtx: Api) -
     assert main.missing == second.missing == []
 
 
-@pytest.mark.parametrize("seed", [3, 19], ids=["rounded well by luck", "onnxruntime's sum in a row"])
+@pytest.mark.parametrize("seed", [16, 19], ids=["rounded well by luck", "onnxruntime's sum in a row"])
 def test_a_head_of_one_class_passes_and_its_last_bits_count(rtx: Api, seed: int) -> None:
     """Its single sum of 1024 terms is rounded alike on all images, so one run of the reference may be right by luck."""
     model = get_model("mobilenet_v3_small")
     reference = calibrated(model.reference, seed, (3, 64, 64), classes=1, fixed=model.ignored)
     weights = from_arrays(state_arrays(reference), f"seed {seed}")
     assert prove(model, rtx, weights, size=(64, 64)).ok
-    if seed == 3:
+    if seed == 16:
         wrong = prove(model, rtx, weights, size=(64, 64), execute=wrong_from("classifier.3"))
         assert wrong.report.first_divergence is not None and wrong.report.first_divergence.name == "classifier.3"
 
