@@ -1,6 +1,6 @@
 """LeNet-5, defined and trained here: handwritten digits on one CPU core in about a minute.
 
-    python scripts/train_lenet5.py        # writes weights/lenet5.safetensors and samples/digit_*.png
+    python scripts/train_lenet5.py        # writes zoo/weights/lenet5.safetensors and samples/digit_*.png
 
 The network is LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", in the form that its
 readers use: tanh and average pooling as in the paper, but every map of conv2 sees every map of conv1, pooling has no
@@ -137,7 +137,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="Train LeNet-5 on handwritten digits and write its weights.")
     parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--output", type=Path, default=ROOT, help="folder that gets weights/ and samples/")
+    parser.add_argument("--output", type=Path, default=ROOT, help="folder that gets zoo/weights/ and samples/")
     options = parser.parse_args()
 
     torch.manual_seed(0)
@@ -152,7 +152,7 @@ def main() -> None:
     accuracy = float((probabilities(model, test_images).argmax(1) == test_digits).mean())
     print(f"held out: {accuracy:.2%} of {len(test_digits)} digits are recognised")
 
-    write_weights(options.output / "weights" / "lenet5.safetensors", model, accuracy, len(test_digits))
+    write_weights(options.output / "zoo" / "weights" / "lenet5.safetensors", model, accuracy, len(test_digits))
     write_samples(options.output / "samples", model, test_images, test_digits)
 
 

@@ -20,7 +20,7 @@ from zoo.registry import get_model
 from zoo.weights import RandomWeights, from_arrays, load_weights, save_safetensors, save_wts
 
 ROOT = Path(__file__).resolve().parent.parent
-LENET = ROOT / "weights" / "lenet5.safetensors"
+LENET = ROOT / "zoo" / "weights" / "lenet5.safetensors"
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -179,14 +179,14 @@ def test_weights_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     random = find_weights(model, "random:7")
     assert isinstance(random, RandomWeights) and random.seed == 7
     assert find_weights(model, LENET).name == str(LENET)
-    with pytest.raises(zoo.ZooError, match=r"no weights file none\.wts; make it with: .*gen_wts\.py lenet5"):
+    with pytest.raises(zoo.ZooError, match=r"no weights file none\.wts; make it with: .*zoo.gen_wts lenet5"):
         find_weights(model, "none.wts")
 
 
 def test_no_weights_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ZOO_WEIGHTS", raising=False)
-    with pytest.raises(zoo.ZooError, match=r"no weights file .*wide_resnet101_2.*gen_wts\.py wide_resnet101_2"):
+    with pytest.raises(zoo.ZooError, match=r"no weights file .*wide_resnet101_2.*zoo.gen_wts wide_resnet101_2"):
         zoo.load("wide_resnet101_2", device="cpu")
 
 

@@ -14,7 +14,7 @@ from zoo import api
 from zoo.device import Device, parse_device
 from zoo.runtime.cpu import MOST_SUBMITTED
 
-LENET = Path(__file__).resolve().parent.parent / "weights" / "lenet5.safetensors"
+LENET = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "lenet5.safetensors"
 IMAGES = np.zeros((2, 1, 32, 32), np.float32)
 
 

@@ -39,7 +39,7 @@ def refused(*args: object, cwd: Path = ROOT) -> str:
 @pytest.fixture
 def lenet(tmp_path: Path) -> dict[str, np.ndarray]:
     """The tensors of the weights that ship."""
-    weights = load_weights(ROOT / "weights" / "lenet5.safetensors")
+    weights = load_weights(ROOT / "zoo" / "weights" / "lenet5.safetensors")
     return {name: weights.read(name, weights.shape(name)) for name in weights.names()}
 
 
@@ -229,7 +229,7 @@ def test_unknown_model() -> None:
 
 
 def test_missing_weights_name_the_command_that_makes_them(tmp_path: Path) -> None:
-    assert "scripts/gen_wts.py resnet50" in refused("build", "resnet50", "--weights", tmp_path / "none.safetensors")
+    assert "python -m zoo.gen_wts resnet50" in refused("build", "resnet50", "--weights", tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ INSTEAD = {
     ),
     "pip install -e . -c constraints.txt": Instead(None, None, "scripts/demo.sh does the same"),
     'pip install -e ".[reference]" -c constraints.txt': Instead(None, None, "scripts/test.sh does the same"),
-    "python scripts/gen_wts.py resnet50": Instead(
-        "python scripts/gen_wts.py resnet50", "could not be downloaded", "tests download nothing: the way out is shut"
+    "python -m zoo.gen_wts resnet50": Instead(
+        "python -m zoo.gen_wts resnet50", "could not be downloaded", "tests download nothing: the way out is shut"
     ),
     "python -m zoo.run yolov8n street.jpg --conf 0.4 --save runs/street": Instead(
         "python -m zoo.run yolov8n samples/digit_7.png --conf 0.4 --save runs/street --weights random",
@@ -96,8 +96,6 @@ def project(tmp_path: Path) -> Path:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name, **{"ignore": ignored} if copy is shutil.copytree else {})
-    (tmp_path / "weights").mkdir()
-    shutil.copy(ROOT / "weights" / "lenet5.safetensors", tmp_path / "weights")
     for folder in ("bin", ".venv-demo/bin", ".venv-test/bin"):
         python = tmp_path / folder / "python"
         python.parent.mkdir(parents=True)

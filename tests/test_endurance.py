@@ -22,7 +22,7 @@ from zoo.images.writers import VideoSink
 from zoo.text import clean
 
 ROOT = Path(__file__).resolve().parent.parent
-LENET = ROOT / "weights" / "lenet5.safetensors"
+LENET = ROOT / "zoo" / "weights" / "lenet5.safetensors"
 DRAWN = np.full((40, 40, 3), 7, np.uint8)
 
 

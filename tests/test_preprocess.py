@@ -18,7 +18,7 @@ from zoo.preprocess.tables import rows_first
 from zoo.registry import get_model
 from zoo.weights import load_weights
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[reference]'")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'tensorrt-zoo[reference]'")
 
 from zoo.verify.torchvision_shim import import_torchvision  # noqa: E402
 
@@ -288,7 +288,7 @@ def test_descriptions_of_former_kinds_are_read(data: dict[str, Any], spec: Prepr
 
 
 def test_the_metadata_of_weights_is_read() -> None:
-    metadata = load_weights(ROOT / "weights" / "lenet5.safetensors").metadata
+    metadata = load_weights(ROOT / "zoo" / "weights" / "lenet5.safetensors").metadata
     assert from_dict(json.loads(metadata["input"])) == get_model("lenet5").preprocess
 
 

@@ -24,7 +24,7 @@ from zoo.verify.references import Reference, load_reference
 from zoo.verify.running import run_reference
 from zoo.weights import RandomWeights, Weights, from_arrays, load_weights, save_safetensors
 
-LENET = Path(__file__).resolve().parent.parent / "weights" / "lenet5.safetensors"
+LENET = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "lenet5.safetensors"
 SMALL = (64, 96)
 
 

@@ -338,10 +338,10 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ZooError, match=r"resnet50\.pth (cannot be read as|holds no state_dict)"):
             load_weights(path, model="resnet50")
-    with pytest.raises(ZooError, match=r"is empty; make it with: python scripts/gen_wts.py MODEL$"):
+    with pytest.raises(ZooError, match=r"is empty; make it with: python -m zoo.gen_wts MODEL$"):
         load(b"")
     with pytest.raises(
-        ZooError, match=r"no weights file .*gone\.wts; make it with: python scripts/gen_wts.py yolov8n$"
+        ZooError, match=r"no weights file .*gone\.wts; make it with: python -m zoo.gen_wts yolov8n$"
     ):
         load_weights(tmp_path / "gone.wts", model="yolov8n")
     with pytest.raises(ZooError, match="cannot read"):
@@ -680,5 +680,5 @@ def test_parse_weights(tmp_path: Path) -> None:
     assert parse_weights(str(tmp_path / "a.wts")).names() == list(SAMPLE)
     with pytest.raises(ZooError, match="'random:x' has no number"):
         parse_weights("random:x")
-    with pytest.raises(ZooError, match="gen_wts.py resnet18"):
+    with pytest.raises(ZooError, match="zoo.gen_wts resnet18"):
         parse_weights(str(tmp_path / "b.wts"), model="resnet18")

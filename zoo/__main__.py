@@ -1,8 +1,13 @@
-"""`python -m zoo`: the commands."""
+"""`zoo` and `python -m zoo`: the commands."""
 
 from __future__ import annotations
 
-from zoo import bench, build, cache, export, list, profile, run
+import sys
+from pathlib import Path
+
+from zoo import __version__, bench, build, cache, export, gen_wts, list, profile, run
+from zoo.cli import fail
+from zoo.errors import closest
 from zoo.plugins import __main__ as plugins
 from zoo.verify import __main__ as verify
 
@@ -12,18 +17,29 @@ COMMANDS = {
     "run": run,
     "verify": verify,
     "export": export,
+    "gen_wts": gen_wts,
     "bench": bench,
     "profile": profile,
-    "cache": cache,
     "plugins": plugins,
+    "cache": cache,
 }
 
 
 def main() -> None:
-    """Prints every command with the first line of its help."""
-    print("usage: python -m zoo.COMMAND [OPTIONS]; each has --help\n")
-    for name, command in COMMANDS.items():
-        print(f"  {name:8} {(command.run.__doc__ or '').splitlines()[0]}")
+    """`zoo COMMAND …` is `python -m zoo.COMMAND …`; without a command, prints each with the first line of its help."""
+    program = "zoo" if Path(sys.argv[0]).stem == "zoo" else "python -m zoo"
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in COMMANDS:
+        del sys.argv[1]
+        COMMANDS[name].main(f"{program} {name}")
+    elif name == "--version":
+        print(f"tensorrt-zoo {__version__}")
+    elif name in ("--help", "-h"):
+        print(f"usage: {program} COMMAND [OPTIONS]; each has --help, and {program} --version says this version\n")
+        for word, command in COMMANDS.items():
+            print(f"  {word:8} {(command.run.__doc__ or '').splitlines()[0]}")
+    else:
+        fail(f"there is no command '{name}'{closest(name, COMMANDS)}; {program} --help lists them")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None 
     except ZooError as error:
         path = f"weights/{model.name}.safetensors"
         raise ZooError(
-            f"no weights file {path}, and no published weights ({error}); make one with: python scripts/gen_wts.py "
+            f"no weights file {path}, and no published weights ({error}); make one with: python -m zoo.gen_wts "
             f"{model.name}, or give --weights random"
         ) from None
 
@@ -118,12 +118,21 @@ def adapted(model: Model, weights: Weights) -> Model:
 
 
 def weights_file(model: Model) -> Path | None:
-    """NAME.safetensors or NAME.wts in the folder that ZOO_WEIGHTS names, in ./weights, or beside the package's source;
-    None when there is none."""
-    source = Path(__file__).resolve().parent.parent
-    folders = [Path(folder) for folder in (os.environ.get("ZOO_WEIGHTS"), "weights", source / "weights") if folder]
-    paths = (folder / f"{model.name}{suffix}" for folder in folders for suffix in (".safetensors", ".wts"))
+    """NAME.safetensors or NAME.wts in the folder that ZOO_WEIGHTS names, in ./weights, beside the package's source, or
+    in the package, which brings LeNet-5's; None when there is none."""
+    package = _from_here(Path(__file__).resolve().parent)
+    places = (os.environ.get("ZOO_WEIGHTS"), "weights", package.parent / "weights", package / "weights")
+    names = [f"{model.name}{suffix}" for suffix in (".safetensors", ".wts")]
+    paths = (Path(folder) / name for folder in places if folder for name in names)
     return next((path for path in paths if path.is_file()), None)
+
+
+def _from_here(path: Path) -> Path:
+    """`path` as people would write it: from the current folder on, where it lies in that."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (ValueError, OSError):
+        return path
 
 
 def build_engine(

@@ -78,13 +78,14 @@ Imports = Annotated[
 Command = Callable[..., None]
 
 
-def command(function: Command, extend: Callable[[Command], Command] | None = None) -> Callable[[], None]:
+def command(function: Command, extend: Callable[[Command], Command] | None = None) -> Callable[..., None]:
     """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2.
 
-    Every command has --import. `extend` makes of `function` one with more parameters when the command runs.
+    Every command has --import. `extend` makes of `function` one with more parameters when the command runs. The entry
+    point takes the words that the command was called by, if they are others.
     """
 
-    def main() -> None:
+    def main(program: str = "") -> None:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
         add = app.command(context_settings={"help_option_names": ["-h", "--help"]})
         _tolerate_any_text()
@@ -92,7 +93,7 @@ def command(function: Command, extend: Callable[[Command], Command] | None = Non
             for path in imports(sys.argv[1:]):  # before the options of the tasks in it are asked for
                 import_file(path)
             add(_with_import(extend(function) if extend else function))
-            app(prog_name=_program(function))
+            app(prog_name=program or _program(function))
         except ZooError as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -149,11 +150,9 @@ def extended(function: Command, added: Iterable[inspect.Parameter], run: Command
 
 
 def _program(function: Callable[..., None]) -> str:
-    """The command as typed: `python -m zoo.list`, or `python scripts/gen_wts.py` for a script."""
-    main = sys.modules["__main__"]
-    if function.__module__ == "__main__" and main.__spec__ is None:
-        return f"python {sys.argv[0]}"
-    name = main.__spec__.name if main.__spec__ else function.__module__
+    """The command as it can be typed: `python -m zoo.list`."""
+    main = sys.modules["__main__"].__spec__
+    name = main.name if function.__module__ == "__main__" and main else function.__module__
     return f"python -m {name.removesuffix('.__main__')}"
 
 

@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 Flavour = Literal["tensorrt", "rtx"]
 
 _MODULES: dict[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-_INSTALL: dict[str, str] = {"tensorrt": 'pip install -e ".[gpu]"', "rtx": "pip install tensorrt-rtx"}
+_INSTALL: dict[str, str] = {"tensorrt": 'pip install "tensorrt-zoo[gpu]"', "rtx": "pip install tensorrt-rtx"}
 
 # Every refused call on a machine without a driver is followed by a second error about the driver: noise.
 _NO_DRIVER_NOISE = re.compile(r"catchCudaError|Cuda Runtime \(CUDA driver version|CUDA initialization failure")

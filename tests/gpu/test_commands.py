@@ -38,7 +38,7 @@ from . import goldens
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "tests" / "data" / "grace_hopper.jpg"
 DIGIT = ROOT / "samples" / "digit_7.png"
-LENET = ROOT / "weights" / "lenet5.safetensors"
+LENET = ROOT / "zoo" / "weights" / "lenet5.safetensors"
 FRAMES = 30
 BUILDS = 6  # at a time
 ENGINES = {  # name -> model and precision; the quick ones are wanted first, the slow ones begin early

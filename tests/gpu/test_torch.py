@@ -16,7 +16,7 @@ from zoo.trt import Api
 
 from .conftest import SmallNet
 
-LENET = Path(__file__).resolve().parents[2] / "weights" / "lenet5.safetensors"
+LENET = Path(__file__).resolve().parents[2] / "zoo" / "weights" / "lenet5.safetensors"
 SLOW = 100_000_000  # clock cycles, some 50 ms: far longer than the network takes
 
 

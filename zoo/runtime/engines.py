@@ -144,7 +144,9 @@ def require_gpu(device: int = 0) -> None:
         raise ZooError(f"{problem}; use --device cpu, which needs none")
     _require_device(device)
     if not installed("tensorrt"):
-        raise ZooError('TensorRT is not installed; to run on the GPU: pip install -e ".[gpu]"; or use --device cpu')
+        raise ZooError(
+            'TensorRT is not installed; to run on the GPU: pip install "tensorrt-zoo[gpu]"; or use --device cpu'
+        )
 
 
 def _require_device(device: int) -> None:

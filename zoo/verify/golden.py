@@ -15,7 +15,7 @@ from zoo.verify.compare import Run
 from zoo.weights import save_safetensors
 
 FORMAT = "zoo golden 1"
-_MAKE = "to make one: python scripts/gen_wts.py {} --golden"
+_MAKE = "to make one: python -m zoo.gen_wts {} --golden"
 
 
 def save_golden(path: str | os.PathLike[str], model: str, images: np.ndarray, ref32: Run, ref64: Run) -> None:

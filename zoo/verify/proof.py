@@ -402,6 +402,6 @@ def require_reference() -> None:
 
     if importlib.util.find_spec("torch") is None:
         raise ZooError(
-            'verify needs PyTorch for its reference and it is not installed: pip install -e ".[reference]"; '
+            'verify needs PyTorch for its reference and it is not installed: pip install "tensorrt-zoo[reference]"; '
             "a golden file needs none: --golden FILE"
         )

@@ -53,7 +53,7 @@ def import_torchvision() -> ModuleType:
 
         torchvision.ops.nms = torchvision.ops.boxes.nms = nms  # its own refuses to run without its library
     except ImportError as error:
-        raise ZooError(f"{error}, expected PyTorch's reference models: pip install -e '.[reference]'") from error
+        raise ZooError(f"{error}; the published models need: pip install 'tensorrt-zoo[reference]'") from error
     return torchvision
 
 

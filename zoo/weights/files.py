@@ -43,7 +43,7 @@ def load_weights(path: AnyPath, model: str | None = None) -> Weights:
 
     `model` completes the advice when there is no usable file. Raises ZooError for that, and for a damaged file.
     """
-    command = f"python scripts/gen_wts.py {model or 'MODEL'}"
+    command = f"python -m zoo.gen_wts {model or 'MODEL'}"
     data = _map(Path(path), command)
     digest = functools.partial(_sha256, data)
     if is_safetensors(data) or str(path).endswith(".safetensors"):

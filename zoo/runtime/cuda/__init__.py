@@ -43,8 +43,10 @@ def provider(name: str = "cuda-python", device: int = 0) -> Cuda:
             _providers.append((name, context, cuda))
             return cuda
         except ImportError as error:
-            package = ".[gpu]" if name == "cuda-python" else ".[pycuda]"
-            raise ZooError(f'{name} cannot be imported ({error}); install it: pip install -e "{package}"') from error
+            extra = "gpu" if name == "cuda-python" else "pycuda"
+            raise ZooError(
+                f'{name} cannot be imported ({error}); install it: pip install "tensorrt-zoo[{extra}]"'
+            ) from error
 
 
 def _forget() -> None:

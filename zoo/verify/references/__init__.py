@@ -18,7 +18,7 @@ from zoo.errors import ZooError, closest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PYTORCH = "pip install -e '.[reference]'"
+PYTORCH = "pip install 'tensorrt-zoo[reference]'"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ LICENCE = "AGPL-3.0"
 class Ultralytics(Library):
     name = "ultralytics"
     package = "ultralytics"
-    install = "pip install -e '.[reference]'"
+    install = "pip install 'tensorrt-zoo[reference]'"
 
     def names(self) -> Collection[str]:
         quiet()
