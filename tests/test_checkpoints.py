@@ -261,7 +261,9 @@ def other_yolo(kind: str, yaml: str) -> torch.nn.Module:
         ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n"),
         ("PoseModel", "yolov8n-pose.yaml", "holds a YOLOv8 for poses, not yolov8n"),
         ("OBBModel", "yolov8n-obb.yaml", "holds a YOLOv8 for oriented boxes, not yolov8n"),
-        ("ClassificationModel", "yolov8n-cls.yaml", "holds a YOLOv8 or YOLO11 classifier, not yolov8n"),
+        ("ClassificationModel", "yolo11n-cls.yaml", "holds a YOLO11 or YOLO26 classifier, not yolov8n.*yolo11n_cls"),
+        ("ClassificationModel", "yolo12n-cls.yaml", "holds a YOLO12 classifier, not yolov8n.*yolo12n_cls"),
+        ("ClassificationModel", "yolov8n-cls.yaml", "holds a YOLOv8 classifier, not yolov8n.*yolov8n_cls"),
     ],
 )
 def test_a_refusal_names_the_family(tmp_path: Path, kind: str, yaml: str, words: str) -> None:

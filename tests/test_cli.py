@@ -47,7 +47,7 @@ def lenet(tmp_path: Path) -> dict[str, np.ndarray]:
 
 
 def test_list_filters_and_speaks_json() -> None:
-    rows = json.loads(zoo("list", "yolov8", "--task", "detect", "--json").stdout)
+    rows = json.loads(zoo("list", "yolov8?", "--task", "detect", "--json").stdout)
     assert [row["name"] for row in rows] == [f"yolov8{size}" for size in "nsmlx"]
     assert rows[0]["parameters"] == 3_157_200 and rows[0]["input"] == [3, 640, 640]
     assert rows[0]["aliases"] == ["yolov8"] and rows[0]["reference"] == "ultralytics:yolov8n"

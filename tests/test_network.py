@@ -341,6 +341,16 @@ def test_a_refusal_holds_scope_op_shapes_and_tensorrts_words(case: str, define_n
         define_net(lambda net, x: build(net / "net", x), arrays)
 
 
+def test_a_setting_holds_from_its_place_down(define_net: DefineNet) -> None:
+    def build(net: Net, x: Tensor) -> Tensor:
+        below = net.having(eps=1e-5) / "block"
+        places = [net, net / "block", below, below / "conv", below.fp32, below.functional, below.having(eps=0.1) / 0]
+        assert [place.setting("eps", 1e-3) for place in places] == [1e-3, 1e-3, 1e-5, 1e-5, 1e-5, 1e-5, 0.1]
+        return ops.relu(net / "relu", x)
+
+    define_net(build, {})
+
+
 def test_a_refusal_leaves_nothing_behind(define_net: DefineNet) -> None:
     with pytest.raises(Refused):
         define_net(lambda net, x: ops.max_pool(net / "pool", x, 2, 0))

@@ -67,6 +67,7 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("yolo26n", "distances in pixels of the first level", "boxes",
         plant("model.23.boxes_around()", lambda real, net, sides, *a: real(net, ops.mul(net.fp32, sides, 8.0), *a))),
     ("yolov5nu", "BatchNorm eps 1e-5", "model.9.cv1.bn", plant("model.9.cv1.bn", changed(eps=1e-5))),
+    ("yolov8n_cls", "BatchNorm eps of the detectors", "model.0.bn", plant("model.0.bn", changed(eps=1e-3))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",
         plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),

@@ -107,6 +107,11 @@ def test_a_stretched_picture_of_the_inputs_shape_is_torchvisions_segmentation(mo
     assert spec.input == (3, short, short)
 
 
+def test_classifiers_of_ultralytics_are_neither_enlarged_nor_normalised() -> None:
+    augment = pytest.importorskip("ultralytics.data.augment")
+    assert_same(get_model("yolov8n_cls").preprocess, augment.classify_transforms(224))
+
+
 @pytest.mark.parametrize(
     ("size", "share", "filter_", "mean"),
     [

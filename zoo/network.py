@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
@@ -81,29 +83,47 @@ class Definition:
 class Net:
     """A place in the network: a scope, and through it the weights, the network and the precision there."""
 
-    __slots__ = ("definition", "scope", "_fp32", "_functional")
+    __slots__ = ("definition", "scope", "_fp32", "_functional", "_settings")
 
-    def __init__(self, definition: Definition, scope: str = "", fp32: bool = False, functional: bool = False) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        scope: str = "",
+        fp32: bool = False,
+        functional: bool = False,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.definition = definition
         self.scope = scope
         self._fp32 = fp32
         self._functional = functional
+        self._settings = settings
 
     def __truediv__(self, name: str | int) -> Net:
         """The scope below: `net / "layer1" / 0` is `layer1.0`."""
-        return Net(self.definition, self._below(str(name)), self._fp32)
+        return Net(self.definition, self._below(str(name)), self._fp32, settings=self._settings)
 
     @property
     def fp32(self) -> Net:
         """The same scope, computed in fp32 whatever the policy says (for values that half precision cannot hold)."""
-        return Net(self.definition, self.scope, fp32=True, functional=self._functional)
+        return Net(self.definition, self.scope, True, self._functional, self._settings)
 
     @property
     def functional(self) -> Net:
         """The same scope for a function that the reference calls there, which is no module: `F.relu(x)` in the forward
         of a block is `relu(net.functional, x)`. Its layer is named `block.relu()`, and it is no tap.
         """
-        return Net(self.definition, self.scope, self._fp32, functional=True)
+        return Net(self.definition, self.scope, self._fp32, True, self._settings)
+
+    def having(self, **settings: Any) -> Net:
+        """The same scope, where all blocks from here on down have `settings` in place of their family's own: what a
+        model says once of all its layers, such as another epsilon. A block asks with `setting`.
+        """
+        return Net(self.definition, self.scope, self._fp32, self._functional, {**self._settings, **settings})
+
+    def setting(self, name: str, usual: Any) -> Any:
+        """What `having` says of `name` at this place, else `usual`."""
+        return self._settings.get(name, usual)
 
     # What ops build with
 

@@ -1,6 +1,6 @@
 """Blocks of ultralytics' YOLOs (github.com/ultralytics/yolov5, /ultralytics), with upstream's scopes.
 
-What people get wrong: BatchNorm's eps is 1e-3.
+What people get wrong: BatchNorm's eps is 1e-3, but in ultralytics' classifiers, which have `net.having(eps=1e-5)`.
 """
 
 from __future__ import annotations
@@ -74,12 +74,13 @@ def conv(
     groups: int = 1,
     merge: bool = True,
 ) -> Tensor:
-    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, groups=groups, eps=1e-3, merge=merge))
+    eps = net.setting("eps", 1e-3)
+    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, groups=groups, eps=eps, merge=merge))
 
 
 def linear_conv(net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, groups: int = 1) -> Tensor:
     """A convolution and its normalisation without an activation: `Conv(…, act=False)`."""
-    return conv_bn(net, x, out, k, stride, groups=groups, eps=1e-3)
+    return conv_bn(net, x, out, k, stride, groups=groups, eps=net.setting("eps", 1e-3))
 
 
 def bottleneck(net: Net, x: Tensor, shortcut: bool, k: int = 3, hidden: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The anchor-free heads of ultralytics' YOLOs from v8 on, with upstream's scopes."""
+"""The heads of ultralytics' YOLOs from v8 on, anchor-free, and of their classifiers, with upstream's scopes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from zoo.blocks.yolo import Scale, boxes_around, check_scale, conv, distances
 from zoo.network import Net, Tensor
-from zoo.ops import concat, conv2d, reshape, sigmoid
+from zoo.ops import concat, conv2d, flatten, global_avg_pool, linear, reshape, sigmoid
 from zoo.weights import Weights
 
 Branch = Callable[[Net, Tensor, int], Tensor]
@@ -65,6 +65,12 @@ def detect(
     return {"boxes": boxes_around(net, far, size, levels), "scores": scores}
 
 
+def classify(net: Net, x: Tensor, classes: int) -> Tensor:
+    """Logits (N, classes)."""
+    x = global_avg_pool(net / "pool", conv(net / "conv", x, 1280))
+    return linear(net / "linear", flatten(net, x), classes)
+
+
 def configured_by(head: int, repeats: int, prefix: str = "") -> Callable[[Weights, AnyConfig], AnyConfig]:
     """A `configure` for a head at `model.HEAD`: its classes and bins. Width and depth (the first stage has `repeats`
     blocks before scaling) must be those of the name."""
@@ -72,6 +78,17 @@ def configured_by(head: int, repeats: int, prefix: str = "") -> Callable[[Weight
     def configure(weights: Weights, cfg: AnyConfig) -> AnyConfig:
         check_scale(weights, cfg, repeats)
         return with_head(weights, cfg, head, prefix)
+
+    return configure
+
+
+def classified_by(head: int, repeats: int) -> Callable[[Weights, AnyConfig], AnyConfig]:
+    """The same for a classifier, which has nothing but classes."""
+
+    def configure(weights: Weights, cfg: AnyConfig) -> AnyConfig:
+        check_scale(weights, cfg, repeats)
+        bias = f"model.{head}.linear.bias"
+        return replace(cfg, num_classes=weights.size(bias)) if bias in weights else cfg
 
     return configure
 

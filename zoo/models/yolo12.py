@@ -1,4 +1,4 @@
-"""YOLO12 detection (Tian, Ye, Doermann 2025, arXiv:2502.12524; ultralytics/cfg/models/12/yolo12.yaml).
+"""YOLO12 (Tian, Ye, Doermann 2025, arXiv:2502.12524; ultralytics/cfg/models/12/yolo12.yaml and -cls).
 
 What people get wrong: areas are runs of positions in reading order; the feed-forward network widens twofold, but
 1.2-fold in the two largest sizes, which alone scale their residuals by a learned gamma. Scopes are ultralytics'.
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from zoo.blocks.yolo import c3k, c3k2, conv, join
 from zoo.blocks.yolo_attention import feed_forward, strip_attention
-from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, separable
+from zoo.blocks.yolo_head import DetectConfig, classified_by, classify, configured_by, detect, separable
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, fixed_size, mul, upsample
-from zoo.preprocess import letterbox
+from zoo.preprocess import Resize, letterbox
 from zoo.registry import Variant, register
 
 
@@ -47,6 +47,17 @@ def a2c2f(net: Net, x: Tensor, out: int, repeats: int, areas: int, cfg: Config) 
     return y
 
 
+def trunk(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
+    """Maps of strides 8, 16 and 32."""
+    at, c, n = net / "model", cfg.channels, cfg.repeats
+    x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
+    x = c3k2(at / 2, x, c(256), n(2), cfg.nested, share=0.25)
+    p3 = c3k2(at / 4, conv(at / 3, x, c(256), 3, 2), c(512), n(2), cfg.nested, share=0.25)  # stride 8
+    p4 = a2c2f(at / 6, conv(at / 5, p3, c(512), 3, 2), c(512), n(4), 4, cfg)  # stride 16
+    p5 = a2c2f(at / 8, conv(at / 7, p4, c(1024), 3, 2), c(1024), n(4), 1, cfg)  # stride 32
+    return [p3, p4, p5]
+
+
 @register(
     task="detect",
     reference="ultralytics:{name}",
@@ -60,17 +71,30 @@ def a2c2f(net: Net, x: Tensor, out: int, repeats: int, areas: int, cfg: Config) 
     yolo12l=Variant(Config(1.00, 1.00, 512, nested=True, large=True), params=26_450_784),
     yolo12x=Variant(Config(1.00, 1.50, 512, nested=True, large=True), params=59_210_784),
 )
-def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = fixed_size(net, x, 32)
-    at, c, n = net / "model", cfg.channels, cfg.repeats
-    x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
-    x = c3k2(at / 2, x, c(256), n(2), cfg.nested, share=0.25)
-    p3 = c3k2(at / 4, conv(at / 3, x, c(256), 3, 2), c(512), n(2), cfg.nested, share=0.25)  # stride 8
-    p4 = a2c2f(at / 6, conv(at / 5, p3, c(512), 3, 2), c(512), n(4), 4, cfg)  # stride 16
-    p5 = a2c2f(at / 8, conv(at / 7, p4, c(1024), 3, 2), c(1024), n(4), 1, cfg)  # stride 32
-
-    p4 = a2c2f(at / 11, join(at / 10, upsample(at / 9, p5, 2), p4), c(512), n(2), 0, cfg)
-    p3 = a2c2f(at / 14, join(at / 13, upsample(at / 12, p4, 2), p3), c(256), n(2), 0, cfg)
-    p4 = a2c2f(at / 17, join(at / 16, conv(at / 15, p3, c(256), 3, 2), p4), c(512), n(2), 0, cfg)
-    p5 = c3k2(at / 20, join(at / 19, conv(at / 18, p4, c(512), 3, 2), p5), c(1024), n(2), nested=True)
+    at, c, n = net / "model", cfg.channels, cfg.repeats(2)
+    p3, p4, p5 = trunk(net, x, cfg)
+    p4 = a2c2f(at / 11, join(at / 10, upsample(at / 9, p5, 2), p4), c(512), n, 0, cfg)
+    p3 = a2c2f(at / 14, join(at / 13, upsample(at / 12, p4, 2), p3), c(256), n, 0, cfg)
+    p4 = a2c2f(at / 17, join(at / 16, conv(at / 15, p3, c(256), 3, 2), p4), c(512), n, 0, cfg)
+    p5 = c3k2(at / 20, join(at / 19, conv(at / 18, p4, c(512), 3, 2), p5), c(1024), n, nested=True)
     return detect(at / 21, [p3, p4, p5], size, cfg, separable)
+
+
+@register(
+    task="classify",
+    reference="ultralytics:{name}",
+    preprocess=Resize(224, "crop", 224, stride=32),
+    paper="arXiv:2502.12524",
+    configure=classified_by(9, repeats=2),
+    # parameters: as ultralytics 8.4 counts its own models of 1000 classes
+    yolo12n_cls=Variant(Config(0.50, 0.25, num_classes=1000), params=2_999_496),
+    yolo12s_cls=Variant(Config(0.50, 0.50, num_classes=1000), params=7_385_512),
+    yolo12m_cls=Variant(Config(0.50, 1.00, 512, num_classes=1000, nested=True), params=13_261_608),
+    yolo12l_cls=Variant(Config(1.00, 1.00, 512, num_classes=1000, nested=True, large=True), params=16_737_160),
+    yolo12x_cls=Variant(Config(1.00, 1.50, 512, num_classes=1000, nested=True, large=True), params=35_351_112),
+)
+def classifier(net: Net, x: Tensor, cfg: Config) -> Tensor:
+    net = net.having(eps=1e-5)
+    return classify(net / "model" / 9, trunk(net, x, cfg)[-1], cfg.num_classes)

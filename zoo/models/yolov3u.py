@@ -54,7 +54,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     configure=configure,
     # parameters: as ultralytics 8.4 counts its own models, the 16 constants of the box distribution included
     yolov3u=Variant(Config(), params=103_754_144),
-    yolov3_sppu=Variant(Config(pyramid=(5, 9, 13)), params=104_803_744, reference="ultralytics:yolov3-sppu"),
+    yolov3_sppu=Variant(Config(pyramid=(5, 9, 13)), params=104_803_744),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size, at = fixed_size(net, x, 32), net / "model"

@@ -44,8 +44,7 @@ def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
     if "model.0.conv.conv.weight" in names:
         return Family("a YOLOv5 from before v6.0, whose stem is a Focus", "yolov5[nsmlx]-v5", _OLD)
     if has("linear.weight"):
-        kind = "YOLOv5" if head == 9 and "model.2.cv3.conv.weight" in names else "YOLOv8 or YOLO11"
-        return Family(f"a {kind} classifier", "yolo*-cls")
+        return _classifier(names, head)
     if has("anchors"):
         return _anchors(names, head, has)
     if not (has("cv2.") and has("cv3.")):
@@ -58,6 +57,16 @@ def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
         return Family(*((f"a {name} for oriented boxes", f"{pattern}-obb") if shape[0] == 1 else (
             f"a {name} for poses", f"{pattern}-pose")))  # fmt: skip
     return Family(f"a {name} detector", pattern)
+
+
+def _classifier(names: Collection[str], head: int) -> Family:
+    if "model.6.m.0.0.attn.qkv.conv.weight" in names:
+        return Family("a YOLO12 classifier", "yolo12?_cls")
+    if head == 10:
+        return Family("a YOLO11 or YOLO26 classifier", "yolo[12][16]?_cls")
+    if "model.2.m.0.cv1.conv.weight" in names and "model.2.cv3.conv.weight" not in names:
+        return Family("a YOLOv8 classifier", "yolov8?_cls")
+    return Family("a YOLOv5 classifier", "yolov5?_cls")
 
 
 def _anchors(names: Collection[str], head: int, has: Callable[[str], bool]) -> Family:

@@ -31,6 +31,11 @@ class Ultralytics(Library):
     package = "ultralytics"
     install = "pip install 'tensorrt-zoo[reference]'"
 
+    def split(self, source: str) -> str | None:
+        """Names here have no hyphens; ultralytics' have nothing else: yolov8n_cls is yolov8n-cls there."""
+        name = super().split(source)
+        return None if name is None else name.replace("_", "-")
+
     def names(self) -> Collection[str]:
         quiet()
         import ultralytics
