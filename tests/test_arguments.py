@@ -186,6 +186,6 @@ def test_a_forked_child_may_submit(session: Any) -> None:
 
 
 def test_where_a_gpu_cannot_be_used_the_cpu_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_gpu_usable", lambda: False)
+    monkeypatch.setattr(api, "_uses_gpu", lambda: False)
     with zoo.load("lenet5", weights=LENET) as opened:
         assert "CPU" in opened.runs_on

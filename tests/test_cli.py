@@ -145,6 +145,21 @@ def test_detection_prints_boxes_and_draws_them(tmp_path: Path) -> None:
         assert 0 <= left <= right <= 200 and 0 <= top <= bottom <= 120 and 0.01 < found["score"] <= 1
 
 
+def test_a_picture_has_a_line_and_its_boxes_only_when_asked_for(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "noise.jpg"), np.random.default_rng(0).integers(0, 255, (120, 200, 3), np.uint8))
+    words = ["run", "yolov8n", tmp_path / "noise.jpg", "--weights", "random:3", "--size", "96x160", "--conf", 0.01]
+    words += ["--max-det", 7, "--save", tmp_path / "out", "--threads", 1, "--warmup", 1]
+    brief, long = zoo(*words), zoo(*words, "--verbose")
+    (line, last) = brief.stdout.splitlines()
+    counted = line.removeprefix(f"{tmp_path}/noise.jpg: ").partition(" (200x120, ")[0]
+    assert sum(int(part.split()[0]) for part in counted.split(", ")) == 7 and last.startswith("results: ")
+    assert long.stdout.partition(" (")[0] == line.partition(" (")[0]
+    boxes = [row for row in long.stdout.splitlines() if row.startswith("  ")]
+    assert len(boxes) == 7 and all(" at " in row for row in boxes)
+    for said in (brief.stderr, long.stderr):  # where one begins to read, and where one stops
+        assert said.count("warning: the weights are random") == 2 and said.splitlines()[-1].startswith("warning: ")
+
+
 def test_build_writes_an_engine_and_its_description(tmp_path: Path) -> None:
     path = tmp_path / "lenet.engine"
     profile = ["--minShapes=1x1x32x32", "--optShapes=images:4x1x32x32", "--maxShapes=8x1x32x32"]

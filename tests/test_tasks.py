@@ -23,7 +23,7 @@ from zoo.labels import known_labels, labels_for
 from zoo.preprocess import Placement, letterbox, stretched
 from zoo.tasks import get_task
 from zoo.tasks.classify import top_classes
-from zoo.tasks.detect import non_max_suppression
+from zoo.tasks.detect import counted, non_max_suppression
 
 ROOT = Path(__file__).resolve().parent.parent
 UNMOVED = Placement((640, 640), (640, 640), (0, 0), (640, 640))
@@ -254,9 +254,22 @@ def test_detect_gives_boxes_of_the_picture() -> None:
     assert np.allclose(found.boxes[1], (0, 0, 9.281, 0), atol=1e-3)  # clipped to the picture
     assert json.loads(json.dumps(task.to_json(found)))["detections"][0]["box"] == [486, 351, 594, 459]
     assert task.describe(found)[0].split() == ["0.90", "cat", "at", "486,", "351,", "594,", "459"]
-    assert task.summarize(found) == "2 found"
+    assert task.summarize(found) == "1 cat, 1 dog"
     nothing = decode("detect", {**outputs, "scores": np.zeros((2, 2), np.float32)}, ["cat", "dog"])
     assert (task.describe(nothing), task.to_json(nothing)) == (["nothing found"], {"detections": []})
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["bus", *["person"] * 4], "4 persons, 1 bus"),
+        (["bus", "bus", "box", "box", "bench", "bench"], "2 buses, 2 boxes, 2 benches"),
+        (list("abcdefghij"), "1 a, 1 b, 1 c, 1 d, 1 e, 1 f, 1 g, 1 h and 2 more classes"),
+        ([], "nothing found"),
+    ],
+)
+def test_what_was_found_is_counted(labels: list[str], said: str) -> None:
+    assert counted(labels) == said
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable
@@ -147,6 +148,7 @@ def build_engine(
     level: int | None = None,
     heuristic: bool = False,
     tf32: bool = False,
+    workspace: int | None = None,
     plugins: PluginPolicy = "auto",
     self_contained: bool = False,
     end2end: EndToEnd | None = None,
@@ -156,7 +158,8 @@ def build_engine(
     """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
 
     `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead.
-    `level`, `heuristic` and `tf32` are those of `zoo.engine.effort.Effort`, `plugins` (the policy) and `self_contained`
+    `level`, `heuristic`, `tf32` and `workspace` are those of `zoo.engine.effort.Effort`, `plugins` (the policy) and
+    `self_contained`
     those of `zoo.engine.plugins.Plugins`. With `end2end` (`zoo.engine.end2end.EndToEnd`) a detector's engine takes
     uint8 frames and gives final boxes.
     `target` is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time
@@ -165,7 +168,7 @@ def build_engine(
     from zoo.engine.build import build
     from zoo.trt import load as load_api
 
-    effort, custom = Effort(level, heuristic, tf32), Plugins(plugins, self_contained)
+    effort, custom = Effort(level, heuristic, tf32, workspace), Plugins(plugins, self_contained)
     wanted = precision if isinstance(precision, Precision) else Precision(precision)
     model = get_model(name)
     if shapes is None:
@@ -198,6 +201,7 @@ def load(
     device: str | int = "auto",
     level: int | None = None,
     heuristic: bool = False,
+    workspace: int | None = None,
     plugins: PluginPolicy = "auto",
     host_code: bool = False,
     auto_rebuild: bool = False,
@@ -212,9 +216,9 @@ def load(
 
     `device` is "auto", "cpu", or a GPU: "gpu", "cuda:1" or its index. On the CPU the network definition is walked into
     ONNX and run by onnxruntime on `threads` threads (0: as many as there are cores). On a GPU a model name is compiled
-    first (once: the engine is kept in a cache) with `level` and `heuristic` as in `zoo.engine.effort.Effort` and custom
-    ops as `plugins` says, and an engine file is loaded, whose weights, precision, size and batch are its own;
-    `host_code` allows one to run the library that it carries.
+    first (once: the engine is kept in a cache) with `level`, `heuristic` and `workspace` as in
+    `zoo.engine.effort.Effort` and custom ops as `plugins` says, and an engine file is loaded, whose weights, precision,
+    size and batch are its own; `host_code` allows one to run the library that it carries.
 
     `batch` is fixed, or (min, opt, max). Without it, any number of images may be given, on a GPU in steps of at most
     16. `auto_rebuild`, `cuda`, `graphs`, `contexts` and `stream` are those of `zoo.runtime.engines.load_engine_session`
@@ -224,7 +228,7 @@ def load(
     """
     if weights is None:
         source, weights = model_in(source)
-    where, wanted, effort = parse_device(device), Precision(precision), Effort(level, heuristic)
+    where, wanted, effort = parse_device(device), Precision(precision), Effort(level, heuristic, workspace=workspace)
     custom = Plugins(plugins)
     _check_gpu_options(cuda, contexts, stream)
     if not isinstance(threads, int) or threads < 0:
@@ -249,7 +253,7 @@ def load(
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
     opened = find_weights(model, weights)
     model = adapted(model, opened)
-    if where.kind == "gpu" or (where.kind == "auto" and _gpu_usable()):
+    if where.kind == "gpu" or (where.kind == "auto" and _uses_gpu()):
         from zoo.runtime.engines import load_model_session
 
         return load_model_session(
@@ -288,8 +292,14 @@ def is_engine(source: str | os.PathLike[str]) -> bool:
     return Path(source).suffix in (".engine", ".plan", ".trt") or Path(source).is_file()
 
 
-def _gpu_usable() -> bool:
-    from zoo.driver import has_driver
+def _uses_gpu() -> bool:
+    """Whether a GPU can be used. One that only lacks its TensorRT is told of: it would be missed."""
+    from zoo.driver import device_name, has_driver
     from zoo.trt import installed
 
-    return installed("tensorrt") and has_driver()
+    if has_driver() and not installed("tensorrt"):
+        logging.getLogger("zoo").warning(
+            "the %s is not used, since TensorRT is not installed: pip install 'tensorrt-zoo[gpu]', or ask for the CPU",
+            device_name(),
+        )
+    return has_driver() and installed("tensorrt")

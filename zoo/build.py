@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from zoo.cli import (
     Size,
     TimingCache,
     WeightsOption,
+    Workspace,
     command,
     note,
     plugin_policy,
@@ -59,6 +61,7 @@ def run(
         typer.Option(
             "--save-engine",
             "--saveEngine",
+            "--output",
             "-o",
             help="Where the engine goes. Default: MODEL-PRECISION.engine.",
             show_default=False,
@@ -70,6 +73,10 @@ def run(
     tf32: Annotated[
         bool, typer.Option("--tf32", help="Let fp32 convolutions round to TF32, as TensorRT does by default.")
     ] = False,
+    workspace: Workspace = None,
+    no_tf32: Annotated[bool, typer.Option("--noTF32", hidden=True)] = False,
+    strongly_typed: Annotated[bool, typer.Option("--stronglyTyped", hidden=True)] = False,
+    build_only: Annotated[bool, typer.Option("--buildOnly", "--skipInference", hidden=True)] = False,
     plugins: PluginsOption = "auto",
     no_plugins: NoPlugins = False,
     self_contained: Annotated[
@@ -91,10 +98,11 @@ def run(
     """Defines MODEL on the TensorRT that is here, compiles it, and writes the engine with its description beside it.
 
     Without a GPU the engine is compiled ahead of time by TensorRT-RTX; kernels are then finished on the GPU that
-    loads it.
+    loads it. trtexec's --noTF32, --buildOnly, --skipInference and --stronglyTyped ask for what is done anyway.
     """
     from zoo import api
     from zoo.engine.definition import define
+    from zoo.engine.effort import Effort, parse_workspace
     from zoo.engine.plugins import Plugins
     from zoo.network import Precision
     from zoo.registry import get_model
@@ -104,7 +112,12 @@ def run(
     precision, entry = precision_name(fp16, bf16), get_model(model)
     whole = _end2end(end2end, max_frame, {"conf": conf, "iou": iou, "max_det": max_det})
     _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
+    effort = Effort(level, heuristic, tf32, parse_workspace(workspace) if workspace is not None else None)
+    if tf32 and no_tf32:
+        raise ZooError("--tf32 and --noTF32 exclude each other; give one")
     tensorrt = load(_target(target))
+    if strongly_typed and not tensorrt.strong:
+        raise ZooError(f"{tensorrt.name} has no --stronglyTyped networks here; TensorRT 10 and later always have them")
     source = api.find_weights(entry, weights)
     entry = api.adapted(entry, source)
     shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
@@ -125,7 +138,7 @@ def run(
     with progress() as say:
         engine = api.build_engine(
             entry.name, weights=source, precision=precision, shapes=shapes, target=tensorrt.flavour,
-            level=level, heuristic=heuristic, tf32=tf32, plugins=policy, self_contained=self_contained, end2end=whole,
+            **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole,
             timing_cache=timing_cache, progress=say,
         )  # fmt: skip
     path = engine.save(save_engine or Path(f"{entry.name}-{precision}.engine"))

@@ -6,6 +6,7 @@ import errno
 import functools
 import inspect
 import json
+import logging
 import sys
 import threading
 import time
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from zoo.discovery import import_file
 from zoo.errors import ZooError
+from zoo.spellings import check_words
 from zoo.text import clean
 
 LONGEST_LINE = 2000
@@ -65,6 +68,16 @@ TimingCache = Annotated[
 ]
 
 
+Workspace = Annotated[
+    str | None,
+    typer.Option(
+        "--workspace",
+        "--memPoolSize",
+        help="Bound on TensorRT's scratch memory: 512M, 2G. Default: the GPU's memory.",
+        show_default=False,
+    ),
+]
+
 Imports = Annotated[
     list[Path] | None,
     typer.Option(
@@ -75,24 +88,35 @@ Imports = Annotated[
     ),
 ]
 
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: also what TensorRT warns of and tells.")]
+
 Command = Callable[..., None]
+
+
+class _Command(TyperCommand):
+    """A command that says what to write instead of options that other tools have and it has not."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        check_words(args, [word for option in self.params for word in (*option.opts, *option.secondary_opts)])
+        return super().parse_args(ctx, args)
 
 
 def command(function: Command, extend: Callable[[Command], Command] | None = None) -> Callable[..., None]:
     """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2.
 
-    Every command has --import. `extend` makes of `function` one with more parameters when the command runs. The entry
-    point takes the words that the command was called by, if they are others.
+    Every command has --import and --verbose, which `function` may take as `verbose`. `extend` makes of `function` one
+    with more parameters when the command runs. The entry point takes the words that the command was called by, if they
+    are others.
     """
 
     def main(program: str = "") -> None:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        add = app.command(context_settings={"help_option_names": ["-h", "--help"]})
+        add = app.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
         _tolerate_any_text()
         try:
             for path in imports(sys.argv[1:]):  # before the options of the tasks in it are asked for
                 import_file(path)
-            add(_with_import(extend(function) if extend else function))
+            add(_with_common_options(extend(function) if extend else function))
             app(prog_name=program or _program(function))
         except ZooError as error:
             fail(str(error))
@@ -127,15 +151,35 @@ def imports(arguments: list[str]) -> Iterator[Path]:
             yield Path(word.removeprefix("--import="))
 
 
-def _with_import(function: Command) -> Command:
-    """`function` as a command that has --import, which `command` has seen to."""
+def _with_common_options(function: Command) -> Command:
+    """`function` as a command that has --import, which `command` has seen to, and --verbose."""
 
-    def run(imports: Any, **values: Any) -> None:
-        function(**values)
+    def run(imports: Any, verbose: bool, **values: Any) -> None:
+        if verbose:
+            _log_to_stderr()
+        function(**values, **({"verbose": verbose} if takes_verbose else {}))
 
-    return extended(
-        function, [inspect.Parameter("imports", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Imports)], run
-    )
+    takes_verbose = "verbose" in inspect.signature(function).parameters
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter("imports", kind, default=None, annotation=Imports),
+        inspect.Parameter("verbose", kind, default=False, annotation=Verbose),
+    ]
+    return extended(function, added[:1] if takes_verbose else added, run)
+
+
+class _Notes(logging.Handler):
+    """Prints what is logged as other lines for people are printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"{record.name.removeprefix('zoo.')}: {record.levelname.lower()}: {record.getMessage()}")
+
+
+def _log_to_stderr() -> None:
+    """From now on, what `zoo` logs is printed on stderr, details for developers excepted."""
+    logger = logging.getLogger("zoo")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Notes())
 
 
 def extended(function: Command, added: Iterable[inspect.Parameter], run: Command) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import signal
 import sys
@@ -23,7 +24,9 @@ from zoo.cli import (
     NoPlugins,
     PluginsOption,
     Size,
+    Verbose,
     WeightsOption,
+    Workspace,
     command,
     extended,
     json_text,
@@ -35,13 +38,16 @@ from zoo.cli import (
     size_of,
 )
 from zoo.device import parse_device
+from zoo.engine.effort import parse_workspace
 from zoo.errors import ZooError
 from zoo.registry import get_model
 from zoo.tasks import Option, Task, all_tasks, get_task
 from zoo.text import clean
 
 AHEAD = 8  # drawn frames that may wait to be written
+RANDOM = "warning: the weights are random, and so are the answers"
 UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs on the other
+Show = Callable[[Any, Any, Path], None]  # (frame, prediction, where its picture went)
 
 
 def run(
@@ -61,6 +67,7 @@ def run(
     fp16: Fp16 = False,
     level: Level = None,
     heuristic: Heuristic = False,
+    workspace: Workspace = None,
     plugins: PluginsOption = "auto",
     no_plugins: NoPlugins = False,
     host_code: Annotated[
@@ -73,12 +80,17 @@ def run(
     auto_rebuild: Annotated[
         bool, typer.Option("--auto-rebuild", help="Rebuild an engine that this machine cannot load.")
     ] = False,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads on the CPU. Default: one a core.")] = 0,
+    warmup: Annotated[
+        int, typer.Option("--warmup", "--warmUp", min=0, help="Runs on a black picture before the first source.")
+    ] = 0,
+    verbose: Verbose = False,
     **chosen: Any,
 ) -> None:
-    """Runs MODEL on every SOURCE: prints the results, and saves drawn pictures (or a video) and JSON.
+    """Runs MODEL on every SOURCE: prints a line for each, and saves drawn pictures (or a video) and JSON.
 
-    Every run says which executor answered. Exit status 1 when some of several sources could not be read, 2 when none
-    could.
+    With --verbose every object that was found has a line too. Every run says which executor answered. Exit status 1
+    when some of several sources could not be read, 2 when none could.
     """
     from zoo.api import is_engine, load, model_in
     from zoo.runtime.predict import make_predictor
@@ -95,15 +107,17 @@ def run(
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
             batch=None if is_engine(model) else 1, level=level, heuristic=heuristic, cuda=cuda, graphs=cuda_graph,
-            plugins=plugin_policy(plugins, no_plugins), host_code=host_code,
-            auto_rebuild=auto_rebuild, progress=say,
+            plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
+            workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,
         )  # type: ignore[arg-type]  # fmt: skip
     with session:
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
-            note("the weights are random: so are the answers")
+            note(RANDOM)
         with make_predictor(session, **options) as predictor:
-            outcome = _predict_all(predictor, sources, save, quiet=as_json)
+            predictor.warm_up(warmup)
+            show = None if as_json else functools.partial(_print, task=predictor.task, verbose=verbose)
+            outcome = _predict_all(predictor, sources, save, show)
         results = {
             "model": session.model.name,
             "weights": session.weights,
@@ -119,6 +133,8 @@ def run(
         print_json(results)
     else:
         print(f"results: {clean(str(path))}")
+    if results["weights"].startswith("random"):  # the first one is far above by now
+        note(RANDOM)
     sys.exit(130 if outcome.stopped else 1 if outcome.bad else 0)
 
 
@@ -132,9 +148,9 @@ class _Outcome:
     stopped: bool = False
 
 
-def _predict_all(predictor: Any, sources: list[str], save: Path, quiet: bool) -> _Outcome:
-    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`. Ctrl-C ends the
-    reading; what was read until then is finished.
+def _predict_all(predictor: Any, sources: list[str], save: Path, show: Show | None) -> _Outcome:
+    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`, and `show` tells of
+    each. Ctrl-C ends the reading; what was read until then is finished.
 
     Three threads overlap: one decodes ahead, this one predicts, one draws and writes; on a GPU, copying and inference
     overlap too.
@@ -154,8 +170,8 @@ def _predict_all(predictor: Any, sources: list[str], save: Path, quiet: bool) ->
 
     def finish(frame: Any, prediction: Any) -> dict[str, Any]:
         path = gallery.add(frame, predictor.task.draw(frame.image, prediction.result))
-        if not quiet:
-            _print(frame, prediction, predictor.task, path)
+        if show is not None:
+            show(frame, prediction, path)
         return _record(frame, prediction, predictor.task, path)
 
     def settle(most: int) -> None:
@@ -229,14 +245,18 @@ def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any
     }
 
 
-def _print(frame: Any, prediction: Any, task: Any, path: Path) -> None:
-    where = clean(f"{frame.name} frame {frame.index}" if frame.is_video else frame.name)
+def _print(frame: Any, prediction: Any, path: Path, *, task: Task, verbose: bool) -> None:
+    """A line for a picture or a frame, with what was found in a few words, then a line for each thing; where these may
+    be many, only if `verbose`."""
     steps = " + ".join(f"{value:.1f}" for value in prediction.ms.values()) + " ms"
+    details = verbose or not (task.finds_many or frame.is_video)
+    summary = "" if details and not task.finds_many else f": {task.summarize(prediction.result)}"
     if frame.is_video:
-        print(f"{where}: {task.summarize(prediction.result)} ({steps})")
-        return
-    print(f"{where} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {clean(str(path))}")
-    for line in task.describe(prediction.result):
+        where = f"{frame.name} frame {frame.index}{summary} ({steps})"
+    else:
+        where = f"{frame.name}{summary} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {path}"
+    print(clean(where))
+    for line in task.describe(prediction.result) if details else ():
         print(f"  {clean(line)}")
 
 

@@ -94,6 +94,15 @@ class Session:
         with make_predictor(self, **options) as predictor:
             return predictor(image if hasattr(image, "shape") else read_image(image)).result
 
+    def warm_up(self, batch: int = 1, runs: int = 3) -> None:
+        """Runs the network on black images of this batch, since the first calls of a session take longer: memory is
+        found, kernels are loaded, and on a GPU the CUDA graph of the shape is captured."""
+        import numpy as np
+
+        images = np.zeros((batch, self.model.input[0], *self.size), np.float32)
+        for _ in range(runs):
+            self(images)
+
     def close(self) -> None:
         """Frees what the session holds."""
         self.executor.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import logging
 import re
 import threading
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ Flavour = Literal["tensorrt", "rtx"]
 
 _MODULES: dict[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _INSTALL: dict[str, str] = {"tensorrt": 'pip install "tensorrt-zoo[gpu]"', "rtx": "pip install tensorrt-rtx"}
+
+# What TensorRT says beside errors goes to Python's logging, and nowhere unless the program wants it.
+_logging = logging.getLogger("zoo.tensorrt")
+_logging.addHandler(logging.NullHandler())
+_LEVELS = {"WARNING": logging.WARNING, "INFO": logging.INFO, "VERBOSE": logging.DEBUG}
 
 # Every refused call on a machine without a driver is followed by a second error about the driver: noise.
 _NO_DRIVER_NOISE = re.compile(r"catchCudaError|Cuda Runtime \(CUDA driver version|CUDA initialization failure")
@@ -58,13 +64,13 @@ class Api:
 
 
 class Log:
-    """Keeps what TensorRT logs as errors, so that each can be raised where it happened; warnings are kept apart.
+    """Keeps what TensorRT logs as errors, so that each can be raised where it happened; all else goes to the logger
+    "zoo.tensorrt" of Python's logging.
 
     A thread gets the errors of its own calls, and those of TensorRT's threads, which nobody else would ask for.
     """
 
     def __init__(self) -> None:
-        self.warnings: list[str] = []
         self._errors: list[tuple[int, str]] = []  # the thread, and what was said there
         self._lock = threading.Lock()
         self.logger: Any = None  # the trt.ILogger that feeds this log; made with the module
@@ -74,8 +80,8 @@ class Log:
             if not _NO_DRIVER_NOISE.search(text):
                 with self._lock:
                     self._errors.append((threading.get_ident(), text))
-        elif severity == "WARNING":
-            self.warnings.append(text)
+        elif severity in _LEVELS:
+            _logging.log(_LEVELS[severity], "%s", text)
 
     def drain(self) -> str:
         """The errors since the last call, as one line; empty when nothing was refused."""

@@ -103,6 +103,8 @@ def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effo
         config.clear_flag(trt.BuilderFlag.TF32)
     if effort.level is not None:
         config.builder_optimization_level = effort.level
+    if effort.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, effort.workspace)
     if effort.heuristic:
         if not hasattr(trt.BuilderFlag, "ENABLE_TACTIC_HEURISTIC"):
             raise ZooError(

@@ -135,6 +135,7 @@ def rebuild_command(description: dict[str, Any]) -> str:
     command = f"python -m zoo.build {description['model']}" + ("" if precision == "fp32" else f" --{precision}")
     command += "" if description["level"] is None else f" --level {description['level']}"
     command += "".join(f" --{option}" for option in ("heuristic", "tf32") if description[option])
+    command += "" if effort_of(description).workspace is None else f" --workspace {description['workspace']}B"
     command += custom.command_options(custom.plugins_of(description))
     command += whole.command_options(whole.end2end_of(description))
     command += f" --weights {shlex.quote(description['weights']['file'])}"

@@ -105,6 +105,7 @@ def _frame(value: Any) -> bool:
 
 # What descriptions that were written before do not have.
 LATER: dict[str, tuple[str, Check]] = {
+    "workspace": ("null or a number of bytes", _count),
     "plugins": (
         "an object with policy, ops and self_contained",
         _object(policy=_one_of(*get_args(PluginPolicy)), ops=_ops, self_contained=_one_of(True, False)),

@@ -87,7 +87,7 @@ def draw_bars(
 
 def class_color(index: int) -> Color:
     """The fixed colour of class `index`: of the palette, then its shades, so that 160 classes differ."""
-    turn, place = divmod(index, len(_PALETTE))
+    turn, place = divmod(int(index), len(_PALETTE))  # OpenCV takes no NumPy numbers
     red, green, blue = bytes.fromhex(_PALETTE[place])
     shade = 100 - 8 * (5 * turn % 8)  # percent
     return blue * shade // 100, green * shade // 100, red * shade // 100

@@ -71,6 +71,11 @@ class Predictor:
         done.set_result(self(image))
         return done
 
+    def warm_up(self, runs: int) -> None:
+        """Predicts for a black picture: the first ones take longer."""
+        for _ in range(runs):
+            self(np.zeros((*self.session.size, 3), np.uint8))
+
     def close(self) -> None:
         """Frees what the predictor made; the session stays open."""
 

@@ -68,13 +68,15 @@ class Task(ABC):
 
     `outputs` are those of one picture, without the batch dimension: by name, the axes, each its size or a name. Axes of
     one name have one size; the axis called "classes" has an entry for each class. `whole` says that the network must
-    see the whole picture: a preprocessing that crops is refused.
+    see the whole picture: a preprocessing that crops is refused. `finds_many` says that `describe` may have hundreds of
+    lines: `zoo.run` then prints `summarize`, and them only when asked to.
     """
 
     name: ClassVar[str]
     outputs: ClassVar[Mapping[str, tuple[int | str, ...]]]
     options: ClassVar[tuple[Option, ...]] = ()
     whole: ClassVar[bool] = False
+    finds_many: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if "name" not in cls.__dict__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.runtime.pipeline import Decoder
 
 _MAX_CANDIDATES = 30_000
+MOST_COUNTED = 8  # classes in a summary
 _BLOCK = 256  # boxes compared at once
 _CLASS_OFFSET = np.float32(7680)  # larger than any picture, so that boxes of two classes never overlap
 
@@ -108,6 +110,18 @@ def _overlap(first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:
         return shared / (area + other - shared) > np.float32(iou)
 
 
+def counted(labels: Sequence[str]) -> str:
+    """«4 persons, 1 bus»: how many there are of each, the most first."""
+    counts = Counter(labels).most_common()
+    words = [f"{count} {label if count == 1 else _plural(label)}" for label, count in counts[:MOST_COUNTED]]
+    more = f" and {len(counts) - MOST_COUNTED} more classes" if len(counts) > MOST_COUNTED else ""
+    return ", ".join(words) + more or "nothing found"
+
+
+def _plural(label: str) -> str:
+    return f"{label}es" if label.endswith(("s", "x", "ch", "sh")) else f"{label}s"
+
+
 class Detect(Task):
     """Where which objects are: boxes in input pixels, and scores in 0..1."""
 
@@ -122,6 +136,7 @@ class Detect(Task):
         Option("nms", True, "Drop boxes that a better one of their class overlaps; some networks need it not."),
     )
     whole = True
+    finds_many = True
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
@@ -165,4 +180,4 @@ class Detect(Task):
         return lines or ["nothing found"]
 
     def summarize(self, result: Detections) -> str:
-        return f"{len(result.boxes)} found"
+        return counted(result.labels)

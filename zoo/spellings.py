@@ -1,0 +1,81 @@
+"""Options of trtexec, polygraphy and ultralytics that this project has not, and what to do instead.
+
+Those that it has are spellings of its own options, where these are declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zoo.errors import ZooError
+
+_PRECISION = "choose one precision: --fp16 or --bf16"
+_QUANTISED = "quantised networks are not offered yet; --fp16 and --bf16 are"
+_FLOAT32 = "inputs and outputs are float32 in linear order, whatever the precision"
+_TIMED = "python -m zoo.bench times engines"
+_LAYERS = "python -m zoo.profile times every layer"
+_PORTABLE = (
+    "engines load in the version of TensorRT that built them and on its kind of GPU; their description says which"
+)
+_WEIGHTS = "weights are compiled into the engine, and another build exchanges them"
+_ISLANDS = "operations that half precision cannot hold stay in fp32 by themselves"
+_SHAPES = "the batch may vary, from --minShapes over --optShapes to --maxShapes; height and width are fixed by --size"
+
+INSTEAD = {
+    "--best": _PRECISION,
+    "--precision": _PRECISION,
+    "--int8": _QUANTISED,
+    "--int4": _QUANTISED,
+    "--fp8": _QUANTISED,
+    "--calib": _QUANTISED,
+    "--layerPrecisions": _ISLANDS,
+    "--layerOutputTypes": _ISLANDS,
+    "--precisionConstraints": _ISLANDS,
+    "--inputIOFormats": _FLOAT32,
+    "--outputIOFormats": _FLOAT32,
+    "--maxBatch": _SHAPES,
+    "--shapes": _SHAPES,
+    "--dynamic": _SHAPES,
+    "--batch-size": "write --batch",
+    "--versionCompatible": _PORTABLE,
+    "--hardwareCompatibilityLevel": _PORTABLE,
+    "--stripWeights": _WEIGHTS,
+    "--stripAllWeights": _WEIGHTS,
+    "--refit": _WEIGHTS,
+    "--useDLACore": "only GPUs are compiled for",
+    "--allowGPUFallback": "only GPUs are compiled for",
+    "--sparsity": "TensorRT's sparse kernels are not offered",
+    "--profilingVerbosity": "engines always keep the names of their layers",
+    "--simplify": "there is no graph to simplify: networks are written layer by layer",
+    "--onnx": "networks are written by hand, and a model's name comes first (python -m zoo.list); trtexec reads ONNX",
+    "--uff": "a model's name comes first (python -m zoo.list)",
+    "--loadEngine": "python -m zoo.run and zoo.profile take an engine file in the place of a model's name",
+    "--dynamicPlugins": "custom ops are found by themselves; --plugins says what they become",
+    "--pool-limit": "write --workspace 512M",
+    "--dumpProfile": _LAYERS,
+    "--exportProfile": _LAYERS,
+    "--dumpLayerInfo": _LAYERS,
+    "--separateProfileRun": _LAYERS,
+    "--warmUp": _TIMED,
+    "--iterations": _TIMED,
+    "--duration": _TIMED,
+    "--avgRuns": _TIMED,
+    "--useCudaGraph": _TIMED,
+    "--streams": _TIMED,
+    "--device": "CUDA_VISIBLE_DEVICES says for which GPU; python -m zoo.run has --device",
+    "--nms": "the options of results are those of python -m zoo.run",
+    "--opset": "python -m zoo.export has it",
+    "--version": "python -m zoo --version says it",
+}
+
+
+def check_words(words: Iterable[str], own: Iterable[str]) -> None:
+    """Raises ZooError for the first option among the words of a command line that other tools have and this command,
+    whose options are `own`, has not."""
+    known = set(own)
+    for word in words:
+        name = word.partition("=")[0]
+        if word == "--":
+            return
+        if name in INSTEAD and name not in known:
+            raise ZooError(f"there is no {name} here: {INSTEAD[name]}")
