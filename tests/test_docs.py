@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/adding-a-model.md", "docs/adding-a-task.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/adding-a-model.md", "docs/adding-a-task.md", "docs/export.md"]
 COPIED = ["zoo", "scripts", "samples", "tests", "docs", "pyproject.toml", "constraints.txt", "README.md"]
 MAX_PICTURE = 300_000  # bytes
 

@@ -94,6 +94,8 @@ def _define(
         x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
     if x is None:
         raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
+    if shape[0] == -1:
+        x.set_dimension_name(0, "batch")
     try:
         outputs = _named(model, model.build(net, x, model.config))
         if end2end is not None:

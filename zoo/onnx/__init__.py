@@ -9,6 +9,7 @@ each `layers_*.py` holds one short function per TensorRT layer type.
 
 from __future__ import annotations
 
-from zoo.onnx.walker import save, to_onnx
+from zoo.onnx.files import save
+from zoo.onnx.walker import to_onnx
 
 __all__ = ["save", "to_onnx"]

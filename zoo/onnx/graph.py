@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import ml_dtypes
@@ -12,7 +12,8 @@ from onnx import TensorProto
 
 from zoo.errors import ZooError
 
-OPSET, IR_VERSION = 20, 9  # 20 is the first with Gelu and with GridSample in three dimensions
+OPSET = 17  # what the readers have: TensorRT 8.6, onnxruntime 1.13, converters; the first with LayerNormalization
+LATEST_OPSET = 20  # the newest that is written, the first with Gelu and with GridSample in three dimensions
 LARGEST = 2**31 - 2**20  # protobuf ends at 2 GB; the rest is left for the nodes
 SMALL = 1024  # bytes up to which a constant may be a shape, that must be in the model itself
 
@@ -66,13 +67,25 @@ def declared_code(tensor: Any) -> int:
     return _TYPES[tensor.dtype.name][0]
 
 
+class NewerOpset(ZooError):
+    """What a layer needs is only in a later `opset` than the one that was asked for."""
+
+    def __init__(self, text: str, opset: int) -> None:
+        super().__init__(text)
+        self.opset = opset
+
+
 class Graph:
     """Nodes are appended with `op`. Constants stay views of the caller's arrays; `finish` writes those in use."""
 
-    def __init__(self, name: str, half: Half) -> None:
+    def __init__(self, name: str, half: Half, opset: int) -> None:
+        if not OPSET <= opset <= LATEST_OPSET:
+            raise ZooError(f"the opset is {opset}; it must be {OPSET} to {LATEST_OPSET}")
         self.half = half
-        self.model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="zoo")
-        self.model.opset_import.add(domain="", version=OPSET)
+        self.opset = opset
+        imported = onnx.helper.make_opsetid("", opset)
+        ir_version = onnx.helper.find_min_ir_version_for([imported])
+        self.model = onnx.ModelProto(ir_version=ir_version, producer_name="zoo", opset_import=[imported])
         self.model.graph.name = name
         self.nodes: list[onnx.NodeProto] = []
         self.scope = ""  # name of the layer that is being written
@@ -80,6 +93,12 @@ class Graph:
         self.types: dict[str, int] = {}
         self.values: dict[str, str] = {}  # tensor name -> the value that holds it
         self.taken: set[str] = set()
+
+    def require(self, opset: int, what: str) -> None:
+        """Raises NewerOpset where the graph's opset does not have `what`."""
+        if self.opset < opset:
+            text = f"layer {self.scope!r} cannot be written in opset {self.opset}: {what} is of opset {opset}"
+            raise NewerOpset(text, opset)
 
     def type_code(self, tensor: Any) -> int:
         """The ONNX type of a TensorRT tensor: as declared, or fp32 for 16-bit floats that are executed in fp32."""
@@ -169,6 +188,12 @@ class Graph:
             return self.constant(self.constants[value].reshape(shape), f"{value}/reshaped")
         return self.op("Reshape", value, shape, dtype=self.types.get(value), **attributes)
 
+    def reduce(self, kind: str, value: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """A reduction over axes, which are an input from opset 18 on (13 for sums) and an attribute before."""
+        if kind == "ReduceSum" or self.opset >= 18:
+            return self.op(kind, value, axes, keepdims=int(keepdims))
+        return self.op(kind, value, axes=list(axes), keepdims=int(keepdims))
+
     def dim(self, value: str, shape: tuple[int, ...], axes: Sequence[int]) -> Any:
         """The sizes along axes: an array if TensorRT knows them, else read at run time."""
         if all(shape[axis] >= 0 for axis in axes):
@@ -182,10 +207,7 @@ class Graph:
         graph.node.extend(self.nodes)
         wanted = [name for node in self.nodes for name in node.input] + [output.name for output in graph.output]
         used = {name: self.constants[name] for name in wanted if name in self.constants}
-        apart = {name: array for name, array in used.items() if weights is not None and _can_be_apart(array)}
-        size = sum(array.nbytes for name, array in used.items() if name not in apart)
-        if size > LARGEST:
-            raise ZooError(f"the network holds {size / 2**30:.1f} GiB of weights; an ONNX file ends at 2 GiB")
+        apart = {name: array for name, array in used.items() if array.nbytes > SMALL}
         for name, array in used.items():
             tensor = graph.initializer.add(name=name, data_type=_CODES[array.dtype], dims=array.shape)
             if name in apart:
@@ -193,11 +215,20 @@ class Graph:
                 tensor.external_data.add(key="location", value="memory")
             else:
                 tensor.raw_data = array.tobytes()
-        if weights is not None:
+        if weights is None:
+            put_inside(self.model, apart)
+        else:
             weights.update(apart)
         return self.model
 
 
-def _can_be_apart(array: np.ndarray) -> bool:
-    """Large, and of a type that numpy itself has (bfloat16 is not)."""
-    return array.nbytes > SMALL and array.dtype.kind in "fiu"
+def put_inside(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
+    """Writes the weights that were left out into the model. Raises ZooError where it ends: at 2 GiB."""
+    size = sum(array.nbytes for array in weights.values())
+    if size > LARGEST:
+        raise ZooError(f"the network holds {size / 2**30:.1f} GiB of weights; an ONNX file ends at 2 GiB")
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            del tensor.external_data[:]
+            tensor.ClearField("data_location")
+            tensor.raw_data = weights[tensor.name].tobytes()

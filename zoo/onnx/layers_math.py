@@ -56,6 +56,8 @@ def _floor_divide(g: Graph, layer: Layer, a: str, b: str) -> str:
 @handles("UNARY")
 def unary(g: Graph, layer: Layer, x: str) -> str:
     operation = layer.raw.op.name
+    if operation == "ISINF" and g.type_code(layer.inputs[0]) != FLOAT:
+        g.require(20, "IsInf of 16 bits")
     return g.op(_UNARY[operation], x) if operation in _UNARY else layer.refuse(f"operation {operation}")
 
 
@@ -64,7 +66,7 @@ def reduce(g: Graph, layer: Layer, x: str) -> str:
     operation = layer.raw.op.name
     if operation not in _REDUCE:
         layer.refuse(f"operation {operation}")
-    return g.op(_REDUCE[operation], x, bits(layer.raw.axes), keepdims=int(layer.raw.keep_dims))
+    return g.reduce(_REDUCE[operation], x, bits(layer.raw.axes), layer.raw.keep_dims)
 
 
 @handles("TOPK")
@@ -172,12 +174,16 @@ def assertion(g: Graph, layer: Layer, condition: str) -> tuple[()]:
 @handles("QUANTIZE")
 def quantize(g: Graph, layer: Layer, x: str, scale: str, zero: str | None = None) -> str:
     scale, zero = _quantization(g, layer, scale, zero, layer.outputs[0])
+    if g.type_code(layer.inputs[0]) != FLOAT:
+        g.require(19, "quantization of 16 bits")
     return g.op("QuantizeLinear", x, scale, zero, axis=_quantization_axis(layer))
 
 
 @handles("DEQUANTIZE")
 def dequantize(g: Graph, layer: Layer, x: str, scale: str, zero: str | None = None) -> str:
     scale, zero = _quantization(g, layer, scale, zero, layer.inputs[0])
+    if g.type_code(layer.outputs[0]) != FLOAT:
+        g.require(19, "dequantization to 16 bits")
     return g.op("DequantizeLinear", x, scale, zero, axis=_quantization_axis(layer))
 
 

@@ -21,7 +21,6 @@ _ACTIVATIONS = {  # ONNX operator and its attributes: their values, or the name 
     "SOFTSIGN": ("Softsign", {}),
     "HARD_SIGMOID": ("HardSigmoid", {"alpha": "alpha", "beta": "beta"}),
     "THRESHOLDED_RELU": ("ThresholdedRelu", {"alpha": "alpha"}),
-    "GELU_ERF": ("Gelu", {}),
 }
 _MODES = {"NEAREST": "nearest", "LINEAR": "linear", "CUBIC": "cubic"}
 _ROUNDING = {"HALF_UP": "round_prefer_ceil", "HALF_DOWN": "round_prefer_floor", "FLOOR": "floor", "CEIL": "ceil"}
@@ -123,8 +122,8 @@ def activation(g: Graph, layer: Layer, x: str) -> str:
     if kind in _ACTIVATIONS:
         operator, attributes = _ACTIVATIONS[kind]
         return g.op(operator, x, **{name: getattr(raw, source) for name, source in attributes.items()})
-    if kind == "GELU_TANH":
-        return g.op("Gelu", x, approximate="tanh")
+    if kind in ("GELU_ERF", "GELU_TANH"):
+        return _gelu(g, x, dtype, tanh=kind == "GELU_TANH")
     if kind == "CLIP":
         return g.op("Clip", x, alpha, beta)
     if kind in ("SOFTPLUS", "SCALED_TANH"):  # alpha * f(beta * x)
@@ -132,6 +131,22 @@ def activation(g: Graph, layer: Layer, x: str) -> str:
         x = g.op("Softplus" if kind == "SOFTPLUS" else "Tanh", x)
         return x if alpha == 1 else g.op("Mul", x, alpha)
     return layer.refuse(f"activation {kind}")
+
+
+def _gelu(g: Graph, x: str, dtype: np.dtype, tanh: bool) -> str:
+    """Gelu, written out before opset 20 in the order that onnxruntime and TensorRT fuse again."""
+    if g.opset >= 20:
+        return g.op("Gelu", x, approximate="tanh" if tanh else None)
+
+    def number(value: float) -> np.ndarray:
+        return np.array(value).astype(dtype)
+
+    if tanh:
+        cubed = g.op("Mul", number(0.044715), g.op("Mul", x, g.op("Mul", x, x)))
+        gate = g.op("Tanh", g.op("Mul", number((2 / np.pi) ** 0.5), g.op("Add", x, cubed)))
+    else:
+        gate = g.op("Erf", g.op("Div", x, number(2**0.5)))
+    return g.op("Mul", g.op("Mul", x, g.op("Add", gate, number(1))), number(0.5))
 
 
 @handles("PARAMETRIC_RELU")
@@ -183,8 +198,8 @@ def _group_normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str, 
 
 def _plain_normalization(g: Graph, layer: Layer, x: str, scale: str, bias: str, axes: list[int]) -> str:
     epsilon = np.array(layer.raw.epsilon).astype(numpy_type(g.type_code(layer.outputs[0])))
-    centred = g.op("Sub", x, g.op("ReduceMean", x, axes, keepdims=1))
-    variance = g.op("ReduceMean", g.op("Mul", centred, centred), axes, keepdims=1)
+    centred = g.op("Sub", x, g.reduce("ReduceMean", x, axes))
+    variance = g.reduce("ReduceMean", g.op("Mul", centred, centred), axes)
     y = g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, epsilon)))
     return g.op("Add", g.op("Mul", y, scale), bias)
 
@@ -215,6 +230,10 @@ def grid_sample(g: Graph, layer: Layer, x: str, grid: str) -> str:
     raw = layer.raw
     border = _GRID_BORDERS.get(raw.sample_mode.name) or layer.refuse(f"sample mode {raw.sample_mode.name}")
     mode = _MODES[raw.interpolation_mode.name]
+    if len(layer.shape()) > 4:
+        g.require(20, "GridSample in three dimensions")
+    if g.opset < 20:
+        mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
     return g.op("GridSample", x, grid, mode=mode, padding_mode=border, align_corners=int(raw.align_corners))
 
 

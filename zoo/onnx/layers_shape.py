@@ -22,7 +22,7 @@ def shuffle(g: Graph, layer: Layer, x: str, target: str | None = None) -> str:
     if static is not None and placeholder:
         static = tuple(before[i] if size == 0 and before[i] >= 0 else int(size) for i, size in enumerate(static))
     if static is not None and not _same(before, static, placeholder):
-        x = g.reshape(x, static, allowzero=None if placeholder else 1)
+        x = g.reshape(x, static, allowzero=1 if 0 in static and not placeholder else None)
     elif static is None and target is not None:
         x = g.op("Reshape", x, g.ints(target), allowzero=None if placeholder else 1)
     return g.transpose(x, list(layer.raw.second_transpose)[: len(layer.out_shape())])
@@ -113,6 +113,8 @@ def slice_(
         g.ints(given) if given else np.array(dims(getattr(layer.raw, attribute)), np.int64)
         for given, attribute in ((start, "start"), (size, "shape"), (step, "stride"))
     )
+    if _repeats(layer, start, step, along):
+        return g.op("Expand", x, _everywhere(layer, along, size))
     sizes = g.dim(x, layer.shape(), along)
     if layer.raw.mode.name in _PAD_MODES:
         before, after = _outside(g, start, size, step, sizes)
@@ -126,6 +128,17 @@ def slice_(
         end = g.calc("Where", g.calc("Less", end, 0), _NEVER, end)
     x = _sliced(g, x, start, end, step, along, sizes)
     return x if once else g.op("Expand", x, _everywhere(layer, along, g.calc("Where", repeat, size, 1)))
+
+
+def _repeats(layer: Layer, start: Operand, step: Operand, along: list[int]) -> bool:
+    """Does a slice only take axes of size 1 again (by a step of 0) and leave the others whole?"""
+    if isinstance(start, str) or isinstance(step, str) or start.any() or step.all():
+        return False
+    before, after = layer.shape(), layer.out_shape()
+    return all(
+        before[axis] == 1 if step[i] == 0 else step[i] == 1 and before[axis] == after[axis] > 0
+        for i, axis in enumerate(along)
+    )
 
 
 def _axes(g: Graph, layer: Layer, axes: str | None) -> list[int]:
@@ -160,10 +173,17 @@ def _padded(
 ) -> str:
     """x with what the slice's mode puts beyond its ends."""
     mode = _PAD_MODES[layer.raw.mode.name]
-    if isinstance(before, str) or isinstance(after, str):
-        return g.op("Pad", x, g.op("Concat", before, after, axis=0), value, along, mode=mode)
-    pads = np.concatenate([before, after])
-    return g.op("Pad", x, pads, value, along, mode=mode) if pads.any() else x
+    if mode == "wrap":
+        g.require(19, "Pad that wraps")
+    rank = len(layer.shape())
+    if not isinstance(before, str) and not isinstance(after, str):
+        pads = np.zeros((2, rank), np.int64)
+        pads[:, along] = before, after
+        return g.op("Pad", x, pads.reshape(-1), value, mode=mode) if pads.any() else x
+    if along != list(range(rank)):
+        zeros = np.zeros(rank, np.int64)
+        before, after = (g.op("ScatterElements", zeros, along, ends) for ends in (before, after))
+    return g.op("Pad", x, g.op("Concat", before, after, axis=0), value, mode=mode)
 
 
 def _sliced(g: Graph, x: str, start: Operand, end: Operand, step: Operand, along: list[int], sizes: Operand) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,9 +9,8 @@ import numpy as np
 import onnx
 
 from zoo.errors import ZooError, closest
-from zoo.files import replacing
 from zoo.onnx import layers_math, layers_neural, layers_shape  # noqa: F401  (they fill the table of handlers)
-from zoo.onnx.graph import BF16, FLOAT, HALF, Graph, Half, declared_code
+from zoo.onnx.graph import BF16, FLOAT, HALF, LATEST_OPSET, Graph, Half, declared_code
 from zoo.onnx.handlers import HANDLERS, MOVES
 from zoo.onnx.reading import Layer, shape_of, topological
 
@@ -25,6 +23,7 @@ def to_onnx(
     taps: Iterable[str] = (),
     half: Half = "declared",
     weights: dict[str, np.ndarray] | None = None,
+    opset: int = LATEST_OPSET,
 ) -> onnx.ModelProto:
     """Translate a network that `trt` (the module tensorrt or tensorrt_rtx) holds; the network is only read.
 
@@ -42,7 +41,10 @@ def to_onnx(
     weights: a dictionary that takes the large constants, by name, instead of the model, which then refers to them as
         external data. Nothing is copied (they stay views of what the network points to) and no limit of 2 GiB applies.
 
-    Raises ZooError for a layer or an option that has no translation, and for more than 2 GiB of weights.
+    opset: 17 to 20. Lower ones have more readers; Gelu, means and paddings are written as they have them.
+
+    Raises ZooError for a layer or an option that has no translation, and for more than 2 GiB of weights; NewerOpset,
+    which names the opset to ask for, where only a later one than `opset` has what a layer needs.
     """
     taps = tuple(taps)
     layers = [Layer(network.get_layer(i), trt, arrays) for i in range(network.num_layers)]
@@ -55,7 +57,7 @@ def to_onnx(
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     tensors = {tensor.name: tensor for tensor in (*inputs, *(t for layer in layers for t in layer.outputs))}
 
-    walk = _Walk(Graph(network.name or "network", half), tensors)
+    walk = _Walk(Graph(network.name or "network", half, opset), tensors)
     for tensor in inputs:
         walk.input(tensor)
     for layer in layers:
@@ -66,13 +68,6 @@ def to_onnx(
     for tensor in (*outputs, *(tensors[name] for name in taps)):
         walk.output(tensor)
     return walk.graph.finish(weights)
-
-
-def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Check a model and write it, whole or not at all."""
-    onnx.checker.check_model(model)
-    with replacing(path) as file:
-        file.write(model.SerializeToString())
 
 
 class _Walk:
