@@ -60,7 +60,7 @@ def machine_with_a_gpu(cuda: FakeCuda, rtx: Api, tmp_path: Path, monkeypatch: py
         return GpuSession(b"plan", api=make_api())
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(api, "_gpu_usable", lambda: True)
+    monkeypatch.setattr(api, "_uses_gpu", lambda: True)
     monkeypatch.setattr(engines, "require_gpu", lambda device=0: None)
     monkeypatch.setattr(engines, "provider", lambda name, device: SimpleNamespace(active=nullcontext))
     monkeypatch.setattr(engines, "load", lambda flavour: rtx)
