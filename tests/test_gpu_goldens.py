@@ -17,6 +17,7 @@ import goldens
 from zoo.errors import ZooError
 from zoo.registry import get_model
 from zoo.verify.compare import relative_l2
+from zoo.verify.packed import read_packed
 from zoo.weights import load_weights, save_safetensors
 
 PROVE = Path(__file__).parent / "gpu" / "prove.py"
@@ -33,7 +34,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_golden_is_small_and_its_weights_are_whole(pack: Path) -> None:
     path = pack / "resnet18.safetensors"
     assert path.stat().st_size < 300_000  # of 47 MB of weights
-    golden = goldens.read(pack, "resnet18")
+    golden = read_packed(pack / "resnet18.safetensors", "resnet18")
     kernel = golden.weights.read("layer3.0.conv1.weight", (256, 128, 3, 3))
     assert 0.5 < kernel.std() / (2 / (128 * 9)) ** 0.5 < 1.5
     spread = kernel.reshape(256, -1).std(axis=1)
@@ -50,7 +51,7 @@ def test_other_bits_are_refused(pack: Path, tmp_path: Path) -> None:
     name = next(name for name in arrays if name.startswith("weights/") and arrays[name].ndim == 1)
     arrays[name] = arrays[name] * 1.0000001
     save_safetensors(tmp_path / "lenet5.safetensors", arrays, source.metadata)
-    golden = goldens.read(tmp_path, "lenet5")
+    golden = read_packed(tmp_path / "lenet5.safetensors", "lenet5")
     tensor, (shape, _) = next(
         (n, t) for n, t in json.loads(source.metadata["tensors"]).items() if f"weights/{n}" == name
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from zoo import __version__, bench, build, cache, export, gen_wts, list, profile, run
+from zoo import __version__, bench, build, cache, check, export, gen_wts, list, profile, run
 from zoo.cli import fail
 from zoo.errors import closest
 from zoo.plugins import __main__ as plugins
@@ -22,6 +22,7 @@ COMMANDS = {
     "profile": profile,
     "plugins": plugins,
     "cache": cache,
+    "check": check,
 }
 
 

@@ -278,10 +278,10 @@ def _cpu_session(
 ) -> Session:  # fmt: skip
     from zoo.engine.definition import define
     from zoo.runtime.cpu import CpuSession
-    from zoo.trt import load as load_api
+    from zoo.trt import load_to_define
 
     shapes = input_shapes(model, 1 if batch is None else batch, size)
-    definition = define(model, weights, load_api("rtx"), (-1, *shapes.opt[1:]), precision, plugins)
+    definition = define(model, weights, load_to_define(precision.name), (-1, *shapes.opt[1:]), precision, plugins)
     executor = CpuSession(definition, threads=threads, batches=None if batch is None else shapes.batches)
     size = shapes.opt[2:]
     return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)

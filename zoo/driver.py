@@ -13,6 +13,14 @@ from typing import NamedTuple
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
+def library_name(system: str) -> str:
+    """The driver's library, by `os.name`."""
+    return "nvcuda.dll" if system == "nt" else "libcuda.so.1"
+
+
+LIBRARY = library_name(os.name)
+
+
 class _Facts(NamedTuple):
     name: str
     compute_capability: str
@@ -23,9 +31,9 @@ class _Facts(NamedTuple):
 def driver_problem() -> str | None:
     """Why no GPU can be used on this machine, in a few words, or None. Never raises, never crashes."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(LIBRARY)
     except OSError:
-        return "no NVIDIA driver was found (libcuda.so.1)"
+        return f"no NVIDIA driver was found ({LIBRARY})"
     code, count = driver.cuInit(0), ctypes.c_int(0)
     if code == _NO_DEVICE:
         return _sees_none()
@@ -55,8 +63,17 @@ def device_count() -> int:
     if not has_driver():
         return 0
     count = ctypes.c_int()
-    ctypes.CDLL("libcuda.so.1").cuDeviceGetCount(ctypes.byref(count))
+    ctypes.CDLL(LIBRARY).cuDeviceGetCount(ctypes.byref(count))
     return count.value
+
+
+def cuda_version() -> str | None:
+    """The newest CUDA that the driver knows, such as "12.4"; None without a driver."""
+    if not has_driver():
+        return None
+    version = ctypes.c_int()
+    ctypes.CDLL(LIBRARY).cuDriverGetVersion(ctypes.byref(version))
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 @functools.cache
@@ -64,7 +81,7 @@ def _device(index: int) -> _Facts | None:
     """What the driver says of a GPU, counted as CUDA_VISIBLE_DEVICES leaves them; None without it."""
     if index >= device_count():
         return None
-    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda = ctypes.CDLL(LIBRARY)
     name, major, minor = ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
     cuda.cuDeviceGetName(name, len(name), index)
     cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, index)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR

@@ -49,7 +49,7 @@ def run(
     from zoo.network import Precision
     from zoo.onnx.files import describe, save
     from zoo.registry import get_model
-    from zoo.trt import load
+    from zoo.trt import load_to_define
 
     if format != "onnx":
         raise ZooError(f"the format is '{format}'; it must be onnx")
@@ -60,7 +60,7 @@ def run(
     entry = adapted(entry, source)
     shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
     precision = Precision(precision_name(fp16, bf16))
-    definition = define(entry, source, load("rtx"), (batch, *shape[1:]), precision)
+    definition = define(entry, source, load_to_define(precision.name), (batch, *shape[1:]), precision)
     proto, constants = _translated(definition, opset)
     describe(proto, _facts(entry, definition))
     if bf16:

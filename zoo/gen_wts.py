@@ -83,9 +83,9 @@ def metadata(model: Model, weights: Weights, source: str, classes: list[str] | N
 def check(model: Model, weights: Weights) -> tuple[Weights, int, int | None]:
     """(weights under the definition's names, parameters, classes); what does not fit is never written."""
     from zoo.engine.definition import define
-    from zoo.trt import load
+    from zoo.trt import load_to_define
 
-    definition = define(model, weights, load("rtx"), (1, *model.input))
+    definition = define(model, weights, load_to_define(), (1, *model.input))
     count = sum(int(np.prod(shape)) for shape in definition.parameters.values())
     return definition.weights, count, getattr(model.configured(definition.weights).config, "num_classes", None)
 

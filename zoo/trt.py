@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import platform
 import re
 import threading
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Flavour = Literal["tensorrt", "rtx"]
 
 _MODULES: dict[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _INSTALL: dict[str, str] = {"tensorrt": 'pip install "tensorrt-zoo[gpu]"', "rtx": "pip install tensorrt-rtx"}
+
+_RTX_MACHINES = ("Linux x86_64", "Windows AMD64")  # for which tensorrt-rtx has packages
 
 # What TensorRT says beside errors goes to Python's logging, and nowhere unless the program wants it.
 _logging = logging.getLogger("zoo.tensorrt")
@@ -106,10 +109,34 @@ def load(flavour: Flavour | None = None) -> Api:
     return _load(flavour)
 
 
+def load_to_define(precision: str = "fp32") -> Api:
+    """The TensorRT on which networks are defined that something else runs: TensorRT-RTX, which needs no GPU; where that
+    cannot be installed, as on a Jetson, full TensorRT. Raises ZooError where neither can be used."""
+    if installed("rtx") or not (installed("tensorrt") and has_driver()):
+        return load("rtx")
+    api = load("tensorrt")
+    if precision != "fp32" and not api.strong:
+        raise ZooError(
+            f"{api.name} has half precision only in its engines, not in the network; leave --{precision} away"
+        )
+    return api
+
+
+def _why_not_installed(flavour: Flavour) -> str:
+    """A sentence on a flavour that is not there, with what helps on this kind of machine."""
+    machine = f"{platform.system()} {platform.machine()}"
+    if flavour == "rtx" and machine not in _RTX_MACHINES:
+        return (
+            f"networks are defined without a GPU by TensorRT-RTX, which has no package for {machine}; with an NVIDIA "
+            f"GPU full TensorRT takes its place: {_INSTALL['tensorrt']}, or on a Jetson that of JetPack"
+        )
+    return f"no {_MODULES[flavour]} is installed; to install it: {_INSTALL[flavour]}"
+
+
 @functools.cache
 def _load(flavour: Flavour) -> Api:
     if not installed(flavour):
-        raise ZooError(f"no {_MODULES[flavour]} is installed; to install it: {_INSTALL[flavour]}")
+        raise ZooError(_why_not_installed(flavour))
     try:
         trt = importlib.import_module(_MODULES[flavour])
     except (ImportError, OSError) as error:

@@ -2,11 +2,8 @@
 
     python tests/gpu/goldens.py --out .gpu/goldens [MODEL ...]
 
-The weights of all models together are gigabytes. So every tensor of two or more dimensions is drawn by
-`zoo.weights.RandomWeights`, which gives the same bits everywhere, times one factor per filter; a file holds these
-factors, the small tensors (BatchNorm statistics measured from data, scales, biases, constants) and a checksum of every
-tensor. To that come an image, the reference's outputs in fp32, fp64 and fp16, and for some models a sample of every
-layer. A file is also a golden file in the sense of `zoo.verify.golden`.
+They are those of `zoo.verify.packed`, for some models with a sample of every layer. With --shipped, those that the
+package brings for `zoo.check` are written anew.
 """
 
 from __future__ import annotations
@@ -17,9 +14,6 @@ import math
 import sys
 import time
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,58 +23,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from a chec
 
 from zoo.errors import ZooError
 from zoo.registry import get_model, list_models
-from zoo.verify.compare import Run
-from zoo.verify.golden import FORMAT, load_golden
-from zoo.weights import Entry, RandomWeights, Weights, load_weights, save_safetensors
+from zoo.verify.golden import FORMAT
+from zoo.verify.packed import SEED, SHIPPED, generate
+from zoo.weights import save_safetensors
 
 if TYPE_CHECKING:
     from zoo.verify.references import Reference
 
-SEED = 0
 WITH_LAYERS = ("resnet50", "vit_b_16", "yolov8n")
+IN_THE_PACKAGE = {  # small, and different in kind: tanh, residuals, attention and boxes, LayerNorm and GELU
+    "lenet5": (1, 32, 32), "resnet18": (3, 64, 64), "yolo11n": (3, 64, 96), "convnext_tiny": (3, 64, 64),
+}  # fmt: skip
 LAYER_SAMPLE = 1024  # values kept of each layer
-
-
-@dataclass(frozen=True)
-class Golden:
-    """Weights, one image (1, C, H, W), and what the reference makes of them; `ref16` is its run in half precision."""
-
-    weights: Weights
-    images: np.ndarray
-    ref32: Run
-    ref64: Run
-    ref16: Run
-
-
-def read(folder: Path, model: str) -> Golden:
-    """The golden of `model`. Raises ZooError when there is none, or a weight comes out with other bits."""
-    path = folder / f"{model}.safetensors"
-    images, ref32, ref64 = load_golden(path, model)
-    file = load_weights(path)
-    arrays = {name: file.read(name, file.shape(name) or ()) for name in file.names() if name.startswith("weights/")}
-    half = {name: file.read(name, file.shape(name) or ()) for name in file.names() if name.startswith("float16/")}
-    ref16 = Run({name.removeprefix("float16/"): array for name, array in half.items()})
-    return Golden(_weights(model, json.loads(file.metadata["tensors"]), arrays), images, ref32, ref64, ref16)
-
-
-def _weights(model: str, tensors: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Weights:
-    entries = {}
-    for name, (shape, checksum) in tensors.items():
-        load = partial(_checked, name, tuple(shape), checksum, arrays[f"weights/{name}"])
-        entries[name] = Entry(math.prod(shape), tuple(shape), load)
-    return Weights(f"golden weights of {model}", entries)
-
-
-def _checked(name: str, shape: tuple[int, ...], checksum: int, stored: np.ndarray) -> np.ndarray:
-    array = stored if stored.shape == shape else generate(name, shape, stored)
-    if zlib.crc32(np.ascontiguousarray(array)) != checksum:
-        raise ZooError(f"'{name}' has other bits here than where its golden was made; make the goldens on this machine")
-    return array
-
-
-def generate(name: str, shape: tuple[int, ...], factors: np.ndarray) -> np.ndarray:
-    """A tensor of two or more dimensions: random numbers times one factor per filter (the first axis)."""
-    return RandomWeights(SEED).read(name, shape) * factors.reshape(-1, *[1] * (len(shape) - 1))
 
 
 def sample(array: np.ndarray) -> np.ndarray:
@@ -92,8 +46,8 @@ def sample(array: np.ndarray) -> np.ndarray:
 # Making them: with PyTorch
 
 
-def make(folder: Path, model: str, size: tuple[int, int, int]) -> Path:
-    """Writes the golden of `model` for images of `size` (C, H, W)."""
+def make(folder: Path, model: str, size: tuple[int, int, int], layers: bool = True) -> Path:
+    """Writes the golden of `model` for images of `size` (C, H, W); `layers` allows samples of these."""
     from zoo.verify.calibration import sample_images
     from zoo.verify.running import run_reference
 
@@ -102,7 +56,7 @@ def make(folder: Path, model: str, size: tuple[int, int, int]) -> Path:
     images = sample_images(1, size, SEED + 1)
     arrays["images"] = images
     for dtype in ("float32", "float64", "float16"):
-        run = run_reference(reference, images, dtype, taps=model in WITH_LAYERS and dtype != "float16")
+        run = run_reference(reference, images, dtype, taps=layers and model in WITH_LAYERS and dtype != "float16")
         for name, value in run.outputs.items():
             if not np.isfinite(value).all():
                 raise ZooError(f"{name} of {model} is not finite in {dtype}, so it proves nothing")
@@ -151,8 +105,14 @@ def _calibrated(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--out", type=Path, help="folder for the files")
+    parser.add_argument("--shipped", action="store_true", help="those that the package brings")
     args = parser.parse_args()
+    if args.shipped:
+        for model, size in IN_THE_PACKAGE.items():
+            print(make(SHIPPED, model, size, layers=False))
+    if args.out is None:
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     rows = _rows()
     for model in args.models or list_models():

@@ -42,6 +42,7 @@ from zoo.network import Precision, PrecisionName
 from zoo.registry import Model, get_model
 from zoo.trt import Api, load
 from zoo.verify.compare import FACTOR, ROUNDOFF, Row, compare_half, compare_runs, relative_l2
+from zoo.verify.packed import Golden, read_packed
 from zoo.verify.proof import factor_on_cpu, factor_on_gpu
 
 Say = Callable[[dict[str, Any]], None]
@@ -60,7 +61,7 @@ class OnCpu:
     def __init__(self, level: int) -> None:
         self.api = load("rtx")
 
-    def session(self, model: Model, golden: goldens.Golden, shapes: Shapes, precision: PrecisionName) -> Any:
+    def session(self, model: Model, golden: Golden, shapes: Shapes, precision: PrecisionName) -> Any:
         from zoo.runtime.cpu import CpuSession
 
         return CpuSession(define(model, golden.weights, self.api, shapes.network, Precision(precision)))
@@ -83,7 +84,7 @@ class OnGpu:
         self.api: Api = load("tensorrt")
         self.level = level
 
-    def session(self, model: Model, golden: goldens.Golden, shapes: Shapes, precision: PrecisionName) -> Any:
+    def session(self, model: Model, golden: Golden, shapes: Shapes, precision: PrecisionName) -> Any:
         from zoo.engine.build import build
         from zoo.engine.effort import Effort
         from zoo.runtime.gpu import GpuSession
@@ -106,7 +107,7 @@ class OnGpu:
 
 def prove_model(model: Model, pack: Path, on: OnCpu | OnGpu, say: Say) -> None:
     """All results of one model, each told as soon as it is known."""
-    golden = goldens.read(pack, model.name)
+    golden = read_packed(pack / f"{model.name}.safetensors", model.name)
     channels_and_size = golden.images.shape[1:]
     shapes = Shapes((1, *channels_and_size), (MAX_BATCH, *channels_and_size), (MAX_BATCH, *channels_and_size))
 
@@ -137,7 +138,7 @@ def prove_model(model: Model, pack: Path, on: OnCpu | OnGpu, say: Say) -> None:
         say({"stage": "layers", **compare_layers(model, golden, on)})
 
 
-def compare_batches(session: Session, golden: goldens.Golden, bounds: list[float]) -> dict[str, Any]:
+def compare_batches(session: Session, golden: Golden, bounds: list[float]) -> dict[str, Any]:
     """Each image of a full batch against the same image alone: the largest difference, and whether all bits agree."""
     flips = (slice(None), slice(None, None, -1))
     flipped = np.concatenate([golden.images[:, :, y, x] for y in flips for x in flips])
@@ -152,12 +153,12 @@ def compare_batches(session: Session, golden: goldens.Golden, bounds: list[float
     return {"ok": bool(worst <= 1), "difference_of_bound": worst, "same_bits": same}
 
 
-def allowed(on: OnCpu | OnGpu, model: Model, golden: goldens.Golden, precision: PrecisionName) -> float:
+def allowed(on: OnCpu | OnGpu, model: Model, golden: Golden, precision: PrecisionName) -> float:
     """How many times the reference's own error the rule allows this network here."""
     return on.factor(define(model, golden.weights, on.api, golden.images.shape, Precision(precision)))
 
 
-def compare_layers(model: Model, golden: goldens.Golden, on: OnCpu | OnGpu) -> dict[str, Any]:
+def compare_layers(model: Model, golden: Golden, on: OnCpu | OnGpu) -> dict[str, Any]:
     """Every layer, on the values that the golden file keeps of it."""
     definition = define(model, golden.weights, on.api, golden.images.shape)
     taps = [name for name in definition.taps if name in golden.ref64.taps]
@@ -200,7 +201,7 @@ def reload(engine: Path, pack: Path) -> str:
     from zoo.runtime.gpu import GpuSession
 
     loaded = load_engine(engine)
-    images = goldens.read(pack, loaded.description["model"]).images
+    images = read_packed(pack / f"{loaded.description['model']}.safetensors", loaded.description["model"]).images
     with GpuSession(loaded.data, api=load("tensorrt"), description=loaded.description) as session:
         return digest(session(images))
 

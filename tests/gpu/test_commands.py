@@ -31,9 +31,8 @@ from zoo.runtime.predict import Predictor
 from zoo.session import Session
 from zoo.tasks.detect import non_max_suppression
 from zoo.trt import Api
+from zoo.verify.packed import read_packed
 from zoo.weights import load_weights, save_safetensors
-
-from . import goldens
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "tests" / "data" / "grace_hopper.jpg"
@@ -147,7 +146,7 @@ class Workshop:
 
 def save_golden_weights(pack: Path, model: str, path: Path) -> Path:
     """The weights of a golden file as a file that --weights takes."""
-    weights = goldens.read(pack, model).weights
+    weights = read_packed(pack / f"{model}.safetensors", model).weights
     save_safetensors(path, {name: weights.read(name, weights.shape(name) or ()) for name in weights.names()})
     return path
 

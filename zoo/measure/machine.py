@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import os
 import platform
 import subprocess
 
-from zoo.driver import device_name, driver_problem, pci_bus_id
+from zoo.driver import cuda_version, device_name, driver_problem, pci_bus_id
 from zoo.errors import ZooError
 from zoo.trt import Api, load
 
@@ -34,7 +33,7 @@ def machine() -> dict[str, str]:
     return {
         "gpu": device_name() or "none",
         "driver": smi("driver_version") or "unknown",
-        "cuda": _cuda_version(),
+        "cuda": cuda_version() or "none",
         "tensorrt": _tensorrt_version(),
         "python": platform.python_version(),
         "cpus": str(os.cpu_count()),
@@ -58,16 +57,6 @@ def smi(fields: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _cuda_version() -> str:
-    """The CUDA version of the driver."""
-    try:
-        version = ctypes.c_int()
-        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    except OSError:
-        return "none"
-    return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def _tensorrt_version() -> str:

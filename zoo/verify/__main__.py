@@ -81,7 +81,7 @@ def _prove(
 ) -> Any:
     from zoo.api import find_weights
     from zoo.registry import get_model
-    from zoo.trt import load
+    from zoo.trt import load, load_to_define
     from zoo.verify import proof
     from zoo.verify.golden import load_golden
 
@@ -96,7 +96,7 @@ def _prove(
     if own_module is not None and (weights is not None or golden is not None):
         raise ZooError("--own-module FILE takes the weights from the same file: leave --weights and --golden away")
     how = _on_gpu() if device == "gpu" else {}
-    api = load("tensorrt" if device == "gpu" else "rtx")
+    api = load("tensorrt") if device == "gpu" else load_to_define(precision)
     if golden is not None:
         if precision != "fp32" or size:
             raise ZooError(
