@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +23,8 @@ from zoo.registry import Variant, classes_from, get_model, list_models, register
 from zoo.tasks import all_tasks
 from zoo.verify.references import library_of
 from zoo.weights import RandomWeights, from_arrays
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +43,67 @@ def variants(task: str = "classify", **options: Any) -> None:
 
 
 NEW = Variant(None, params=1)
+
+
+# Handing over
+
+
+def in_a_new_process(code: str, data: bytes) -> str:
+    """What Python prints that gets a pickle as `model`, as processes that are spawned do."""
+    code = f"import pickle, sys; model = pickle.load(sys.stdin.buffer); {code}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], input=data, env=environment, capture_output=True)
+    return (done.stdout + done.stderr).decode().strip()
+
+
+def test_every_model_can_be_pickled() -> None:
+    models = [get_model(name) for name in list_models()]
+    found = pickle.loads(pickle.dumps(models))
+    assert all(a is b for a, b in zip(found, models, strict=True))
+    assert all(len(pickle.dumps(model)) < 500 for model in models)  # what is registered stays where it is
+
+
+def test_a_model_that_was_changed_is_handed_over_as_it_is() -> None:
+    changed = replace(get_model("resnet18"), input=(3, 64, 96), preprocess=imagenet(resize=70, size=64))
+    assert pickle.loads(pickle.dumps(changed)) == copy.deepcopy(changed) == changed
+    assert in_a_new_process("print(model.name, model.input, model.task)", pickle.dumps(changed)) == (
+        "resnet18 (3, 64, 96) classify"
+    )
+
+
+def test_a_model_that_is_unknown_there_is_named() -> None:
+    data = pickle.dumps(get_model("resnet18")).replace(b"resnet18", b"resnet81")
+    assert "no model is named 'resnet81'" in in_a_new_process("print(model)", data).splitlines()[-1]
+
+
+SPAWN = """
+import multiprocessing
+import zoo
+
+def count(model, queue):
+    queue.put((model.name, model.params))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=count, args=(zoo.get_model("lenet5"), queue))
+    process.start()
+    print(*queue.get(timeout=60))
+    process.join()
+    with zoo.load("lenet5", device="cpu") as session:
+        try:
+            context.Process(target=count, args=(session, queue)).start()
+        except zoo.ZooError as error:
+            print(error)
+"""
+
+
+def test_a_model_is_handed_to_a_process_that_is_spawned_and_a_session_is_not(tmp_path: Path) -> None:
+    (tmp_path / "spawn.py").write_text(SPAWN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, tmp_path / "spawn.py"], env=environment, capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert first == "lenet5 61706" and second.endswith("hand the model's name over and load it there"), done.stderr
 
 
 # Registering
@@ -132,6 +201,20 @@ def test_a_pattern_is_a_part_of_the_name_or_has_wildcards() -> None:
     assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50"]
     assert list_models("resnet[13]*") == ["resnet18", "resnet34", "resnet101", "resnet152"]
     assert list_models("no such model") == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("YOLO11", ["yolo11n", "yolo11s", "yolo11m", "yolo11l", "yolo11x"]),
+        ("EfficientNet-B0", ["efficientnet_b0"]),
+        ("MNASNet0.5", ["mnasnet0_5"]),
+        ("ResNeXt101_*", ["resnext101_32x8d", "resnext101_64x4d"]),
+        ("yolo11[l-n]", ["yolo11n", "yolo11m", "yolo11l"]),
+    ],
+)
+def test_a_pattern_may_be_written_as_others_write_it(pattern: str, found: list[str]) -> None:
+    assert list_models(pattern)[: len(found)] == found
 
 
 def test_a_task_filters() -> None:

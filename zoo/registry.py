@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo import discovery
@@ -63,11 +63,24 @@ class Model:
     ignored: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled by its name and by what differs from the registered model: functions of `register` stay behind."""
+        known = _models.get(self.name)
+        if known is None:
+            return super().__reduce_ex__(protocol)
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _unpickled, (self.name, {name: value for name, value in own.items() if value != getattr(known, name)})
+
     def configured(self, weights: Weights) -> Model:
         """This model with the configuration that `weights` call for; random weights fit any."""
         if self.configure is None or weights.generated:
             return self
         return replace(self, config=self.configure(weights, self.config))
+
+
+def _unpickled(name: str, changes: dict[str, Any]) -> Model:
+    model = get_model(name)
+    return replace(model, **changes) if changes else model
 
 
 _models: dict[str, Model] = {}
@@ -165,9 +178,14 @@ def _registered() -> dict[str, Model]:
 
 
 def list_models(pattern: str = "", task: str | None = None) -> list[str]:
-    """The names that contain `pattern` (or match it, when it has * or ?), file by file; only of `task` if given."""
+    """The names that contain `pattern` (or match it, when it has * or ?), file by file; only of `task` if given.
+
+    It may be spelled as in `get_model`.
+    """
     import fnmatch
 
+    parts = re.split(r"(\[.*?\])", pattern)  # in brackets a hyphen is none of the name
+    pattern = "".join(part.lower() if part.startswith("[") else _spelled(part) for part in parts)
     wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     models = _registered().values()
     return [m.name for m in models if fnmatch.fnmatch(m.name, wanted) and task in (None, m.task)]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 from zoo.registry import Model
 
@@ -106,6 +107,12 @@ class Session:
     def close(self) -> None:
         """Frees what the session holds."""
         self.executor.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ZooError(
+            "a session holds threads and memory of its process, and cannot be copied nor handed to another one; hand "
+            "the model's name over and load it there"
+        )
 
     def __enter__(self) -> Session:
         return self
