@@ -16,12 +16,13 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 
 from zoo.errors import Refused, ZooError, one_of
+from zoo.quantization import Scales
 from zoo.trt import Api
 from zoo.weights import Weights
 
 Tensor = Any  # trt.ITensor or tensorrt_rtx.ITensor
 Layer = Any
-PrecisionName = Literal["fp32", "fp16", "bf16"]
+PrecisionName = Literal["fp32", "fp16", "bf16", "int8"]
 PluginPolicy = Literal["auto", "native", "cuda", "builtin"]
 
 
@@ -35,13 +36,19 @@ def configured(layer: Layer, **attributes: Any) -> Layer:
 
 @dataclass(frozen=True)
 class Precision:
-    """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares so."""
+    """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares so.
+
+    int8 rounds what layers read by `scales`, and computes everything else in fp16.
+    """
 
     name: PrecisionName = "fp32"
     islands: tuple[str, ...] = ()
+    scales: Scales | None = None
 
     def __post_init__(self) -> None:
         one_of("precision", self.name, get_args(PrecisionName))
+        if self.name == "int8" and self.scales is None:
+            raise ZooError("int8 needs the ranges of tensors: python -m zoo.calibrate MODEL --data DIR writes them")
 
 
 @dataclass
@@ -76,6 +83,8 @@ class Definition:
     ops: set[str] = field(default_factory=set)
     plugin_ops: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sites: dict[str, Tensor] = field(default_factory=dict)  # what int8 rounds, by the layer that reads it
+    made: dict[str, int] = field(default_factory=dict)  # tensor -> its place in the order of definition
     has_islands: bool = False
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
 
@@ -148,7 +157,14 @@ class Net:
         name = self.definition.precision.name
         if name == "fp32" or not self.definition.api.strong or self.island:
             return self.trt.float32
-        return self.trt.float16 if name == "fp16" else self.trt.bfloat16
+        return self.trt.bfloat16 if name == "bf16" else self.trt.float16
+
+    def step_of(self, site: str) -> float | None:
+        """The step that the tensor of a `site` is rounded to; None where it is not quantised."""
+        scales = self.definition.precision.scales
+        if self.definition.precision.name != "int8" or scales is None or self.island:
+            return None
+        return scales.of(site)
 
     # Weights
 
@@ -288,6 +304,13 @@ class Net:
     def peek(self, op: str) -> str:
         """The name that the layer of the next `done` of `op` will get here: `pack` needs it before there is a layer."""
         name = self.scope if self._is_module else self._below(f"{op}()")
+        return self._next(name)
+
+    def peek_step(self, op: str) -> str:
+        """The name that the layer of the next `step` of `op` will get here."""
+        return self._next(self._below(op))
+
+    def _next(self, name: str) -> str:
         count = self.definition.names[name]
         return f"{name}:{count}" if count else name
 
@@ -309,6 +332,7 @@ class Net:
         layer.name = name
         tensor = layer.get_output(0)
         tensor.name = name
+        self.definition.made[name] = len(self.definition.made)
         self._constrain(layer)
         try:
             shape = tuple(tensor.shape)  # forces the validation; TensorRT 8 gives a Dims of -1, whose tuple() fails

@@ -125,8 +125,10 @@ def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effo
 def set_precision_flags(definition: Definition, config: Any) -> None:
     """Weakly typed networks take their precision from builder flags; strongly typed ones have it in their types."""
     api, flags = definition.api, definition.api.trt.BuilderFlag
-    if not api.strong and definition.precision.name == "fp16":
+    if not api.strong and definition.precision.name in ("fp16", "int8"):
         config.set_flag(flags.FP16)
+        if definition.precision.name == "int8":
+            config.set_flag(flags.INT8)
         if definition.has_islands:
             config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
 

@@ -13,6 +13,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.network import Layer, Net, Tensor, configured
 from zoo.ops._affine import batch_norm_affine
+from zoo.ops._quantize import quantised, quantised_kernel
 from zoo.ops._window import Padding, Pair, padding_of, pair, symmetric
 
 
@@ -84,12 +85,12 @@ def conv_bn(
     at, norm = net / conv, net / bn
     x = at.enter(x)
     scale, shift = batch_norm_affine(norm, out, eps)
-    kernel = at.weight("weight", out, x.shape[1] // groups, *pair(k)) * scale[:, None, None, None]
+    kernel = at.weight("weight", out, x.shape[1] // groups, *pair(k))
     if bias:
         shift = shift + at.weight("bias", out) * scale
     if not merge and pair(k) == (1, 1) and not net.definition.api.strong:
         dilation = 2  # means nothing to a 1x1 kernel, but only equals are merged
-    layer = _convolution(at, at.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups)
+    layer = _convolution(at, at.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups, scale)
     return norm.done(layer, "conv2d", x, folded=at)
 
 
@@ -131,14 +132,24 @@ def _convolution(
     pad: Padding | None = None,
     dilation: Pair = 1,
     groups: int = 1,
+    scale: np.ndarray | None = None,
 ) -> Layer:
-    """The TensorRT layer, to be named `name`; `kernel` is (out, in / groups, kh, kw), `shift` is (out,) or None."""
+    """The TensorRT layer, to be named `name`; `kernel` is (out, in / groups, kh, kw), `shift` is (out,) or None.
+
+    `scale` (out,) is multiplied into the kernel.
+    """
     out, _, *k = kernel.shape
     dilation = pair(dilation)
     if pad is None:
         pad = tuple(d * (size // 2) for d, size in zip(dilation, k))
     bias = net.empty() if shift is None else net.pack(shift, name, "bias")
-    layer = net.network.add_convolution_nd(x, out, tuple(k), net.pack(kernel, name, "kernel"), bias)
+    rounded = quantised_kernel(net, kernel, scale, name)
+    if scale is not None and rounded is None:
+        kernel = kernel * scale[:, None, None, None]
+    packed = net.empty() if rounded is not None else net.pack(kernel, name, "kernel")
+    layer = net.network.add_convolution_nd(quantised(net, x, name), out, tuple(k), packed, bias)
+    if rounded is not None and layer is not None:
+        layer.set_input(1, rounded)
     padding = padding_of(x, pad, tuple(k), stride, dilation)
     net.state(stride=pair(stride), groups=groups, **symmetric(padding))
     if math.prod(k) > 1:

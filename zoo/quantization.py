@@ -1,0 +1,131 @@
+"""The scales of an int8 network: which tensors are quantised, and over which range.
+
+A site is a tensor that a layer reads: the input of a convolution or of a fully connected layer bears that layer's name,
+and of an addition it is the operand that is not fused into the convolution before it. What stands in no file is
+quantised nowhere: ranges of weights are computed from the weights.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.files import replacing
+
+LEVELS = 127  # of either sign: symmetric, so that zero is zero
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The largest magnitude (`amax`) that each site represents, by name; larger values saturate.
+
+    `weights` is the digest of the weights that ran, `keep` are patterns of sites that stay in higher precision. `name`
+    says where the scales come from.
+    """
+
+    model: str
+    weights: str
+    amax: Mapping[str, float]
+    method: str = "max"
+    samples: int = 0
+    keep: tuple[str, ...] = ()
+    name: str = field(default="scales", compare=False)
+
+    def of(self, site: str) -> float | None:
+        """The step of `site`; None where it stays in higher precision. Raises ZooError for one of another network."""
+        if any(fnmatch.fnmatchcase(site, pattern) for pattern in self.keep):
+            return None
+        if site not in self.amax:
+            raise ZooError(f"{self.name} has no range for '{site}': it is of another network; calibrate again")
+        return self.amax[site] / LEVELS or None  # nothing but zeros: nothing to quantise
+
+    def check(self, model: str, digest: str) -> None:
+        """Raises ZooError unless these are the scales of `model` with the weights of this digest."""
+        if self.model != model:
+            raise ZooError(f"{self.name} holds scales of {self.model}, not of {model}; calibrate {model}")
+        if self.weights != digest:
+            raise ZooError(
+                f"{self.name} was calibrated with other weights (sha256 {self.weights[:12]}…, these are "
+                f"{digest[:12]}…); calibrate again"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the file that `load_scales` reads."""
+        content = {
+            "zoo": "scales", "model": self.model, "weights": self.weights, "method": self.method,
+            "samples": self.samples, "keep": list(self.keep), "amax": dict(self.amax),
+        }  # fmt: skip
+        with replacing(Path(path)) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
+        return Path(path)
+
+
+def load_scales(path: str | os.PathLike[str]) -> Scales:
+    """The scales in a file that `python -m zoo.calibrate` wrote. Raises ZooError for any other content."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise ZooError(
+            f"the scales {path} cannot be read: {error.strerror}; python -m zoo.calibrate MODEL --data DIR writes them"
+        ) from None
+    except (ValueError, RecursionError):
+        raise ZooError(f"{path} is no JSON, expected the scales that python -m zoo.calibrate writes") from None
+    if not isinstance(content, dict) or content.get("zoo") != "scales":
+        raise ZooError(f"{path} holds no scales, expected the file that python -m zoo.calibrate writes")
+    return Scales(
+        _text(path, content, "model"), _text(path, content, "weights"), _ranges(path, content),
+        _text(path, content, "method"), _count(path, content), _patterns(path, content), str(path),
+    )  # fmt: skip
+
+
+def _text(path: Any, content: dict[str, Any], key: str) -> str:
+    value = content.get(key)
+    if not isinstance(value, str) or len(value) > 256 or not value.isprintable():
+        raise ZooError(f"'{key}' in {path} must be a short text; calibrate again")
+    return value
+
+
+def _count(path: Any, content: dict[str, Any]) -> int:
+    value = content.get("samples")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ZooError(f"'samples' in {path} must be a number of pictures; calibrate again")
+    return value
+
+
+def _patterns(path: Any, content: dict[str, Any]) -> tuple[str, ...]:
+    value = content.get("keep", [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ZooError(f"'keep' in {path} must be a list of patterns of module paths")
+    return tuple(value)
+
+
+def _ranges(path: Any, content: dict[str, Any]) -> dict[str, float]:
+    value = content.get("amax")
+    if not isinstance(value, dict) or not value:
+        raise ZooError(f"'amax' in {path} must hold a number per tensor; calibrate again")
+    for site, amax in value.items():
+        if isinstance(amax, bool) or not isinstance(amax, (int, float)) or not math.isfinite(amax) or amax < 0:
+            raise ZooError(
+                f"the range of '{site[:80]}' in {path} must be a finite number of 0 or more; calibrate again"
+            )
+    return {site: float(amax) for site, amax in value.items()}
+
+
+def quantised_channels(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`weights` (out, …) in whole steps of -127 to 127, as float32, and the step of each channel (out,), float32.
+
+    A channel of zeros has a step of 1.
+    """
+    amax = np.abs(weights).reshape(len(weights), -1).max(1)
+    step = np.where(amax > 0, amax / np.float32(LEVELS), 1).astype(np.float32)
+    whole = np.rint(weights / step.reshape(-1, *(1,) * (weights.ndim - 1)))
+    return np.clip(whole, -LEVELS, LEVELS).astype(np.float32), step
