@@ -36,6 +36,19 @@ def run(
     model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
     fp16: Fp16 = False,
     bf16: Bf16 = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="int8 where --scales says so, fp16 elsewhere; see zoo.calibrate.")
+    ] = False,
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            "--scales", help="--int8: what zoo.calibrate wrote. Default: MODEL.scales.json.", show_default=False
+        ),
+    ] = None,
+    fp32_layers: Annotated[
+        list[str] | None,
+        typer.Option("--fp32-layers", help="Modules that stay in fp32, as a pattern: 'layer4.*'.", show_default=False),
+    ] = None,
     weights: WeightsOption = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Fixed batch size.")] = 1,
     min_shapes: Annotated[
@@ -105,11 +118,16 @@ def run(
     from zoo.engine.effort import Effort, parse_workspace
     from zoo.engine.plugins import Plugins
     from zoo.network import Precision
+    from zoo.quantization import load_scales
     from zoo.registry import get_model
     from zoo.trt import load
 
     started = time.perf_counter()
-    precision, entry = precision_name(fp16, bf16), get_model(model)
+    precision, entry = precision_name(fp16, bf16, int8), get_model(model)
+    if scales and not int8:
+        raise ZooError("--scales belongs to --int8; give both")
+    ranges = load_scales(scales or f"{entry.name}.scales.json") if int8 else None
+    computed = Precision(precision, tuple(fp32_layers or ()), ranges)
     whole = _end2end(end2end, max_frame, {"conf": conf, "iou": iou, "max_det": max_det})
     _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
     effort = Effort(level, heuristic, tf32, parse_workspace(workspace) if workspace is not None else None)
@@ -123,7 +141,7 @@ def run(
     shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
     policy = Plugins(plugin_policy(plugins, no_plugins), self_contained).policy
     if dry_run:
-        definition = define(entry, source, tensorrt, shapes.network, Precision(precision), policy, whole)
+        definition = define(entry, source, tensorrt, shapes.network, computed, policy, whole)
         _report(
             {
                 "model": entry.name,
@@ -137,7 +155,7 @@ def run(
         return
     with progress() as say:
         engine = api.build_engine(
-            entry.name, weights=source, precision=precision, shapes=shapes, target=tensorrt.flavour,
+            entry.name, weights=source, precision=computed, shapes=shapes, target=tensorrt.flavour,
             **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole,
             timing_cache=timing_cache, progress=say,
         )  # fmt: skip

@@ -206,11 +206,12 @@ def fail(message: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def precision_name(fp16: bool, bf16: bool) -> str:
+def precision_name(fp16: bool, bf16: bool, int8: bool = False) -> Any:
     """The precision that the flags ask for."""
-    if fp16 and bf16:
-        raise ZooError("--fp16 and --bf16 exclude each other; give one")
-    return "fp16" if fp16 else "bf16" if bf16 else "fp32"
+    given = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), ("int8", int8)) if wanted]
+    if len(given) > 1:
+        raise ZooError(f"--{given[0]} and --{given[1]} exclude each other; give one")
+    return given[0] if given else "fp32"
 
 
 def plugin_policy(plugins: str, no_plugins: bool) -> Any:

@@ -58,19 +58,26 @@ class Scales:
                 f"{digest[:12]}…); calibrate again"
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data, which `scales_from` reads."""
+        return {
+            "model": self.model, "weights": self.weights, "method": self.method, "samples": self.samples,
+            "keep": list(self.keep), "amax": dict(self.amax), "file": self.name,
+        }  # fmt: skip
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the file that `load_scales` reads."""
-        content = {
-            "zoo": "scales", "model": self.model, "weights": self.weights, "method": self.method,
-            "samples": self.samples, "keep": list(self.keep), "amax": dict(self.amax),
-        }  # fmt: skip
+        content = {"scales": self.to_dict() | {"file": str(path)}}
         with replacing(Path(path)) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
         return Path(path)
 
 
 def load_scales(path: str | os.PathLike[str]) -> Scales:
-    """The scales in a file that `python -m zoo.calibrate` wrote. Raises ZooError for any other content."""
+    """The scales in a file of `python -m zoo.calibrate`, or in the description of an int8 engine.
+
+    Raises ZooError for any other content.
+    """
     try:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -79,11 +86,17 @@ def load_scales(path: str | os.PathLike[str]) -> Scales:
         ) from None
     except (ValueError, RecursionError):
         raise ZooError(f"{path} is no JSON, expected the scales that python -m zoo.calibrate writes") from None
-    if not isinstance(content, dict) or content.get("zoo") != "scales":
+    found = content.get("scales") if isinstance(content, dict) else None
+    if not isinstance(found, dict):
         raise ZooError(f"{path} holds no scales, expected the file that python -m zoo.calibrate writes")
+    return scales_from(found, str(path))
+
+
+def scales_from(content: dict[str, Any], name: str) -> Scales:
+    """The scales in JSON data that came from the file `name`. Raises ZooError naming the first field that is wrong."""
     return Scales(
-        _text(path, content, "model"), _text(path, content, "weights"), _ranges(path, content),
-        _text(path, content, "method"), _count(path, content), _patterns(path, content), str(path),
+        _text(name, content, "model"), _text(name, content, "weights"), _ranges(name, content),
+        _text(name, content, "method"), _count(name, content), _patterns(name, content), name,
     )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ def define(
     """
     if precision.name == "bf16" and not api.strong:
         raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
+    if precision.scales is not None:
+        precision.scales.check(model.name, weights.digest())
     try:
         definition = _define(model.configured(weights), weights, api, shape, precision, plugins, end2end)
         unused = _unused(definition, model)

@@ -22,8 +22,9 @@ from zoo.engine.schema import check_fields
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.files import checked_destination, locked_folder, replacing
-from zoo.network import Definition
+from zoo.network import Definition, Precision
 from zoo.preprocess import from_dict
+from zoo.quantization import scales_from
 from zoo.registry import Model
 from zoo.text import LONGEST, clean
 from zoo.trt import Api
@@ -78,6 +79,8 @@ def describe(
         else None,  # RTX compiles for all from Ampere on
         "gpu": device_name(device) if not api.rtx else None,
         "precision": definition.precision.name,
+        "islands": list(definition.precision.islands),
+        "scales": definition.precision.scales.to_dict() if definition.precision.scales else None,
         **asdict(effort),
         "plugins": custom.describe(definition, plugins),
         "end2end": whole.describe(end2end),
@@ -129,10 +132,19 @@ def effort_of(description: dict[str, Any]) -> Effort:
     return Effort(**{field.name: description[field.name] for field in fields(Effort) if field.name in description})
 
 
+def precision_of(description: dict[str, Any]) -> Precision:
+    """The precision of a description, with the scales of int8."""
+    found = description.get("scales")
+    scales = scales_from(found, "the engine's description") if found else None
+    return Precision(description["precision"], tuple(description.get("islands") or ()), scales)
+
+
 def rebuild_command(description: dict[str, Any]) -> str:
     """The command line that builds the engine of `description` again on the machine that runs it."""
     shapes, precision = shapes_of(description), description["precision"]
     command = f"python -m zoo.build {description['model']}" + ("" if precision == "fp32" else f" --{precision}")
+    command += f" --scales {shlex.quote(description['scales']['file'])}" if description.get("scales") else ""
+    command += "".join(f" --fp32-layers {shlex.quote(pattern)}" for pattern in description.get("islands") or ())
     command += "" if description["level"] is None else f" --level {description['level']}"
     command += "".join(f" --{option}" for option in ("heuristic", "tf32") if description[option])
     command += "" if effort_of(description).workspace is None else f" --workspace {description['workspace']}B"

@@ -95,6 +95,10 @@ def _ops(value: Any) -> bool:
     )
 
 
+def _numbers(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(type(number) in (int, float) and number >= 0 for number in value.values())
+
+
 def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
@@ -106,6 +110,8 @@ def _frame(value: Any) -> bool:
 # What descriptions that were written before do not have.
 LATER: dict[str, tuple[str, Check]] = {
     "workspace": ("null or a number of bytes", _count),
+    "islands": ("a list of patterns", lambda value: isinstance(value, list) and all(map(_text, value))),
+    "scales": ("null or what zoo.calibrate writes", _object(model=_text, weights=_HASH, amax=_numbers, file=_text)),
     "plugins": (
         "an object with policy, ops and self_contained",
         _object(policy=_one_of(*get_args(PluginPolicy)), ops=_ops, self_contained=_one_of(True, False)),

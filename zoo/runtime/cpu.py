@@ -52,6 +52,8 @@ class CpuSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are about optimisations that it skips, its errors are raised
         options.intra_op_num_threads = threads
+        # Pairs of Q and DQ are computed as they stand: fused, products of two int8 saturate on some processors.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
         self._alive = definition, values  # the session computes with their memory

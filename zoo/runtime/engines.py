@@ -17,7 +17,15 @@ from zoo.driver import device_count, device_name, driver_problem
 from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import end2end_of
-from zoo.engine.passport import Engine, effort_of, load_description, load_engine, rebuild_at, shapes_of
+from zoo.engine.passport import (
+    Engine,
+    effort_of,
+    load_description,
+    load_engine,
+    precision_of,
+    rebuild_at,
+    shapes_of,
+)
 from zoo.engine.plugins import Plugins, plugins_of
 from zoo.engine.shapes import Shape, Shapes, input_shapes
 from zoo.engine.store import kept_engine
@@ -165,7 +173,7 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
             f"{weights.name} is not the weights file that {path} was built from (its content differs); "
             f"to build an engine from it all the same: {rebuild_at(path, description)}"
         )
-    precision, effort = Precision(description["precision"]), effort_of(description)
+    precision, effort = precision_of(description), effort_of(description)
     plugins, end2end = plugins_of(description), end2end_of(description)
     return build(model, weights, load(), shapes, precision, effort, plugins, end2end, progress=progress).save(path)
 

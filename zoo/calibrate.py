@@ -1,0 +1,66 @@
+"""`python -m zoo.calibrate`: the ranges that an int8 network needs, from pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli import Json, Size, WeightsOption, command, note, print_json, progress, size_of
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
+    data: Annotated[Path, typer.Option("--data", help="A folder with pictures like those that will be seen.")],
+    weights: WeightsOption = None,
+    method: Annotated[str, typer.Option("--method", help="entropy, mse, percentile or max.")] = "entropy",
+    samples: Annotated[int, typer.Option("--samples", help="How many pictures, spread over the folder.")] = 512,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--fp16-layers", help="Modules that stay in fp16, as a pattern: 'layer4.*'.", show_default=False),
+    ] = None,
+    size: Size = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: MODEL.scales.json.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Runs MODEL on pictures and writes the range of every tensor that int8 rounds, for zoo.build --int8.
+
+    The file is bound to the weights: others need their own.
+    """
+    from zoo.api import adapted, find_weights
+    from zoo.engine.calibration import calibrate, pictures_in, prepared
+    from zoo.engine.shapes import input_shapes
+    from zoo.registry import get_model
+
+    entry, wanted = get_model(model), size_of(size)
+    input_shapes(entry, 1, wanted)  # refused before weights are read
+    pictures = pictures_in(data, samples)
+    source = find_weights(entry, weights)
+    entry = adapted(entry, source)
+    bad: list[str] = []
+    with progress() as say:
+        images = prepared(entry, pictures, wanted, bad)
+        scales = calibrate(entry, source, images, method=method, keep=keep or (), progress=say)
+    for message in bad:
+        note(message)
+    path = scales.save(output or Path(f"{entry.name}.scales.json"))
+    if as_json:
+        print_json(
+            {"model": entry.name, "weights": source.name, "file": str(path), "method": method,
+             "samples": scales.samples, "tensors": len(scales.amax), "errors": bad}
+        )  # fmt: skip
+        return
+    print(
+        f"{path}: the ranges of {len(scales.amax)} tensors of {entry.name}, by {method} over {scales.samples} pictures"
+    )
+    if source.generated:
+        note("the weights are random: so are the ranges")
+
+
+main = command(run)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""From pictures to the scales of an int8 network: it runs on the CPU, and what its layers read is counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from zoo.engine.definition import define
+from zoo.errors import ZooError, one_of
+from zoo.measure.ranges import METHODS, Histogram
+from zoo.quantization import Scales
+from zoo.registry import Model
+from zoo.runtime.cpu import CpuSession
+from zoo.trt import load
+from zoo.weights import Weights
+
+Progress = Callable[[str], None]
+
+
+def calibrate(
+    model: Model,
+    weights: Weights,
+    images: Iterable[np.ndarray],
+    *,
+    method: str = "entropy",
+    keep: Iterable[str] = (),
+    threads: int = 0,
+    progress: Progress = lambda text: None,
+) -> Scales:
+    """The scales of `model` with `weights`, from `images`: float32 (N, C, H, W), prepared as the model wants them.
+
+    `images` is read once, one after the other. `keep` are patterns of sites that shall stay in higher precision.
+    Raises ZooError without images, and where a tensor is not finite.
+    """
+    one_of("method", method, METHODS)
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        raise ZooError("there is no picture to calibrate with")
+    definition = define(model, weights, load("rtx"), (-1, *first.shape[1:]))
+    tensors = {tensor.name: tensor for tensor in definition.sites.values()}  # some layers read the same one
+    histograms, count = {name: Histogram() for name in tensors}, 0
+    with CpuSession(replace(definition, taps=tensors), tensors, threads=threads) as session:
+        for batch in itertools.chain((first,), images):
+            found = session(batch)
+            for name, histogram in histograms.items():
+                if not np.isfinite(found[name]).all():
+                    raise ZooError(f"'{name}' is not finite on these pictures, so it has no range")
+                histogram.add(found[name])
+            count += len(batch)
+            progress(f"counting what {len(tensors)} tensors hold: picture {count}")
+    progress(f"choosing {len(tensors)} ranges by {method}")
+    ranges = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    amax = {site: float(np.float32(ranges[tensor.name])) for site, tensor in definition.sites.items()}
+    return Scales(model.name, weights.digest(), amax, method, count, tuple(keep))
+
+
+def pictures_in(folder: str | Path, samples: int) -> list[Path]:
+    """At most `samples` image files of `folder` and the folders below it, evenly spread over their sorted names.
+
+    Raises ZooError where there are none.
+    """
+    from zoo.images.sources import IMAGE_SUFFIXES
+
+    if samples < 1:
+        raise ZooError(f"samples is {samples}; it must be at least 1")
+    root = Path(folder)
+    if not root.is_dir():
+        raise ZooError(f"'{folder}' is no folder; --data takes a folder with pictures")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise ZooError(f"'{folder}' holds no picture, nor do the folders below it; --data takes a folder with pictures")
+    return [found[i * len(found) // samples] for i in range(samples)] if len(found) > samples else found
+
+
+def prepared(
+    model: Model, pictures: Iterable[Path], size: tuple[int, int] | None, bad: list[str]
+) -> Iterable[np.ndarray]:
+    """The pictures as the model wants them, one by one, (1, C, H, W); `bad` gets a sentence for each unreadable one."""
+    from zoo.images.sources import read_image
+
+    for path in pictures:
+        try:
+            image = read_image(path)
+        except ZooError as error:
+            bad.append(str(error))
+            continue
+        yield model.preprocess.apply(image, size)[0][None]
