@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from zoo.errors import ZooError
 
-_PRECISION = "choose one precision: --fp16 or --bf16"
-_QUANTISED = "quantised networks are not offered yet; --fp16 and --bf16 are"
+_PRECISION = "choose one precision: --fp16, --bf16 or --int8"
+_QUANTISED = "of quantised networks zoo.build has --int8, with ranges that python -m zoo.calibrate writes"
 _FLOAT32 = "inputs and outputs are float32 in linear order, whatever the precision"
 _TIMED = "python -m zoo.bench times engines"
 _LAYERS = "python -m zoo.profile times every layer"
