@@ -14,7 +14,7 @@ def run(
     model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
     data: Annotated[Path, typer.Option("--data", help="A folder with pictures like those that will be seen.")],
     weights: WeightsOption = None,
-    method: Annotated[str, typer.Option("--method", help="entropy, mse, percentile or max.")] = "entropy",
+    method: Annotated[str, typer.Option("--method", help="mse, percentile, entropy or max.")] = "mse",
     samples: Annotated[int, typer.Option("--samples", help="How many pictures, spread over the folder.")] = 512,
     keep: Annotated[
         list[str] | None,

@@ -26,7 +26,7 @@ def calibrate(
     weights: Weights,
     images: Iterable[np.ndarray],
     *,
-    method: str = "entropy",
+    method: str = "mse",
     keep: Iterable[str] = (),
     threads: int = 0,
     progress: Progress = lambda text: None,

@@ -80,7 +80,7 @@ def by_mse(histogram: Histogram) -> float:
 def by_entropy(histogram: Histogram) -> float:
     """The range whose distribution, rounded to the levels of int8, has the smallest divergence from the original."""
     counts = histogram.counts.astype(np.float64)
-    counts[0] = 0  # the many exact zeros of a ReLU say nothing of the range
+    counts[0] = counts[1]  # the many exact zeros of a ReLU say nothing of the range
 
     def divergence(amax: float) -> float:
         kept = round(amax / histogram.width)
@@ -94,9 +94,10 @@ def by_entropy(histogram: Histogram) -> float:
         spread = np.where(filled, sums[parts] / np.maximum(shares[parts], 1), 0)
         wanted[-1] += counts[kept:].sum()
         p, q = wanted / wanted.sum(), spread / spread.sum()
-        both = (p > 0) & (q > 0)
-        lost = p[(p > 0) & (q == 0)].sum()  # what saturates into a bin that was empty
-        return float((p[both] * np.log(p[both] / q[both])).sum() + lost)
+        if ((p > 0) & (q == 0)).any():  # what saturates would fall into a bin that was empty
+            return np.inf
+        held = p > 0
+        return float((p[held] * np.log(p[held] / q[held])).sum())
 
     return min(_candidates(histogram), key=divergence, default=histogram.amax)
 

@@ -41,7 +41,7 @@ def quantised_shortcut(net: Net, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     TensorRT then adds it inside the convolution that makes the other one, in int8.
     """
     made, site = net.definition.made, net.peek_step("add")
-    if made[x.name] <= made[y.name]:
+    if made.get(x.name, -1) <= made.get(y.name, -1):  # the network's input was not made here
         return quantised(net, x, site), y
     return x, quantised(net, y, site)
 
