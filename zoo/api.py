@@ -169,7 +169,7 @@ def build_engine(
     from zoo.trt import load as load_api
 
     effort, custom = Effort(level, heuristic, tf32, workspace), Plugins(plugins, self_contained)
-    wanted = precision if isinstance(precision, Precision) else Precision(precision)
+    wanted = _precision(precision)
     model = get_model(name)
     if shapes is None:
         input_shapes(model, batch, size)  # refused before weights are read
@@ -195,7 +195,7 @@ def load(
     source: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | Weights | None = None,
-    precision: PrecisionName = "fp32",
+    precision: PrecisionName | Precision = "fp32",
     size: tuple[int, int] | None = None,
     batch: int | tuple[int, int, int] | None = None,
     device: str | int = "auto",
@@ -228,7 +228,7 @@ def load(
     """
     if weights is None:
         source, weights = model_in(source)
-    where, wanted, effort = parse_device(device), Precision(precision), Effort(level, heuristic, workspace=workspace)
+    where, wanted, effort = parse_device(device), _precision(precision), Effort(level, heuristic, workspace=workspace)
     custom = Plugins(plugins)
     _check_gpu_options(cuda, contexts, stream)
     if not isinstance(threads, int) or threads < 0:
@@ -261,6 +261,10 @@ def load(
             progress=progress,
         )  # fmt: skip
     return _cpu_session(model, opened, wanted, size, batch, threads, plugins)
+
+
+def _precision(wanted: PrecisionName | Precision) -> Precision:
+    return wanted if isinstance(wanted, Precision) else Precision(wanted)
 
 
 def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
