@@ -421,7 +421,7 @@ def test_the_command_prints_what_was_measured(
         bench.run(["lenet5"], **arguments, as_json=False)
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    assert text.count("weights zoo/weights/lenet5.safetensors\nThroughput:") == 4 and "PyTorch 2." in text
+    assert text.count("weights weights/lenet5.safetensors\nThroughput:") == 4 and "PyTorch 2." in text
     assert text.count("| lenet5 | tf32 | 2 | ") == 3
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 13
     with pytest.raises(SystemExit):

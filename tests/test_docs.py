@@ -96,6 +96,8 @@ def project(tmp_path: Path) -> Path:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name, **{"ignore": ignored} if copy is shutil.copytree else {})
+    (tmp_path / "weights").mkdir()
+    shutil.copy(ROOT / "weights" / "lenet5.safetensors", tmp_path / "weights")
     for folder in ("bin", ".venv-demo/bin", ".venv-test/bin"):
         python = tmp_path / folder / "python"
         python.parent.mkdir(parents=True)

@@ -298,12 +298,11 @@ def is_engine(source: str | os.PathLike[str]) -> bool:
 
 def _uses_gpu() -> bool:
     """Whether a GPU can be used. One that only lacks its TensorRT is told of: it would be missed."""
-    from zoo.driver import device_name, has_driver
+    from zoo.driver import has_driver
     from zoo.trt import installed
 
     if has_driver() and not installed("tensorrt"):
         logging.getLogger("zoo").warning(
-            "the %s is not used, since TensorRT is not installed: pip install 'tensorrt-zoo[gpu]', or ask for the CPU",
-            device_name(),
+            "the GPU is not used, since TensorRT is not installed: pip install 'tensorrt-zoo[gpu]', or ask for the CPU"
         )
     return has_driver() and installed("tensorrt")
