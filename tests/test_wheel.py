@@ -84,7 +84,7 @@ def test_zoo_has_every_command() -> None:
         (["list", "lenet5"], 0, "lenet5      61,706"),
         (["list", "--nonsense"], 2, "No such option"),
         (["--version"], 0, f"tensorrt-zoo {zoo.__version__}"),
-        ([], 0, "  gen_wts  Writes the weights"),
+        ([], 0, "  gen_wts   Writes the weights"),
         (["bild"], 2, "error: there is no command 'bild'; closest: build; python -m zoo --help lists them"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from zoo import __version__, bench, build, cache, check, export, gen_wts, list, profile, run
+from zoo import __version__, bench, build, cache, calibrate, check, export, gen_wts, list, profile, run
 from zoo.cli import fail
 from zoo.errors import closest
 from zoo.plugins import __main__ as plugins
@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": verify,
     "export": export,
     "gen_wts": gen_wts,
+    "calibrate": calibrate,
     "bench": bench,
     "profile": profile,
     "plugins": plugins,
@@ -38,7 +39,7 @@ def main() -> None:
     elif name in ("--help", "-h"):
         print(f"usage: {program} COMMAND [OPTIONS]; each has --help, and {program} --version says this version\n")
         for word, command in COMMANDS.items():
-            print(f"  {word:8} {(command.run.__doc__ or '').splitlines()[0]}")
+            print(f"  {word:9} {(command.run.__doc__ or '').splitlines()[0]}")
     else:
         fail(f"there is no command '{name}'{closest(name, COMMANDS)}; {program} --help lists them")
 

@@ -24,10 +24,9 @@ _SHAPES = "the batch may vary, from --minShapes over --optShapes to --maxShapes;
 INSTEAD = {
     "--best": _PRECISION,
     "--precision": _PRECISION,
-    "--int8": _QUANTISED,
     "--int4": _QUANTISED,
     "--fp8": _QUANTISED,
-    "--calib": _QUANTISED,
+    "--calib": "python -m zoo.calibrate chooses the ranges that --int8 takes",
     "--layerPrecisions": _ISLANDS,
     "--layerOutputTypes": _ISLANDS,
     "--precisionConstraints": _ISLANDS,
