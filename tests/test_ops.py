@@ -12,6 +12,7 @@ bf16  the same with 8 bits, so eight times as much.
 from __future__ import annotations
 
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -139,6 +140,47 @@ class ChannelsLast(nn.Module):
         return self.one(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class NormAct(nn.BatchNorm2d):
+    """timm's BatchNormAct2d: the activation is a part of the normalisation."""
+
+    def __init__(self, channels: int, act: nn.Module) -> None:
+        super().__init__(channels)
+        self.act = act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(super().forward(x))
+
+
+class Branches(nn.Module):
+    """The sum of what the branches make of one tensor, normalised once more."""
+
+    def __init__(self, *branches: nn.Module, after: nn.Module = nn.Identity()) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.after(sum(branch(x) for branch in self.branches))
+
+
+def normalised(*convolution: int, **options: int) -> nn.Module:
+    return nn.Sequential(
+        OrderedDict(conv=nn.Conv2d(*convolution, bias=False, **options), bn=nn.BatchNorm2d(convolution[1]))
+    )
+
+
+def three_branches(net: Net, x: Tensor) -> Tensor:
+    at, options = net / "branches", {"groups": 2}
+    kernel = ops.conv_bn_kernel(at / 0, x, 8, 3, **options) + ops.conv_bn_kernel(at / 1, x, 8, 1, **options)
+    return ops.conv2d_of(net, x, kernel + ops.batch_norm_kernel(at / 2, x, **options), 1, **options)
+
+
+def normalised_sum(net: Net, x: Tensor) -> Tensor:
+    at = net / "branches"
+    kernel = ops.conv2d_kernel(at / 0, x, 8, 5, groups=8) + ops.conv2d_kernel(at / 1, x, 8, 1, groups=8, bias=False)
+    return ops.conv2d_of(net, x, ops.batch_norm_of(net / "after", kernel, 1e-3), 2, groups=8)
+
+
 def grid_of(net: Net, x: Tensor) -> Tensor:
     """Places (N, H, W, 2) that the last two channels of x say, partly outside of the picture."""
     last = ops.transpose(net, ops.narrow(net, x, 1, 6, 2), (0, 2, 3, 1))
@@ -240,6 +282,11 @@ CASES = [
         nn.Sequential(Same(nn.Conv2d(8, 12, 3, 2, bias=False)), nn.BatchNorm2d(12)),
         lambda net, x: ops.conv_bn(net, x, 12, 3, 2, "same", conv="0.one", bn=1),
     ),
+    Case(
+        "conv_bn with its activation",
+        nn.Sequential(nn.Conv2d(8, 12, 3, padding=1, bias=False), NormAct(12, nn.ReLU())),
+        lambda net, x: ops.conv_bn(net, x, 12, 3, conv=0, bn=1, activation=ops.relu),
+    ),
     Case("conv_transpose 2x2", nn.ConvTranspose2d(8, 6, 2, 2), lambda net, x: ops.conv_transpose2d(net, x, 6, 2, 2)),
     Case(
         "conv_transpose 4x4",
@@ -255,6 +302,21 @@ CASES = [
         "conv_transpose rectangular",
         nn.ConvTranspose2d(8, 6, (1, 3), (1, 2), (0, 1), output_padding=(0, 1)),
         lambda net, x: ops.conv_transpose2d(net, x, 6, (1, 3), (1, 2), (0, 1), output_pad=(0, 1)),
+    ),
+    # reparam.py
+    Case(
+        "three branches as one convolution",
+        Branches(normalised(8, 8, 3, padding=1, groups=2), normalised(8, 8, 1, groups=2), nn.BatchNorm2d(8)),
+        three_branches,
+    ),
+    Case(
+        "a normalised sum as one convolution",
+        Branches(
+            nn.Conv2d(8, 8, 5, 2, padding=2, groups=8),
+            nn.Conv2d(8, 8, 1, 2, groups=8, bias=False),
+            after=nn.BatchNorm2d(8, 1e-3),
+        ),
+        normalised_sum,
     ),
     # norm.py
     Case(

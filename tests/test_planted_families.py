@@ -25,6 +25,12 @@ def _interleaved(real: Any, net: Net, x: Tensor, shape: Any, *more: Any) -> Tens
     return real(net, ops.channel_shuffle(net.functional, x, 2), shape, *more)
 
 
+def _nothing(real: Any, *args: Any, **options: Any) -> Any:
+    """A branch that is lost before its sum with the others."""
+    kernel = real(*args, **options)
+    return kernel.scaled(np.zeros_like(kernel.bias))
+
+
 BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it starts, how it is planted
     ("densenet121", "the newest maps first", "features.denseblock1.denselayer2.norm1",
         plant("features.denseblock1.concat():0", lambda real, net, x, **options: real(net, x[::-1], **options))),
@@ -82,6 +88,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("classifier.scale.2", instead(ops.hardsigmoid))),
     ("lraspp_mobilenet_v3_large", "the last stage strides", "backbone.13.block.1.1",
         plant("backbone.13.block.1.1", changed(stride=2, dilation=1))),
+    ("repvgg_a0", "no branch that only normalises", "stages.2.1.act", plant("stages.2.1.identity", _nothing)),
+    ("mobileone_s0", "one of four convolutions", "stages.2.4.act", plant("stages.2.4.conv_kxk.1.bn", _nothing)),
 ]  # fmt: skip
 
 SIZES = {"deeplabv3_mobilenet_v3_large": (3, 17, 609), "fcn_resnet50": (3, 33, 49)}

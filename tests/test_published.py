@@ -78,6 +78,13 @@ def test_a_file_is_downloaded_once_and_said(
     assert {file.name for file in tmp_path.iterdir()} == {"file.pt", "file.lock"}
 
 
+def test_files_of_one_name_are_kept_apart(tmp_path: Path, server: SimpleNamespace) -> None:
+    first = fetch(f"{server.url}/a/model.safetensors", folder=tmp_path, name="a.safetensors")
+    server.content = CONTENT[::-1]
+    second = fetch(f"{server.url}/b/model.safetensors", folder=tmp_path, name="b.safetensors")
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, CONTENT[::-1])
+
+
 def test_a_redirect_is_followed(tmp_path: Path, server: SimpleNamespace) -> None:
     assert fetch(f"{server.url}/moved.pt", HASH, folder=tmp_path).read_bytes() == CONTENT
 

@@ -57,7 +57,8 @@ def find_published(model: Model) -> Weights:
     from zoo.weights.published import fetch
 
     known = published(model.reference)
-    weights = parse_weights(os.fspath(fetch(known.url, known.sha256, known.size)), model.name)
+    file = fetch(known.url, known.sha256, known.size, name=known.file)
+    weights = parse_weights(os.fspath(file), model.name)
     weights.metadata |= {"model": model.name, "origin": known.origin, "licence": known.licence}
     if known.labels is not None:
         weights.metadata.setdefault("classes", json.dumps(known_labels(known.labels)))

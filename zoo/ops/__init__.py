@@ -16,6 +16,7 @@ from zoo.ops.linear import *
 from zoo.ops.norm import *
 from zoo.ops.pool import *
 from zoo.ops.reduce import *
+from zoo.ops.reparam import *
 from zoo.ops.resize import *
 from zoo.ops.shape import *
 

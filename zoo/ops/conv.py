@@ -5,16 +5,15 @@ Kernels, strides and dilations are one number or (height, width); `zoo.ops._wind
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.network import Layer, Net, Tensor, configured
+from zoo.network import Net, Tensor, configured
 from zoo.ops._affine import batch_norm_affine
-from zoo.ops._quantize import quantised, quantised_kernel
-from zoo.ops._window import Padding, Pair, padding_of, pair, symmetric
+from zoo.ops._convolution import convolution
+from zoo.ops._window import Padding, Pair, pair
 
 
 def conv2d(
@@ -42,7 +41,7 @@ def conv2d(
         kernel, shift = kernel[order], None if shift is None else shift[order]
         net.definition.folded.add(net.scope)
         net = net.functional
-    layer = _convolution(net, net.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups)
+    layer = convolution(net, net.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups)
     return net.done(layer, "conv2d", x)
 
 
@@ -55,7 +54,7 @@ def conv2d_each(net: Net, x: Tensor, groups: int) -> Tensor:
     x = net.enter(x)
     channels = x.shape[1] // groups
     filters = np.kron(np.eye(groups, dtype=np.float32), net.weight("weight", 1, channels, 1, 1).reshape(1, channels))
-    return net.done(_convolution(net, net.peek("conv2d"), x, filters[:, :, None, None], None), "conv2d", x)
+    return net.done(convolution(net, net.peek("conv2d"), x, filters[:, :, None, None], None), "conv2d", x)
 
 
 def conv_bn(
@@ -72,12 +71,15 @@ def conv_bn(
     eps: float = 1e-5,
     conv: str | int = "conv",
     bn: str | int = "bn",
+    activation: Callable[[Net, Tensor], Tensor] | None = None,
     merge: bool = True,
 ) -> Tensor:
     """A `conv2d` and the BatchNorm2d after it, folded on the host into one convolution.
 
     Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not
     hold never exists. `conv` and `bn` name the two modules below `net`; the precision is that of `conv`.
+
+    With `activation` the module `bn` is timm's BatchNormAct2d: the activation is its module `act`, and a part of it.
 
     TensorRT 8 merges 1x1 convolutions of the same input, and then no longer fuses activations such as SiLU into them.
     Without `merge` it leaves this one alone.
@@ -90,8 +92,13 @@ def conv_bn(
         shift = shift + at.weight("bias", out) * scale
     if not merge and pair(k) == (1, 1) and not net.definition.api.strong:
         dilation = 2  # means nothing to a 1x1 kernel, but only equals are merged
-    layer = _convolution(at, at.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups, scale)
-    return norm.done(layer, "conv2d", x, folded=at)
+    if activation is not None:  # what BatchNorm alone gives is no tensor of PyTorch's
+        net.definition.folded.add(at.scope)
+        at = at.functional
+    layer = convolution(at, at.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups, scale)
+    if activation is None:
+        return norm.done(layer, "conv2d", x, folded=at)
+    return norm.tap(activation(norm / "act", at.done(layer, "conv2d", x)))
 
 
 def conv_transpose2d(
@@ -120,38 +127,3 @@ def conv_transpose2d(
     layer = net.network.add_deconvolution_nd(x, out, pair(k), kernel, shift)
     configured(layer, stride_nd=pair(stride), pre_padding=before, post_padding=after, num_groups=groups)
     return net.done(layer, "conv_transpose2d", x)
-
-
-def _convolution(
-    net: Net,
-    name: str,
-    x: Tensor,
-    kernel: np.ndarray,
-    shift: np.ndarray | None,
-    stride: Pair = 1,
-    pad: Padding | None = None,
-    dilation: Pair = 1,
-    groups: int = 1,
-    scale: np.ndarray | None = None,
-) -> Layer:
-    """The TensorRT layer, to be named `name`; `kernel` is (out, in / groups, kh, kw), `shift` is (out,) or None.
-
-    `scale` (out,) is multiplied into the kernel.
-    """
-    out, _, *k = kernel.shape
-    dilation = pair(dilation)
-    if pad is None:
-        pad = tuple(d * (size // 2) for d, size in zip(dilation, k))
-    bias = net.empty() if shift is None else net.pack(shift, name, "bias")
-    rounded = quantised_kernel(net, kernel, scale, name)
-    if scale is not None and rounded is None:
-        kernel = kernel * scale[:, None, None, None]
-    packed = net.empty() if rounded is not None else net.pack(kernel, name, "kernel")
-    layer = net.network.add_convolution_nd(quantised(net, x, name), out, tuple(k), packed, bias)
-    if rounded is not None and layer is not None:
-        layer.set_input(1, rounded)
-    padding = padding_of(x, pad, tuple(k), stride, dilation)
-    net.state(stride=pair(stride), groups=groups, **symmetric(padding))
-    if math.prod(k) > 1:
-        net.state(dilation=dilation)
-    return configured(layer, stride_nd=pair(stride), dilation_nd=dilation, num_groups=groups, **padding)

@@ -25,18 +25,24 @@ TIMEOUT = 30  # seconds without a byte
 _BLOCK = 1 << 18
 
 
-def fetch(url: str, sha256: str | None = None, size: int | None = None, folder: Path | None = None) -> Path:
+def fetch(
+    url: str,
+    sha256: str | None = None,
+    size: int | None = None,
+    folder: Path | None = None,
+    name: str | None = None,
+) -> Path:
     """The file at `url`, from `folder` (default: weights/ in the cache) or downloaded into it; says so on stderr.
 
-    `sha256` is a hash or its beginning, `size` is in bytes. Raises ZooError when the file cannot be had or is another;
-    with ZOO_OFFLINE in the environment nothing is downloaded.
+    `sha256` is a hash or its beginning, `size` is in bytes, `name` what the file is kept as, if not by its own name.
+    Raises ZooError when the file cannot be had or is another; with ZOO_OFFLINE in the environment none is downloaded.
     """
     if url.startswith("file:"):  # an installed package brings it
         path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
         _check(url, path, sha256, size)
         return path
     folder = folder or cache_folder() / "weights"
-    path = folder / url.rpartition("/")[2]
+    path = folder / (name or url.rpartition("/")[2])
     if path.is_file():
         mark_used(path)
         return path

@@ -26,7 +26,8 @@ class Published:
     """Where the trained weights of a model are published, and under which licence.
 
     `sha256` is the hash, or the beginning of it, that the project publishes; `size` is in bytes. `origin` is a sentence
-    for the metadata of a dump. `labels` is the label set of classes that the file does not name.
+    for the metadata of a dump. `labels` is the label set of classes that the file does not name. `file` is what it is
+    kept as, where its own name is not unique.
     """
 
     url: str
@@ -35,6 +36,7 @@ class Published:
     licence: str
     origin: str
     labels: str | None = None
+    file: str | None = None
 
 
 class MissingLibrary(ZooError):
