@@ -10,6 +10,7 @@ import typer
 
 from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress, size_of
 from zoo.errors import ZooError
+from zoo.text import LONGEST, clean
 
 
 def run(
@@ -64,7 +65,7 @@ def run(
         from rich.console import Console
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-        console.print(f"{title}: {proof.weights}, {proof.executor}")
+        console.print(f"{title}: {clean(proof.weights, LONGEST)}, {proof.executor}", markup=False)
         console.print(reports.proof_to_terminal(proof, layers))
     sys.exit(0 if proof.ok else 1)
 

@@ -31,6 +31,8 @@ def load_golden(path: str | os.PathLike[str], model: str) -> tuple[np.ndarray, R
     """(images, fp32 run, fp64 run). Raises ZooError when the file is none, or is of another model."""
     from safetensors import SafetensorError, safe_open
 
+    if os.path.isdir(path):
+        raise ZooError(f"the golden file {path} is a folder; name the file in it")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zoo.files import replacing
+from zoo.text import clean_lines
 from zoo.verify.compare import Report, Row
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def _body(report: Report, title: str = "", every: bool = False) -> RenderableTyp
         shown = report.taps if every else _trimmed(report.taps, own)
         parts.append(_table(shown, own, f"{len(shown)} of {len(report.taps)} layers in network order"))
     if report.missing:
-        parts.append(Text(f"{len(report.missing)} modules without a counterpart: {_some(report.missing)}", "yellow"))
+        parts.append(_text(f"{len(report.missing)} modules without a counterpart: {_some(report.missing)}", "yellow"))
     if own_arithmetic(report):
-        parts.append(Text(own_arithmetic(report), "red"))
-    parts.append(Text(f"Rule: {report.rule}.", "dim"))
+        parts.append(_text(own_arithmetic(report), "red"))
+    parts.append(_text(f"Rule: {report.rule}.", "dim"))
     return Group(*parts)
 
 
@@ -77,16 +78,21 @@ def proof_to_terminal(proof: Proof, layers: bool = False) -> RenderableType:
     report = proof.report if layers or not proof.report.ok else replace(proof.report, taps=[])
     parts: list[RenderableType] = []
     for title, other in proof.also.items():
-        parts.append(Text(f"{title}: {verdict(other)}") if other.ok else to_terminal(other, title))
-    parts += [Text(note, "yellow") for note in proof.notes]
+        parts.append(_text(f"{title}: {verdict(other)}") if other.ok else to_terminal(other, title))
+    parts += [_text(note, "yellow") for note in proof.notes]
     parts += [_body(report), *_verdict(proof.report, proof.ok)]
     return Group(*parts)
+
+
+def _text(words: str, style: str = "") -> Text:
+    """What may hold names from files: neither the terminal nor rich's markup obeys it."""
+    return Text(clean_lines(words), style)
 
 
 def _verdict(report: Report, ok: bool) -> list[RenderableType]:
     state, style = ("PASSED", "bold green") if ok else ("FAILED", "bold red")
     words = verdict(report) if ok or not report.ok else "not in the report above"
-    return [Text(f"{state}  {words}", style)]
+    return [_text(f"{state}  {words}", style)]
 
 
 def _trimmed(rows: Sequence[Row], own: Mapping[str, Row]) -> list[Row]:
@@ -104,7 +110,7 @@ def _trimmed(rows: Sequence[Row], own: Mapping[str, Row]) -> list[Row]:
 
 def _table(rows: Sequence[Row], own: Mapping[str, Row], title: str) -> Table:
     """Numbers of the whole network; where `own` has them, on the left those of each module on our own inputs."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=_text(title), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("tensor", overflow="fold")
     table.add_column("shape", style="dim")
     for heading in (*(("own error", "bound", "share") if own else ()), "error", "bound", "share"):
@@ -113,7 +119,7 @@ def _table(rows: Sequence[Row], own: Mapping[str, Row], title: str) -> Table:
     for row in rows:
         alone = own.get(row.name)
         numbers = (*_numbers(alone), *_numbers(row)) if own else _numbers(row)
-        table.add_row(row.name, _shape(row), *numbers, _mark(row, alone))
+        table.add_row(_text(row.name), _shape(row), *numbers, _mark(row, alone))
     return table
 
 
@@ -126,8 +132,8 @@ def _numbers(row: Row | None) -> tuple[str, str, str]:
 def _mark(row: Row, alone: Row | None) -> Text:
     """Wrong itself, wrong by what came before it, or neither."""
     if alone and not alone.ok:
-        return Text(alone.problem or "wrong", "bold red")
-    return Text("ok", "green") if row.ok else Text(row.problem or "differs", "red")
+        return _text(alone.problem or "wrong", "bold red")
+    return _text("ok", "green") if row.ok else _text(row.problem or "differs", "red")
 
 
 def _share(row: Row) -> str:
