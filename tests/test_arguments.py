@@ -13,6 +13,7 @@ import zoo
 from zoo import api
 from zoo.device import Device, parse_device
 from zoo.runtime.cpu import MOST_SUBMITTED
+from zoo.weights import from_arrays, load_weights
 
 LENET = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "lenet5.safetensors"
 IMAGES = np.zeros((2, 1, 32, 32), np.float32)
@@ -189,3 +190,41 @@ def test_where_a_gpu_cannot_be_used_the_cpu_answers(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(api, "_uses_gpu", lambda: False)
     with zoo.load("lenet5", weights=LENET) as opened:
         assert "CPU" in opened.runs_on
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: zoo.load(5), "the model is 5; a name or a path was expected"),
+        (lambda: zoo.load(None, weights=LENET), "the model is None"),
+        (lambda: zoo.load("lenet5", weights=5), "the weights are 5"),
+        (lambda: zoo.load("lenet5", weights=["a"]), r"the weights are \['a'\]"),
+        (lambda: zoo.get_model(5), "the model is 5; it must be a name"),
+        (lambda: zoo.list_models(task="clasify"), "closest: classify"),
+        (lambda: zoo.build_engine("lenet5", shapes=(1, 2)), r"the shapes are \(1, 2\)"),
+        (lambda: zoo.build_engine("lenet5", timing_cache=5), "the timing cache is 5"),
+        (lambda: zoo.load("tests/data"), "tests/data is a folder; give a model's name"),
+    ],
+)
+def test_what_is_no_name(call: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(LENET.parents[2])
+    with pytest.raises(zoo.ZooError, match=words):
+        call()
+
+
+def test_a_path_may_be_bytes() -> None:
+    with zoo.load(b"lenet5", weights=os.fsencode(LENET), device="cpu") as session:
+        assert session(IMAGES)["logits"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_weight_that_is_not_finite_is_named(value: float, precision: Any) -> None:
+    weights = load_weights(LENET)
+    arrays = {name: weights.read(name, weights.shape(name) or ()).copy() for name in weights.names()}
+    arrays["fc2.weight"][3, 4] = value
+    arrays["fc3.bias"][:] = 3e38  # finite, though its sum is not
+    with pytest.raises(zoo.ZooError, match="'fc2.weight' in arrays has 1 of 10080 values that are NaN or infinite"):
+        zoo.load("lenet5", weights=from_arrays(arrays), precision=precision, device="cpu")
+    arrays["fc2.weight"][3, 4] = 0
+    zoo.load("lenet5", weights=from_arrays(arrays), device="cpu").close()

@@ -308,6 +308,20 @@ def test_options_that_exclude_each_other() -> None:
     assert "shrink" in refused("build", "lenet5", "--minShapes=4x1x32x32", "--maxShapes=2x1x32x32")
 
 
+@pytest.mark.parametrize("where", [".", "", "folder", "folder/", "/proc/none/x.engine"])
+def test_where_an_engine_cannot_go_is_told_before_it_is_built(tmp_path: Path, where: str) -> None:
+    (tmp_path / "folder").mkdir()
+    result = zoo("build", "lenet5", "-o", where, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith("error: cannot write ") and not result.stdout
+    assert result.stderr.count("\n") == 1  # nothing was compiled before
+
+
+def test_shapes_that_say_nothing() -> None:
+    assert "--max-shapes" in refused("build", "lenet5", "--batch", -1)
+    shapes = ("--minShapes=input:1x1x32x32", "--maxShapes=input:4x1x32x32")
+    assert "the network has one, 'images'" in refused("build", "lenet5", *shapes)
+
+
 def test_an_engine_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
     path = tmp_path / "lenet.engine"
     assert zoo("build", "lenet5", "-o", path).returncode == 0

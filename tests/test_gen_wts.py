@@ -248,7 +248,7 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path, lenet: torch.nn.Mo
     [
         (None, "no checkpoint"),
         (b"", "is empty"),
-        (b"hello", "is not safetensors, nor .wts"),
+        (b"hello", "is no checkpoint of PyTorch: it begins with"),
         (b"PK\3\4 but nothing more", "cannot be read as a PyTorch checkpoint"),
         (pickle.dumps({"epoch": 3}, protocol=2)[:-1], "cannot be read as a PyTorch checkpoint"),
     ],

@@ -673,6 +673,12 @@ def test_random_weights_hold_everything_and_miss_nothing() -> None:
     assert weights.digest() == RandomWeights(3).digest() != RandomWeights(4).digest()
 
 
+def test_a_checkpoint_that_is_cut_short_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"PK")
+    with pytest.raises(ZooError, match=r"best\.pt is no checkpoint of PyTorch: it begins with b'PK'; it may be cut"):
+        load_weights(tmp_path / "best.pt")
+
+
 def test_parse_weights(tmp_path: Path) -> None:
     assert parse_weights("random").name == "random:0"
     assert parse_weights("random:7").name == "random:7"

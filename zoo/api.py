@@ -39,7 +39,7 @@ def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None 
         return weights
     source = weights or weights_file(model)
     if source is not None:
-        return _with_published_labels(model, parse_weights(os.fspath(source), model.name))
+        return _with_published_labels(model, parse_weights(path_of("weights are", source), model.name))
     try:
         return find_published(model)
     except ZooError as error:
@@ -48,6 +48,14 @@ def find_weights(model: Model, weights: str | os.PathLike[str] | Weights | None 
             f"no weights file {path}, and no published weights ({error}); make one with: python -m zoo.gen_wts "
             f"{model.name}, or give --weights random"
         ) from None
+
+
+def path_of(what: str, value: Any) -> str:
+    """A name or a path as text. Raises ZooError for what is neither: «the model is 5; …»."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise ZooError(f"the {what} {value!r}; a name or a path was expected") from None
 
 
 def find_published(model: Model) -> Weights:
@@ -86,7 +94,7 @@ def model_in(source: str | os.PathLike[str]) -> tuple[str, str | None]:
 
     Raises ZooError for weights that do not say it.
     """
-    path = os.fspath(source)
+    path = path_of("model is", source)
     if Path(path).suffix not in (".safetensors", ".wts", ".pt", ".pth") or not Path(path).is_file():
         return path, None
     name = load_weights(path).metadata.get("model")
@@ -172,6 +180,8 @@ def build_engine(
     effort, custom = Effort(level, heuristic, tf32, workspace), Plugins(plugins, self_contained)
     wanted = _precision(precision)
     model = get_model(name)
+    if shapes is not None and not isinstance(shapes, Shapes):
+        raise ZooError(f"the shapes are {shapes!r}; they must be zoo.engine.shapes.Shapes, or give a batch")
     if shapes is None:
         input_shapes(model, batch, size)  # refused before weights are read
     found = find_weights(model, weights)
@@ -187,7 +197,7 @@ def build_engine(
         effort,
         custom,
         end2end,
-        timing_cache=Path(timing_cache) if timing_cache else None,
+        timing_cache=Path(path_of("timing cache is", timing_cache)) if timing_cache else None,
         progress=progress,
     )
 
@@ -227,6 +237,7 @@ def load(
 
     Raises ZooError for what cannot be meant, on every machine in the same way.
     """
+    source = path_of("model is", source)
     if weights is None:
         source, weights = model_in(source)
     where, wanted, effort = parse_device(device), _precision(precision), Effort(level, heuristic, workspace=workspace)
@@ -250,7 +261,9 @@ def load(
             Path(source), auto_rebuild=auto_rebuild, device=where.index, **on_gpu, host_code=host_code,
             progress=progress,
         )  # fmt: skip
-    model = get_model(os.fspath(source))
+    if os.path.isdir(source) and os.path.basename(source) != source:
+        raise ZooError(f"{source} is a folder; give a model's name, an engine file or weights")
+    model = get_model(source)
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
     opened = find_weights(model, weights)
     model = adapted(model, opened)

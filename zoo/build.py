@@ -117,6 +117,7 @@ def run(
     from zoo.engine.definition import define
     from zoo.engine.effort import Effort, parse_workspace
     from zoo.engine.plugins import Plugins
+    from zoo.files import checked_destination
     from zoo.network import Precision
     from zoo.quantization import load_scales
     from zoo.registry import get_model
@@ -133,6 +134,9 @@ def run(
     effort = Effort(level, heuristic, tf32, parse_workspace(workspace) if workspace is not None else None)
     if tf32 and no_tf32:
         raise ZooError("--tf32 and --noTF32 exclude each other; give one")
+    path = save_engine or Path(f"{entry.name}-{precision}.engine")
+    if not dry_run:
+        checked_destination(path)  # before minutes of compiling
     tensorrt = load(_target(target))
     if strongly_typed and not tensorrt.strong:
         raise ZooError(f"{tensorrt.name} has no --stronglyTyped networks here; TensorRT 10 and later always have them")
@@ -159,7 +163,7 @@ def run(
             **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole,
             timing_cache=timing_cache, progress=say,
         )  # fmt: skip
-    path = engine.save(save_engine or Path(f"{entry.name}-{precision}.engine"))
+    engine.save(path)
     result = {**engine.description, "engine": str(path), "seconds": round(time.perf_counter() - started, 2)}
     if as_json:
         print_json(result)
@@ -190,6 +194,8 @@ def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str |
     from zoo.engine.shapes import Shapes, input_shapes, parse_shape
 
     low, opt, high = profile
+    if batch == -1 and not any(profile):
+        raise ZooError("--batch -1 says no range; give one: --min-shapes 1xCxHxW --opt-shapes … --max-shapes 8xCxHxW")
     if not any(profile):
         return input_shapes(model, batch, size_of(size))
     if size or batch != 1:

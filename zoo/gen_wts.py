@@ -20,7 +20,7 @@ from zoo.api import adapted, find_published
 from zoo.cli import command
 from zoo.errors import ZooError
 from zoo.registry import Model, get_model
-from zoo.weights import Weights, from_arrays, load_weights, save_safetensors, save_wts
+from zoo.weights import Weights, check_finite, from_arrays, load_weights, save_safetensors, save_wts
 from zoo.weights.base import is_counter
 from zoo.weights.contents import class_names
 
@@ -97,12 +97,7 @@ def arrays_of(weights: Weights) -> dict[str, np.ndarray]:
         if not is_counter(name):
             shape = weights.shape(name)
             array = weights.read(name, (weights.size(name),) if shape is None else shape)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                bad = int(array.size - np.isfinite(array).sum())
-                raise ZooError(
-                    f"'{name}' in {weights.name} has {bad} of {array.size} values that are NaN or infinite: its "
-                    "training diverged; take an earlier checkpoint"
-                )
+            check_finite(array, name, weights)
             arrays[name] = array
     return arrays
 

@@ -8,7 +8,6 @@ import typer
 
 from zoo.cli import Json, command, print_json
 from zoo.registry import Model, get_model, list_models
-from zoo.tasks import get_task
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -19,8 +18,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Lists the models by task: name, parameters, input, reference, aliases; as JSON also precisions and paper."""
-    if task is not None:
-        get_task(task)
     rows = [_row(get_model(name)) for name in list_models(pattern, task)]
     if as_json:
         print_json(rows)

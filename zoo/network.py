@@ -18,7 +18,7 @@ import numpy as np
 from zoo.errors import Refused, ZooError, one_of
 from zoo.quantization import Scales
 from zoo.trt import Api
-from zoo.weights import Weights
+from zoo.weights import Weights, check_finite
 
 Tensor = Any  # trt.ITensor or tensorrt_rtx.ITensor
 Layer = Any
@@ -172,13 +172,20 @@ class Net:
         """The parameter `name` under this scope, float32, which must have `shape`."""
         path = self._below(name)
         self.definition.parameters[path] = shape
-        return self.definition.weights.read(path, shape)
+        return self._read(path, shape)
 
     def buffer(self, name: str, *shape: int) -> np.ndarray:
         """Like `weight`, for what PyTorch keeps as a buffer (running statistics): it does not count as a parameter."""
         path = self._below(name)
         self.definition.buffers[path] = shape
-        return self.definition.weights.read(path, shape)
+        return self._read(path, shape)
+
+    def _read(self, path: str, shape: tuple[int, ...]) -> np.ndarray:
+        weights = self.definition.weights
+        array = weights.read(path, shape)
+        if not weights.generated:
+            check_finite(array, path, weights)
+        return array
 
     def pack(self, array: np.ndarray, layer: str = "", attribute: str = "") -> Any:
         """`array` as TensorRT weights of this scope's type, kept alive.

@@ -187,6 +187,8 @@ def list_models(pattern: str = "", task: str | None = None) -> list[str]:
     parts = re.split(r"(\[.*?\])", pattern)  # in brackets a hyphen is none of the name
     pattern = "".join(part.lower() if part.startswith("[") else _spelled(part) for part in parts)
     wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+    if task is not None:
+        get_task(task)  # that there is one
     models = _registered().values()
     return [m.name for m in models if fnmatch.fnmatch(m.name, wanted) and task in (None, m.task)]
 
@@ -197,6 +199,8 @@ def get_model(name: str) -> Model:
     Capital letters count as small ones, `-` and `.` as `_`: EfficientNet-B0 is efficientnet_b0. Raises ZooError with
     the closest names.
     """
+    if not isinstance(name, str):
+        raise ZooError(f"the model is {name!r}; it must be a name, such as 'resnet50'")
     models = _registered()
     aliases = {alias: model for model in models.values() for alias in model.aliases}
     known, wanted = {**aliases, **models}, _spelled(name)

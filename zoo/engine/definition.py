@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.engine.end2end import EndToEnd
 from zoo.engine.modules import check_modules
+from zoo.engine.shapes import INPUT, Shape
 from zoo.errors import Refused, ZooError, closest
 from zoo.network import Definition, Net, PluginPolicy, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
@@ -17,10 +18,6 @@ from zoo.tasks import get_task
 from zoo.trt import Api
 from zoo.weights import COUNTERS, Weights
 from zoo.weights.families import family_of, realigned
-
-INPUT = "images"
-
-Shape = tuple[int, int, int, int]
 
 
 def define(

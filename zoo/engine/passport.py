@@ -208,6 +208,10 @@ def _why_no_description(engine: Path, path: Path) -> str:
         return f"{engine} is a folder; give the engine file in it"
     except OSError as error:
         return f"the engine {engine} cannot be read: {error.strerror}; to build one: python -m zoo.build MODEL"
+    if beginning[4:5] == b"{":
+        return f"{engine} begins with metadata as ultralytics writes it; build the engine with python -m zoo.build"
+    if engine.suffix == ".onnx":
+        return f"{engine} is not an engine but {_BEGINNINGS[-1][1]}"
     for start, what in _BEGINNINGS:
         if beginning.startswith(start):
             return f"{engine} is not an engine but {what}"
@@ -215,7 +219,7 @@ def _why_no_description(engine: Path, path: Path) -> str:
         return f"{engine} is not an engine but a weights file; give the model's name and --weights with this file"
     return (
         f"{engine} has no description {path.name} beside it, which python -m zoo.build writes: copy it along, or "
-        "rebuild the engine with python -m zoo.build"
+        "rebuild the engine with python -m zoo.build; zoo.runtime.gpu.GpuSession runs it without one"
     )
 
 

@@ -9,6 +9,8 @@ from numbers import Integral
 from zoo.errors import ZooError
 from zoo.registry import Model
 
+INPUT = "images"  # the name of the network's input
+
 Shape = tuple[int, int, int, int]
 
 
@@ -78,7 +80,10 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_shape(text: str) -> Shape:
     """ "8x3x224x224", or trtexec's "images:8x3x224x224"."""
-    match = re.fullmatch(r"(?:.*:)?" + "x".join([r"([0-9]{1,9})"] * 4), text)
+    name, colon, sizes = text.rpartition(":")
+    if colon and name != INPUT:
+        raise ZooError(f"the shape '{text}' is of an input '{name}', and the network has one, '{INPUT}'")
+    match = re.fullmatch("x".join([r"([0-9]{1,9})"] * 4), sizes)
     if not match:
         raise ZooError(f"the shape '{text}' is not four numbers NxCxHxW such as 8x3x224x224")
     return tuple(map(int, match.groups()))  # type: ignore[return-value]

@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -60,17 +60,14 @@ def read_packed(path: Path, model: str) -> Golden:
     return Golden(_weights(model, json.loads(file.metadata["tensors"]), arrays), images, ref32, ref64, ref16)
 
 
-def prove_packed(
-    model: Model, golden: Golden, api: Api, precision: Literal["fp32", "fp16"], execute: Execute, factor: Factor
-) -> Report:
-    """Every output of `model`, as `execute` runs its definition on `api`, by the rule of `zoo.verify.compare`."""
-    definition = define(model, golden.weights, api, golden.images.shape)  # type: ignore[arg-type]
-    ours = execute(definition, [], golden.images)
-    if precision == "fp32":
-        return compare_runs(ours, golden.ref32, golden.ref64, [], factor=factor(definition))
-    half = define(model, golden.weights, api, golden.images.shape, Precision(precision))  # type: ignore[arg-type]
+def prove_packed(model: Model, golden: Golden, api: Api, execute: Execute, factor: Factor) -> Iterator[Report]:
+    """Every output of `model`, as `execute` runs its definition on `api`, by the rule of `zoo.verify.compare`: in fp32,
+    then in fp16."""
+    full, half = (define(model, golden.weights, api, golden.images.shape, Precision(p)) for p in ("fp32", "fp16"))
+    ours = execute(full, [], golden.images)
+    yield compare_runs(ours, golden.ref32, golden.ref64, [], factor=factor(full))
     found = execute(half, [], golden.images)
-    return compare_half(found, ours, golden.ref16, golden.ref32, "float16", factor(half))
+    yield compare_half(found, ours, golden.ref16, golden.ref32, "float16", factor(half))
 
 
 def _weights(model: str, tensors: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Weights:

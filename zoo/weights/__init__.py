@@ -4,7 +4,7 @@ Weights are data: nothing of a checkpoint is executed, every tensor is accounted
 that says where.
 """
 
-from zoo.weights.base import COUNTERS, AnyPath, Entry, Module, Weights, from_arrays
+from zoo.weights.base import COUNTERS, AnyPath, Entry, Module, Weights, check_finite, from_arrays
 from zoo.weights.files import load_weights, parse_weights
 from zoo.weights.random import RandomWeights
 from zoo.weights.safetensors import save_safetensors
@@ -17,6 +17,7 @@ __all__ = [
     "Module",
     "RandomWeights",
     "Weights",
+    "check_finite",
     "from_arrays",
     "load_weights",
     "parse_weights",

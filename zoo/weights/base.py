@@ -130,6 +130,19 @@ class Weights:
         return self._entries[name]
 
 
+def check_finite(array: np.ndarray, name: str, weights: Weights) -> None:
+    """Raises ZooError for a tensor with values that are NaN or infinite: no answer could come of it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if array.dtype.kind != "f" or np.isfinite(np.sum(array)):  # quick, and nearly always enough
+            return
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        raise ZooError(
+            f"'{name}' in {weights.name} has {bad} of {array.size} values that are NaN or infinite: its training "
+            "diverged; take an earlier checkpoint"
+        )
+
+
 def is_counter(name: str) -> bool:
     """Whether a tensor of that name only counts something."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in COUNTERS)

@@ -53,6 +53,8 @@ def load_weights(path: AnyPath, model: str | None = None) -> Weights:
         contents = understand(str(path), read_checkpoint(str(path), data))
         entries = {name: _entry(f"'{name}' in {path}", tensor) for name, tensor in contents.state.items()}
         return _unwrapped(Weights(str(path), entries, contents.metadata, digest, contents.modules))
+    if str(path).endswith((".pt", ".pth")):
+        raise ZooError(f"{path} is no checkpoint of PyTorch: it begins with {data[:8]!r}; it may be cut short")
     return _unwrapped(Weights(str(path), read_wts(str(path), data), digest=digest))
 
 
