@@ -158,7 +158,7 @@ def test_final_boxes_are_those_that_ultralytics_selects(name: str) -> None:
     import torch
     from ultralytics.nn.modules.head import Detect as Head
 
-    from zoo.tasks.detect import best_scores
+    from zoo.tasks.detect import select
 
     size = (3, 96, 160)
     reference = calibrated(f"ultralytics:{name}", 0, size)
@@ -169,7 +169,8 @@ def test_final_boxes_are_those_that_ultralytics_selects(name: str) -> None:
         expected = Head.postprocess(head, raw).numpy()
     found = run_reference(reference, images).outputs
     for picture in range(2):
-        boxes, scores, classes = best_scores(found["boxes"][picture], found["scores"][picture], conf=0.0)
+        outputs = found["boxes"][picture], found["scores"][picture]
+        _, boxes, scores, classes = select(*outputs, conf=0.0, iou=0.7, max_det=300, nms=False)
         assert len(scores) == len(expected[picture])
         np.testing.assert_allclose(scores, expected[picture, :, 4], rtol=1e-6)
         distinct = np.diff(scores, prepend=2, append=-1)

@@ -96,5 +96,6 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo12x_cls=Variant(Config(1.00, 1.50, 512, num_classes=1000, nested=True, large=True), params=35_351_112),
 )
 def classifier(net: Net, x: Tensor, cfg: Config) -> Tensor:
+    fixed_size(net, x, 32)  # so that areas divide the cells
     net = net.having(eps=1e-5)
     return classify(net / "model" / 9, trunk(net, x, cfg)[-1], cfg.num_classes)

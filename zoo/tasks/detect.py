@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MAX_CANDIDATES = 30_000
 MOST_COUNTED = 8  # classes in a summary
 _BLOCK = 256  # boxes compared at once
-_CLASS_OFFSET = np.float32(7680)  # larger than any picture, so that boxes of two classes never overlap
+CLASS_OFFSET = np.float32(7680)  # larger than any picture, so that boxes of two classes never overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,48 +35,68 @@ class Detections(Result):
     labels: list[str]
 
 
+class Selection(NamedTuple):
+    """What the outputs of a head come to, best first: which `anchors` (K,), `boxes` (K, 4) x1, y1, x2, y2 in pixels of
+    the input, `scores` (K,) and `classes` (K,)."""
+
+    anchors: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+def select(boxes: np.ndarray, scores: np.ndarray, *, conf: float, iou: float, max_det: int, nms: bool) -> Selection:
+    """The detections among `boxes` (4, A) cx, cy, w, h with `scores` (classes, A).
+
+    With `nms` an anchor counts once, for its best class, if that scores more than `conf`; it is dropped if a better box
+    of the same class overlaps it by more than `iou`. All in float32, class offset included, as `ultralytics.utils.nms`
+    and `yolov5.utils.general`: at class 79 the offset rounds coordinates to 1/16 pixel, and boxes near the threshold
+    would otherwise be judged differently.
+
+    Without it boxes are final, and `iou` means nothing. As `ultralytics.nn.modules.head.Detect.postprocess`: of the
+    `max_det` anchors whose best class scores most, the `max_det` best scores of any class, so that one box may stand
+    for two classes.
+    """
+    boxes, scores = boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
+    anchors, classes = best_classes(scores, conf) if nms else best_scores(scores, conf, max_det)
+    centre, half = boxes[:2, anchors], boxes[2:, anchors] / 2
+    corners = np.concatenate([centre - half, centre + half])
+    check_finite(scores, corners)
+    if nms:
+        kept = _greedy(corners + classes.astype(np.float32) * CLASS_OFFSET, iou, max_det)
+        anchors, classes, corners = anchors[kept], classes[kept], corners[:, kept]
+    return Selection(anchors, corners.T, scores[classes, anchors], classes)
+
+
 def non_max_suppression(
     boxes: np.ndarray, scores: np.ndarray, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (K, 4) x1, y1, x2, y2, scores (K,) and classes (K,) that survive, best first.
+    """Boxes (K, 4), scores (K,) and classes (K,) of `select` with `nms`."""
+    _, corners, best, classes = select(boxes, scores, conf=conf, iou=iou, max_det=max_det, nms=True)
+    return corners, best, classes
 
-    `boxes` (4, A) are cx, cy, w, h; `scores` (classes, A). An anchor counts once, for its best class, if that scores
-    more than `conf`; it is dropped if a better box of the same class overlaps it by more than `iou`. All in float32,
-    class offset included, as `ultralytics.utils.nms` and `yolov5.utils.general`: at class 79 the offset rounds
-    coordinates to 1/16 pixel, and boxes near the threshold would otherwise be judged differently.
-    """
-    boxes, scores = boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
+
+def best_classes(scores: np.ndarray, conf: float) -> tuple[np.ndarray, np.ndarray]:
+    """(anchors, classes) whose best class scores more than `conf`, best first: those that are compared."""
     best = scores.max(axis=0)
-    candidates = np.flatnonzero(best > np.float32(conf))
-    candidates = candidates[np.argsort(-best[candidates], kind="stable")[:_MAX_CANDIDATES]]
-    classes = scores[:, candidates].argmax(axis=0)
-    centre, half = boxes[:2, candidates], boxes[2:, candidates] / 2
-    corners = np.concatenate([centre - half, centre + half])
-    if not (np.isfinite(best).all() and np.isfinite(corners).all()):
-        raise ZooError("Boxes or scores hold NaN or infinity: the network overflowed; build it with fp32 or bf16.")
-    kept = _greedy(corners + classes.astype(np.float32) * _CLASS_OFFSET, iou, max_det)
-    return corners[:, kept].T, best[candidates[kept]], classes[kept]
+    anchors = np.flatnonzero(best > np.float32(conf))
+    anchors = anchors[np.argsort(-best[anchors], kind="stable")[:_MAX_CANDIDATES]]
+    return anchors, scores[:, anchors].argmax(axis=0)
 
 
-def best_scores(
-    boxes: np.ndarray, scores: np.ndarray, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for heads whose boxes are final: nothing is suppressed, and `iou` means nothing.
-
-    As `ultralytics.nn.modules.head.Detect.postprocess`: of the `max_det` anchors whose best class scores most, the
-    `max_det` best scores of any class, so that one box may stand for two classes.
-    """
-    boxes, scores = boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
+def best_scores(scores: np.ndarray, conf: float, max_det: int) -> tuple[np.ndarray, np.ndarray]:
+    """(anchors, classes) of the best scores of any class, of the `max_det` best anchors."""
     anchors = np.argsort(-scores.max(axis=0), kind="stable")[:max_det]
-    of_these = scores[:, anchors].T  # (K, classes)
-    order = np.argsort(-of_these.reshape(-1), kind="stable")[:max_det]
-    order = order[of_these.reshape(-1)[order] > np.float32(conf)]
-    rows, classes = np.divmod(order, scores.shape[0])
-    centre, half = boxes[:2, anchors[rows]], boxes[2:, anchors[rows]] / 2
-    corners = np.concatenate([centre - half, centre + half])
-    if not (np.isfinite(scores).all() and np.isfinite(corners).all()):
+    of_these = scores[:, anchors].T.reshape(-1)  # K x classes
+    order = np.argsort(-of_these, kind="stable")[:max_det]
+    rows, classes = np.divmod(order[of_these[order] > np.float32(conf)], scores.shape[0])
+    return anchors[rows], classes
+
+
+def check_finite(*arrays: np.ndarray) -> None:
+    """Raises `ZooError` for NaN and infinity."""
+    if not all(np.isfinite(array).all() for array in arrays):
         raise ZooError("Boxes or scores hold NaN or infinity: the network overflowed; build it with fp32 or bf16.")
-    return corners.T, of_these[rows, classes], classes
 
 
 def _greedy(corners: np.ndarray, iou: float, max_det: int) -> list[int]:
@@ -122,28 +142,61 @@ def _plural(label: str) -> str:
     return f"{label}es" if label.endswith(("s", "x", "ch", "sh")) else f"{label}s"
 
 
-class Detect(Task):
+OPTIONS = (
+    Option("conf", 0.25, "Detections must score more than this.", low=0, high=1, flags=("--conf-thres",)),
+    Option(  # 0.7 is ultralytics' (YOLOv8 and later, YOLOv5u)
+        "iou", 0.7, "Overlap at which the weaker of two boxes goes.", low=0, high=1, flags=("--iou-thres",)
+    ),
+    Option("max_det", 300, "Detections kept per picture.", low=1),
+    Option("nms", True, "Drop boxes that a better one of their class overlaps; some networks need it not."),
+)  # of `select`
+
+
+class Found(Task):
+    """The base of tasks that find objects: their results have `scores`, `classes`, `labels` and `boxes`."""
+
+    options = OPTIONS
+    whole = True
+    finds_many = True
+
+    def to_json(self, result: Any) -> dict[str, Any]:
+        rows = zip(result.labels, result.classes.tolist(), result.scores.tolist())
+        found = [{"label": label, "index": index, "score": round(score, 6)} for label, index, score in rows]
+        return {"detections": [row | more for row, more in zip(found, self.places(result))]}
+
+    def places(self, result: Any) -> list[dict[str, Any]]:
+        """Where each object is, as JSON data."""
+        return [{"box": rounded(box)} for box in result.boxes]
+
+    def describe(self, result: Any) -> list[str]:
+        rows = zip(result.labels, result.scores, result.boxes)
+        lines = [f"{score:5.2f}  {label}  at {', '.join(f'{x:.0f}' for x in box)}" for label, score, box in rows]
+        return lines or ["nothing found"]
+
+    def summarize(self, result: Any) -> str:
+        return counted(result.labels)
+
+
+def rounded(values: np.ndarray) -> Any:
+    """`values` as nested lists of numbers with three digits, which are thousandths of a pixel."""
+    return np.round(values.astype(np.float64), 3).tolist()
+
+
+def tags_of(result: Any) -> list[str]:
+    """What stands at each object in a picture."""
+    return [f"{label} {score:.2f}" for label, score in zip(result.labels, result.scores)]
+
+
+class Detect(Found):
     """Where which objects are: boxes in input pixels, and scores in 0..1."""
 
     name = "detect"
     outputs = {"boxes": (4, "anchors"), "scores": (CLASSES, "anchors")}  # boxes are cx, cy, w, h
-    options = (
-        Option("conf", 0.25, "Detections must score more than this.", low=0, high=1, flags=("--conf-thres",)),
-        Option(  # 0.7 is ultralytics' (YOLOv8 and later, YOLOv5u)
-            "iou", 0.7, "Overlap at which the weaker of two boxes goes.", low=0, high=1, flags=("--iou-thres",)
-        ),
-        Option("max_det", 300, "Detections kept per picture.", low=1),
-        Option("nms", True, "Drop boxes that a better one of their class overlaps; some networks need it not."),
-    )
-    whole = True
-    finds_many = True
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
     ) -> Detections:
-        chosen = {name: value for name, value in options.items() if name != "nms"}
-        select = non_max_suppression if options["nms"] else best_scores
-        boxes, scores, classes = select(outputs["boxes"], outputs["scores"], **chosen)
+        _, boxes, scores, classes = select(outputs["boxes"], outputs["scores"], **options)
         return self.from_gpu((placement.to_image(boxes), scores, classes), labels)
 
     def gpu_decoder(
@@ -162,22 +215,4 @@ class Detect(Task):
     def draw(self, image: np.ndarray, result: Detections) -> np.ndarray:
         from zoo.images.draw import class_color, draw_boxes
 
-        tags = [f"{label} {score:.2f}" for label, score in zip(result.labels, result.scores)]
-        return draw_boxes(image, result.boxes, tags, [class_color(index) for index in result.classes])
-
-    def to_json(self, result: Detections) -> dict[str, Any]:
-        rows = zip(result.labels, result.classes.tolist(), result.scores.tolist(), result.boxes.tolist())
-        return {
-            "detections": [
-                {"label": label, "index": index, "score": round(score, 6), "box": [round(x, 3) for x in box]}
-                for label, index, score, box in rows
-            ]
-        }
-
-    def describe(self, result: Detections) -> list[str]:
-        rows = zip(result.labels, result.scores, result.boxes)
-        lines = [f"{score:5.2f}  {label}  at {', '.join(f'{x:.0f}' for x in box)}" for label, score, box in rows]
-        return lines or ["nothing found"]
-
-    def summarize(self, result: Detections) -> str:
-        return counted(result.labels)
+        return draw_boxes(image, result.boxes, tags_of(result), [class_color(index) for index in result.classes])
