@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from zoo.blocks.yolo import Scale, boxes_around, check_scale, conv, distances
+from zoo.blocks.yolo import Scale, boxes_around, cells, check_scale, conv, distances
+from zoo.errors import ZooError
 from zoo.network import Net, Tensor
-from zoo.ops import concat, conv2d, flatten, global_avg_pool, linear, reshape, sigmoid
+from zoo.ops import add, concat, conv2d, flatten, global_avg_pool, linear, mul, reshape, sigmoid, split
 from zoo.weights import Weights
 
 Branch = Callable[[Net, Tensor, int], Tensor]
@@ -18,6 +19,7 @@ Branch = Callable[[Net, Tensor, int], Tensor]
 class Head:
     num_classes: int = 80
     reg_max: int = 16  # bins of the distribution that stands for a distance; 1: the distance itself
+    extra: int = 0  # what a head for more than boxes gives for each anchor: 3 for each point of a pose
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,8 @@ def each_level(net: Net, levels: list[Tensor], branch: Branch, width: int, out: 
     return [conv2d(net / i / 2, branch(net / i, x, width), out, 1) for i, x in enumerate(levels)]
 
 
-def detect(
-    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, prefix: str = ""
-) -> dict[str, Tensor]:
-    """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A). `branch` is that of the classes."""
+def found(net: Net, levels: list[Tensor], cfg: Head, branch: Branch, prefix: str = "") -> tuple[Tensor, Tensor]:
+    """Distances (N, 4, A) in cells and scores (N, classes, A). `branch` is that of the classes."""
     first = levels[0].shape[1]
     width = max(16, first // 4, 4 * cfg.reg_max)
     sides = each_level(net / f"{prefix}cv2", levels, plain, width, 4 * cfg.reg_max)
@@ -58,11 +58,44 @@ def detect(
     classes = each_level(net / f"{prefix}cv3", levels, branch, width, cfg.num_classes)
     scores = [sigmoid(net.functional, x) for x in classes]  # here it fuses into the convolution
     scores = concat(net, [reshape(net, x, (0, cfg.num_classes, -1)) for x in scores], axis=2)
-    if cfg.reg_max > 1:
-        far = distances(net / "dfl", sides, cfg.reg_max)
-    else:
-        far = concat(net.fp32, [reshape(net.fp32, x, (0, 4, -1)) for x in sides], axis=2)
+    far = distances(net / "dfl", sides, cfg.reg_max) if cfg.reg_max > 1 else in_a_row(net.fp32, sides)
+    return far, scores
+
+
+def in_a_row(net: Net, levels: list[Tensor]) -> Tensor:
+    """Maps (N, C, H, W) of all levels -> (N, C, A)."""
+    return concat(net, [reshape(net, x, (0, x.shape[1], -1)) for x in levels], axis=2)
+
+
+def detect(
+    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, prefix: str = ""
+) -> dict[str, Tensor]:
+    """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A). `branch` is that of the classes."""
+    far, scores = found(net, levels, cfg, branch, prefix)
     return {"boxes": boxes_around(net, far, size, levels), "scores": scores}
+
+
+def keypoints(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head) -> Tensor:
+    """(N, points, 3, A): x and y in pixels, and in 0..1 how visible a point is."""
+    raw = each_level(net / "cv4", levels, plain, max(levels[0].shape[1] // 4, cfg.extra), cfg.extra)
+    return points_around(net, raw, size, levels, scale=2.0, shift=0.5)
+
+
+def points_around(
+    net: Net, raw: list[Tensor], size: tuple[int, int], levels: list[Tensor], scale: float, shift: float
+) -> Tensor:
+    """Each level's (N, 3 * points, H, W) -> (N, points, 3, A). Places are `scale` cells from a cell's centre, or from
+    where it is `shift` cells nearer to the left top corner.
+    """
+    values = raw[0].shape[1]
+    if values % 3:
+        raise ZooError(f"the head has {values} values for points; three a point are needed: x, y and how visible it is")
+    at = net.fp32  # beyond 512 pixels half precision counts in halves
+    xy, seen = split(at, reshape(at, in_a_row(at, raw), (0, values // 3, 3, -1)), (2, 1), axis=2)
+    centres, strides = cells(size, levels)
+    xy = mul(at, xy, at.constant((scale * strides)[None, None, None], "scale"))
+    xy = add(at, xy, at.constant((centres - shift * strides)[None, None], "offset"))
+    return concat(at, [xy, sigmoid(at.functional, seen)], axis=2)
 
 
 def classify(net: Net, x: Tensor, classes: int) -> Tensor:
@@ -71,13 +104,15 @@ def classify(net: Net, x: Tensor, classes: int) -> Tensor:
     return linear(net / "linear", flatten(net, x), classes)
 
 
-def configured_by(head: int, repeats: int, prefix: str = "") -> Callable[[Weights, AnyConfig], AnyConfig]:
-    """A `configure` for a head at `model.HEAD`: its classes and bins. Width and depth (the first stage has `repeats`
-    blocks before scaling) must be those of the name."""
+def configured_by(
+    head: int, repeats: int, prefix: str = "", extra: str = "cv4.0.2"
+) -> Callable[[Weights, AnyConfig], AnyConfig]:
+    """A `configure` for a head at `model.HEAD`: its classes, bins, and `extra` of the convolution of that name. Width
+    and depth (the first stage has `repeats` blocks before scaling) must be those of the name."""
 
     def configure(weights: Weights, cfg: AnyConfig) -> AnyConfig:
         check_scale(weights, cfg, repeats)
-        return with_head(weights, cfg, head, prefix)
+        return with_head(weights, cfg, head, prefix, extra)
 
     return configure
 
@@ -93,9 +128,14 @@ def classified_by(head: int, repeats: int) -> Callable[[Weights, AnyConfig], Any
     return configure
 
 
-def with_head(weights: Weights, cfg: AnyHead, head: int, prefix: str = "") -> AnyHead:
-    """`cfg` with the classes and bins that `weights` have."""
+def with_head(weights: Weights, cfg: AnyHead, head: int, prefix: str = "", extra: str = "cv4.0.2") -> AnyHead:
+    """`cfg` with the classes, bins and extra values that `weights` have."""
     found = {"num_classes": f"model.{head}.{prefix}cv3.0.2.bias"}
     if cfg.reg_max > 1:
         found["reg_max"] = f"model.{head}.dfl.conv.weight"
+    if cfg.extra:
+        found["extra"] = f"model.{head}.{prefix}{extra}.bias"
     return replace(cfg, **{field: weights.size(name) for field, name in found.items() if name in weights})
+
+
+PERSON = {"num_classes": 1, "extra": 17 * 3}  # of COCO's persons: 17 points

@@ -36,6 +36,23 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, tags: Sequence[str], colors
     return canvas
 
 
+def draw_skeletons(
+    image: np.ndarray, points: np.ndarray, seen: np.ndarray, limbs: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """A copy of `image` with points (K, points, 2) x, y and the limbs between two of them, each in a colour of its own,
+    where they are `seen` (K, points)."""
+    canvas = image.copy()
+    pen = Pen(canvas)
+    for body, visible in reversed(list(zip(np.rint(points).astype(int).tolist(), seen.tolist()))):
+        for limb, (first, second) in enumerate(limbs):
+            if visible[first] and visible[second]:
+                cv2.line(canvas, body[first], body[second], class_color(limb), pen.line, cv2.LINE_AA)
+        for index, (point, shown) in enumerate(zip(body, visible)):
+            if shown:
+                cv2.circle(canvas, point, pen.line + 1, class_color(index), -1, cv2.LINE_AA)
+    return canvas
+
+
 def paint(image: np.ndarray, indices: np.ndarray, colors: Mapping[int, Color]) -> np.ndarray:
     """A copy of `image` half covered with the colour of every pixel's index (H, W), where it has one in `colors`."""
     canvas = image.copy()

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 from zoo.blocks.yolo import c3k2, conv, join, sppf
 from zoo.blocks.yolo_attention import c2psa
-from zoo.blocks.yolo_head import DetectConfig, classified_by, classify, configured_by, detect, separable
+from zoo.blocks.yolo_head import (
+    PERSON,
+    DetectConfig,
+    classified_by,
+    classify,
+    configured_by,
+    detect,
+    keypoints,
+    separable,
+)
 from zoo.network import Net, Tensor
 from zoo.ops import fixed_size, upsample
 from zoo.preprocess import Resize, letterbox
@@ -69,6 +78,24 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
 def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = fixed_size(net, x, 32)
     return detect(net / "model" / 23, pyramid(net, x, cfg), size, cfg, separable)
+
+
+@register(
+    task="pose",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2),
+    # parameters: as ultralytics 8.4 counts its own models
+    yolo11n_pose=Variant(Config(0.50, 0.25, **PERSON), params=2_874_462),
+    yolo11s_pose=Variant(Config(0.50, 0.50, **PERSON), params=9_918_238),
+    yolo11m_pose=Variant(Config(0.50, 1.00, 512, **PERSON, nested=True), params=20_912_364),
+    yolo11l_pose=Variant(Config(1.00, 1.00, 512, **PERSON, nested=True), params=26_169_836),
+    yolo11x_pose=Variant(Config(1.00, 1.50, 512, **PERSON, nested=True), params=58_798_636),
+)
+def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    return {**detect(head, levels, size, cfg, separable), "keypoints": keypoints(head, levels, size, cfg)}
 
 
 @register(

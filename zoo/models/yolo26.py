@@ -1,4 +1,4 @@
-"""YOLO26 detection (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml).
+"""YOLO26 (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml and -pose).
 
 The head that needs no suppression: of its two heads only `one2one` is read, whose boxes are final; parameters are
 counted without the other, which serves training. What people get wrong: there is no distribution, the four outputs are
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 from zoo.blocks.yolo import bottleneck, c3k2, conv, halves, join, linear_conv
 from zoo.blocks.yolo_attention import c2psa, psa_block
-from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, separable
+from zoo.blocks.yolo_head import PERSON, DetectConfig, configured_by, detect, plain, points_around, separable
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, fixed_size, max_pool, upsample
+from zoo.ops import add, concat, conv2d, fixed_size, max_pool, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
+
+PAPER = "https://docs.ultralytics.com/models/yolo26"
+PREFIX = "one2one_"  # of the head that answers
+TRAINING = ("model.23.cv2.*", "model.23.cv3.*")  # the head for training
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,8 @@ def attended(net: Net, x: Tensor, out: int) -> Tensor:
     return halves(net, x, out, out // 2, [block])
 
 
-@register(
-    task="detect",
-    reference="ultralytics:{name}",
-    preprocess=letterbox(),
-    paper="https://docs.ultralytics.com/models/yolo26",
-    configure=configured_by(23, repeats=2, prefix="one2one_"),
-    ignored=("model.23.cv2.*", "model.23.cv3.*"),  # the head for training
-    options={"nms": False},
-    # parameters: as ultralytics 8.4 counts its own models without the head for training
-    yolo26n=Variant(Config(0.50, 0.25), params=2_417_452, aliases=("yolo26",)),
-    yolo26s=Variant(Config(0.50, 0.50), params=9_512_892),
-    yolo26m=Variant(Config(0.50, 1.00, 512, nested=True), params=20_435_260),
-    yolo26l=Variant(Config(1.00, 1.00, 512, nested=True), params=24_838_716),
-    yolo26x=Variant(Config(1.00, 1.50, 512, nested=True), params=55_772_892),
-)
-def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
+    """Maps of strides 8, 16 and 32."""
     at, c, n = net / "model", cfg.channels, cfg.repeats(2)
     x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
     x = c3k2(at / 2, x, c(256), n, cfg.nested, share=0.25)
@@ -70,4 +59,50 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     p3 = c3k2(at / 16, join(at / 15, upsample(at / 14, p4, 2), p3), c(256), n, nested=True)
     p4 = c3k2(at / 19, join(at / 18, conv(at / 17, p3, c(256), 3, 2), p4), c(512), n, nested=True)
     p5 = attended(at / 22, join(at / 21, conv(at / 20, p4, c(512), 3, 2), p5), c(1024))
-    return detect(at / 23, [p3, p4, p5], size, cfg, separable, prefix="one2one_")
+    return [p3, p4, p5]
+
+
+@register(
+    task="detect",
+    options={"nms": False},
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2, prefix=PREFIX),
+    ignored=TRAINING,
+    # parameters: as ultralytics 8.4 counts its own models without the head for training
+    yolo26n=Variant(Config(0.50, 0.25), params=2_417_452, aliases=("yolo26",)),
+    yolo26s=Variant(Config(0.50, 0.50), params=9_512_892),
+    yolo26m=Variant(Config(0.50, 1.00, 512, nested=True), params=20_435_260),
+    yolo26l=Variant(Config(1.00, 1.00, 512, nested=True), params=24_838_716),
+    yolo26x=Variant(Config(1.00, 1.50, 512, nested=True), params=55_772_892),
+)
+def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size = fixed_size(net, x, 32)
+    return detect(net / "model" / 23, pyramid(net, x, cfg), size, cfg, separable, PREFIX)
+
+
+@register(
+    task="pose",
+    options={"nms": False},
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2, prefix=PREFIX, extra="cv4_kpts.0"),
+    ignored=(*TRAINING, "model.23.cv4*", "model.23.one2one_cv4_sigma.*", "model.23.flow_model.*"),
+    # parameters: as ultralytics 8.4 counts its own models without what serves training
+    yolo26n_pose=Variant(Config(0.50, 0.25, **PERSON), params=2_935_380),
+    yolo26s_pose=Variant(Config(0.50, 0.50, **PERSON), params=10_377_012),
+    yolo26m_pose=Variant(Config(0.50, 1.00, 512, **PERSON, nested=True), params=21_562_804),
+    yolo26l_pose=Variant(Config(1.00, 1.00, 512, **PERSON, nested=True), params=25_966_260),
+    yolo26x_pose=Variant(Config(1.00, 1.50, 512, **PERSON, nested=True), params=57_605_352),
+)
+def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    width = max(levels[0].shape[1] // 4, cfg.extra // 3 * 5)
+    raw = []
+    for i, level in enumerate(levels):
+        y = plain(head / f"{PREFIX}cv4" / i, level, width)
+        raw.append(conv2d(head / f"{PREFIX}cv4_kpts" / i, y, cfg.extra, 1))
+    points = points_around(head, raw, size, levels, scale=1.0, shift=0.0)
+    return {**detect(head, levels, size, cfg, separable, PREFIX), "keypoints": points}

@@ -6,7 +6,7 @@ them, but not in classifiers; the bottlenecks of the neck have no shortcut. Scop
 
 from __future__ import annotations
 
-from zoo.blocks.yolo_head import DetectConfig, classified_by, classify, configured_by, detect, plain
+from zoo.blocks.yolo_head import PERSON, DetectConfig, classified_by, classify, configured_by, detect, keypoints, plain
 from zoo.blocks.yolo_v8 import pyramid, trunk
 from zoo.network import Net, Tensor
 from zoo.ops import fixed_size
@@ -32,6 +32,24 @@ PAPER = "https://docs.ultralytics.com/models/yolov8"
 def detector(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     size = fixed_size(net, x, 32)
     return detect(net / "model" / 22, pyramid(net, x, cfg), size, cfg, plain)
+
+
+@register(
+    task="pose",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(22, repeats=3),
+    # parameters: as ultralytics 8.4 counts its own models
+    yolov8n_pose=Variant(DetectConfig(0.33, 0.25, **PERSON), params=3_295_470),
+    yolov8s_pose=Variant(DetectConfig(0.33, 0.50, **PERSON), params=11_626_046),
+    yolov8m_pose=Variant(DetectConfig(0.67, 0.75, 768, **PERSON), params=26_464_462),
+    yolov8l_pose=Variant(DetectConfig(1.00, 1.00, 512, **PERSON), params=44_489_196),
+    yolov8x_pose=Variant(DetectConfig(1.00, 1.25, 512, **PERSON), params=69_491_724),
+)
+def poser(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
+    return {**detect(head, levels, size, cfg, plain), "keypoints": keypoints(head, levels, size, cfg)}
 
 
 @register(

@@ -159,6 +159,12 @@ class Found(Task):
     whole = True
     finds_many = True
 
+    def draw(self, image: np.ndarray, result: Any) -> np.ndarray:
+        from zoo.images.draw import class_color, draw_boxes
+
+        tags = [f"{label} {score:.2f}" for label, score in zip(result.labels, result.scores)]
+        return draw_boxes(image, result.boxes, tags, [class_color(index) for index in result.classes.tolist()])
+
     def to_json(self, result: Any) -> dict[str, Any]:
         rows = zip(result.labels, result.classes.tolist(), result.scores.tolist())
         found = [{"label": label, "index": index, "score": round(score, 6)} for label, index, score in rows]
@@ -180,11 +186,6 @@ class Found(Task):
 def rounded(values: np.ndarray) -> Any:
     """`values` as nested lists of numbers with three digits, which are thousandths of a pixel."""
     return np.round(values.astype(np.float64), 3).tolist()
-
-
-def tags_of(result: Any) -> list[str]:
-    """What stands at each object in a picture."""
-    return [f"{label} {score:.2f}" for label, score in zip(result.labels, result.scores)]
 
 
 class Detect(Found):
@@ -211,8 +212,3 @@ class Detect(Found):
 
     def from_gpu(self, found: tuple[np.ndarray, np.ndarray, np.ndarray], labels: Sequence[str]) -> Detections:
         return Detections(*found, [labels[index] for index in found[2]])
-
-    def draw(self, image: np.ndarray, result: Detections) -> np.ndarray:
-        from zoo.images.draw import class_color, draw_boxes
-
-        return draw_boxes(image, result.boxes, tags_of(result), [class_color(index) for index in result.classes])

@@ -51,11 +51,12 @@ def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
         return None
     name, pattern = _generation(names, head)
     if has("proto."):
-        return Family(f"a {name} for segmentation", f"{pattern}-seg")
+        return Family(f"a {name} for segmentation", f"{pattern}_seg")
     if has("cv4."):
-        shape = weights.shape(f"model.{head}.cv4.0.2.weight") or (0,)
-        return Family(*((f"a {name} for oriented boxes", f"{pattern}-obb") if shape[0] == 1 else (
-            f"a {name} for poses", f"{pattern}-pose")))  # fmt: skip
+        last = f"model.{head}.cv4.0.2.bias"
+        if last in names and weights.size(last) == 1:
+            return Family(f"a {name} for oriented boxes", f"{pattern}_obb")
+        return Family(f"a {name} for poses", f"{pattern}_pose")
     return Family(f"a {name} detector", pattern)
 
 

@@ -1,7 +1,7 @@
 """ultralytics: YOLOv3u, v5u, v8 and later, from the descriptions in its package.
 
-The class of a model follows the task in its description; `-cls` returns (probabilities, logits), the detectors one
-tensor (N, 4 + classes, A) of boxes and scores before any selection.
+The class of a model follows the task in its description; `-cls` returns (probabilities, logits), the others a tensor
+(N, 4 + classes + extra, A) of boxes, scores and what else is found, before any selection.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 LICENCE = "AGPL-3.0"
+DATA = {"cls": "ImageNet", "obb": "DOTAv1"}  # that weights are trained on, by the ending of their names; else COCO
+TRAINED_CLASSES = {"pose": 1}  # the classes of its weights, where its descriptions say others: persons
 
 
 class Ultralytics(Library):
@@ -53,7 +55,11 @@ class Ultralytics(Library):
         quiet()
         from ultralytics.nn import tasks
 
-        kinds = {"detect": tasks.DetectionModel, "classify": tasks.ClassificationModel}
+        kinds = {
+            "detect": tasks.DetectionModel,
+            "classify": tasks.ClassificationModel,
+            "pose": tasks.PoseModel,
+        }
         # yolov5nu is yolov5n.yaml there.
         file = f"{name.removesuffix('u') if name.startswith(('yolov3', 'yolov5')) else name}.yaml"
         try:
@@ -62,6 +68,7 @@ class Ultralytics(Library):
             raise self.unknown(name) from None
         if task not in kinds:
             raise ZooError(f"{name} of ultralytics does {task}; its models here are those that {' and '.join(kinds)}")
+        classes = classes or TRAINED_CLASSES.get(task)
         return self.adopt(kinds[task](file, verbose=False, **{} if classes is None else {"nc": classes}))
 
     def adopt(self, module: nn.Module) -> nn.Module:
@@ -73,17 +80,21 @@ class Ultralytics(Library):
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         import torch
-        from ultralytics.nn.tasks import ClassificationModel
+        from ultralytics.nn.tasks import ClassificationModel, PoseModel
 
         if isinstance(module, ClassificationModel):
             return {"logits": result[1]}
-        found = result[0]
-        if module.model[-1].end2end:  # (N, A, 4 + classes), boxes by their corners
-            found = found.transpose(1, 2)
-            left_top, right_bottom = found[:, :2], found[:, 2:4]
+        found, head = result[0], module.model[-1]
+        if head.end2end:
+            found = found.transpose(1, 2)  # (N, A, 4 + classes + extra)
+        boxes, scores, extra = found.split((4, head.nc, found.shape[1] - 4 - head.nc), dim=1)
+        if head.end2end:  # by their corners
+            left_top, right_bottom = boxes[:, :2], boxes[:, 2:]
             boxes = torch.cat([(left_top + right_bottom) / 2, right_bottom - left_top], dim=1)
-            return {"boxes": boxes, "scores": found[:, 4:]}
-        return {"boxes": found[:, :4], "scores": found[:, 4:]}
+        outputs = {"boxes": boxes, "scores": scores}
+        if isinstance(module, PoseModel):
+            outputs["keypoints"] = extra.unflatten(1, head.kpt_shape)
+        return outputs
 
     def forget(self, module: nn.Module) -> None:
         """Its heads keep the anchor grid of the last input, in the precision of that run."""
@@ -93,23 +104,22 @@ class Ultralytics(Library):
 
     def published(self, name: str) -> Published:
         file = f"{name}u.pt" if re.fullmatch(r"yolov[35]\w*(?<!u)", name) else f"{name}.pt"
+        data = DATA.get(name.rpartition("-")[2], "COCO")
         return Published(
-            f"{RELEASE}/{file}", None, None, LICENCE, f"ultralytics {name}, trained by Ultralytics on COCO"
+            f"{RELEASE}/{file}", None, None, LICENCE, f"ultralytics {name}, trained by Ultralytics on {data}"
         )
 
 
 def _without_selection(head: Any) -> None:
     """The head gives all boxes and scores, before any are selected.
 
-    Heads that need no suppression (v10, 26) have two: one for training, which goes as it does when ultralytics fuses a
-    model, and the one that answers.
+    Heads that need no suppression (v10, 26) have two: one for training, which goes with whatever else serves training
+    only, as it does when ultralytics fuses a model, and the one that answers.
     """
-    if getattr(head, "one2one_cv2", None) is None:
-        head.end2end = False
-        return
-    head.end2end = True
-    head.cv2 = head.cv3 = None
-    head.postprocess = _as_they_are
+    head.end2end = getattr(head, "one2one_cv2", None) is not None
+    if head.end2end:
+        head.fuse()
+        head.postprocess = _as_they_are
 
 
 def _as_they_are(found: Tensor) -> Tensor:

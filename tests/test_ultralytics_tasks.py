@@ -1,0 +1,107 @@
+"""What ultralytics' own predictors make of the same raw outputs, in the same photograph."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from zoo.registry import get_model
+from zoo.tasks import get_task
+
+SIZE = (320, 256)  # height and width of the input, in which the photograph has grey bars at its sides
+KINDS = {"pose": "PosePredictor"}
+
+
+@functools.cache
+def photo() -> np.ndarray:
+    from zoo.verify.references.ultralytics import quiet
+
+    quiet()
+    from ultralytics.utils import ASSETS
+
+    return cv2.imread(str(ASSETS / "bus.jpg"))
+
+
+@functools.cache
+def answers(name: str) -> tuple[Any, Any]:
+    """What the reference with random weights returns for the photograph, and the reference."""
+    import torch
+
+    from zoo.verify.calibration import calibrated
+
+    model = get_model(name)
+    reference = calibrated(model.reference, 0, (3, 64, 96))
+    pixels, _ = model.preprocess.apply(photo(), SIZE)
+    with torch.no_grad():
+        return reference.module(torch.from_numpy(pixels[None])), reference
+
+
+def ours_and_theirs(name: str, count: int) -> tuple[Any, Any]:
+    """About `count` objects before suppression, by our task and by ultralytics' predictor."""
+    import torch
+    from ultralytics import models
+    from ultralytics.nn.modules.head import Detect
+
+    model, (raw, reference) = get_model(name), answers(name)
+    task, head = get_task(model.task), reference.module.model[-1]
+    outputs = {key: value[0].numpy() for key, value in reference.outputs(raw).items()}
+    conf = float(np.sort(outputs["scores"].max(axis=0))[-count])
+    _, placement = model.preprocess.apply(photo(), SIZE)
+    names = {index: f"class {index}" for index in range(head.nc)}
+    ours = task(outputs, placement, list(names.values()), task.settings(model.options, {"conf": conf}))
+
+    options = {"conf": conf, "iou": 0.7, "max_det": 300, "retina_masks": True}
+    module = {"pose": models.yolo.pose, "instances": models.yolo.segment, "obb": models.yolo.obb}[model.task]
+    predictor = getattr(module, KINDS[model.task])(overrides=options)
+    predictor.model = SimpleNamespace(names=names, kpt_shape=getattr(head, "kpt_shape", None), end2end=head.end2end)
+    predictor.batch = [["photo"]]
+    if head.end2end:
+        found, *more = raw[0] if isinstance(raw[0], tuple) else (raw[0],)
+        found = Detect.postprocess(head, found)
+        raw = ((found, *more) if more else found, raw[1])
+    (theirs,) = predictor.postprocess(raw, torch.zeros(1, 3, *SIZE), [photo()])
+    return ours, theirs
+
+
+def in_order(found: np.ndarray) -> np.ndarray:
+    """Positions of (K,) scores from the best: equal ones may come in any order, so that there must be none."""
+    assert 20 < len(found) == len(np.unique(found))
+    return np.argsort(-found)
+
+
+@pytest.mark.parametrize("name", ["yolov8n_pose", "yolo26n_pose"])
+def test_poses(name: str) -> None:
+    ours, theirs = ours_and_theirs(name, 200)
+    rows = theirs.boxes.data.numpy()
+    assert len(ours.scores) == len(rows)
+    mine, other = in_order(ours.scores), in_order(rows[:, 4])
+    np.testing.assert_array_equal(ours.classes[mine], rows[other, 5])
+    np.testing.assert_allclose(ours.scores[mine], rows[other, 4], rtol=1e-6)
+    np.testing.assert_allclose(ours.boxes[mine], rows[other, :4], atol=1e-3)
+    np.testing.assert_allclose(ours.keypoints[mine], theirs.keypoints.data.numpy()[other], atol=1e-3)
+
+
+def test_a_pose_is_drawn_and_told() -> None:
+    points = np.zeros((1, 17, 3), np.float32)
+    points[0, 5:7] = (40, 30, 0.9), (80, 30, 0.9)  # the shoulders, which a limb joins
+    points[0, 7] = (40, 70, 0.4)
+    outputs = {
+        "boxes": np.float32([[60], [50], [80], [90]]),
+        "scores": np.float32([[0.75]]),
+        "keypoints": points[0][..., None],
+    }
+    task, picture = get_task("pose"), np.zeros((100, 120, 3), np.uint8)
+    placement = get_model("lenet5").preprocess.placement((100, 120), (100, 120))
+    found = task(outputs, placement, ["person"], task.settings())
+    (row,) = task.to_json(found)["detections"]
+    assert (row["label"], row["box"], row["keypoints"][6]) == ("person", [20, 5, 100, 95], [80, 30, 0.9])
+    assert task.describe(found)[0].split() == ["0.75", "person", "at", "20,", "5,", "100,", "95"]
+    drawn = task.draw(picture, found)
+    scale = len(drawn) // 100
+    assert drawn[30 * scale, 60 * scale].any() and drawn[30 * scale, 40 * scale].any()
+    assert not drawn[70 * scale, 40 * scale].any() and not drawn[50 * scale, 40 * scale].any()  # hardly seen
