@@ -20,5 +20,7 @@ fetch=(-m pip install "${quiet[@]}" --no-deps --only-binary=:all: --target)
 [ -d $lean/8.6 ] || .venv-test/bin/python "${fetch[@]}" $lean/8.6 --python-version 3.10 tensorrt_lean==8.6.0
 [ -d $lean/10.16 ] || .venv-test/bin/python "${fetch[@]}" $lean/10.16 tensorrt_lean_cu12_{libs,bindings}==10.16.1.11
 [ -d $lean/11.4 ] || .venv-test/bin/python "${fetch[@]}" $lean/11.4 tensorrt_lean_cu13_{libs,bindings}==11.4.0.106
+# References that cannot share this environment get folders of pinned packages in it, which their processes read first.
+.venv-test/bin/python -m zoo.verify.install
 
 exec .venv-test/bin/python -m pytest -q -n 2 --dist worksteal "$@"

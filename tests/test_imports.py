@@ -57,6 +57,7 @@ OWNERS = {  # who may import a heavy library
     "torch": "zoo/verify/",
     "torchvision": "zoo/verify/",
     "efficientnet_lite_pytorch": "zoo/verify/",
+    "pytorchyolo": "zoo/verify/",
     "ultralytics": "zoo/verify/",
     "yolov5": "zoo/verify/",
 }

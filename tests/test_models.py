@@ -53,6 +53,11 @@ def smallest_of_each_architecture() -> list[str]:
     return [name for name in MODELS if name in smallest.values()]
 
 
+def smallest_of_each_kind() -> list[str]:
+    """The same without those whose row says that they are `like` another, which has their blocks and their head."""
+    return [name for name in smallest_of_each_architecture() if "like" not in ROWS.get(name, {})]
+
+
 def in_budget() -> list[str]:
     """The smallest of each architecture, and every other network that is small enough to be proven each time.
 
@@ -129,7 +134,7 @@ def test_equals_its_reference(name: str, rtx: Api) -> None:
         assert report.ok, f"batch {batch}: {report.first_divergence}"
 
 
-@pytest.mark.parametrize("name", smallest_of_each_architecture())
+@pytest.mark.parametrize("name", smallest_of_each_kind())
 def test_half_precision_loses_at_most_twice_what_pytorch_loses(name: str, rtx: Api) -> None:
     from zoo.verify.running import run_reference
 
@@ -144,14 +149,14 @@ def test_half_precision_loses_at_most_twice_what_pytorch_loses(name: str, rtx: A
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("name", smallest_of_each_architecture())
+@pytest.mark.parametrize("name", smallest_of_each_kind())
 def test_compiles_for_a_range_of_batches(name: str, precision: PrecisionName, rtx: Api) -> None:
     shapes = Shapes(*((batch, *row_of(name)["input"]) for batch in (1, 2, 5)))
     definition = define(get_model(name), RandomWeights(0), rtx, shapes.network, Precision(precision))
     assert compile_network(definition, shapes)
 
 
-@pytest.mark.parametrize("name", smallest_of_each_architecture())
+@pytest.mark.parametrize("name", smallest_of_each_kind())
 def test_class_count_is_read_from_the_weights(name: str, rtx: Api) -> None:
     _, weights = reference_of(name, classes=7)
     network = define(get_model(name), weights, rtx, (-1, *row_of(name)["input"])).network

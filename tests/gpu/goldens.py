@@ -83,7 +83,7 @@ def _calibrated(
         reference = load_reference(source)
     module = reference.module
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {SEED}".encode()))
-    ref._draw_parameters(module, generator)
+    ref._draw_parameters(reference, generator)
     arrays = {}
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.errors import ZooError
-from zoo.verify.references import Reference, load_reference
+from zoo.verify.references import AnyReference, Reference, library_of, load_reference
+from zoo.verify.remote import RemoteReference, create
 from zoo.verify.running import run_reference
 
 MIN_DEPENDENCE = 1e-2
@@ -30,7 +31,7 @@ def calibrated(
     size: tuple[int, int, int] = (3, 64, 64),
     classes: int | None = None,
     fixed: Sequence[str] = (),
-) -> Reference:
+) -> AnyReference:
     """The reference with sane random weights: activations stay alive and the output depends on the input.
 
     Every trainable parameter is drawn anew, BatchNorm statistics are measured on `sample_images` of `size` (C, H, W).
@@ -38,10 +39,15 @@ def calibrated(
     which holds them itself shows, but for those whose names match a pattern of `fixed`.
     The same source, seed and size give the same weights. Raises ZooError when two images give nearly the same output.
     """
+    library, _ = library_of(source)
+    library.require()
+    if library.elsewhere is not None:
+        asked = {"seed": seed, "size": list(size), "classes": classes, "fixed": list(fixed)}
+        return create(library.elsewhere, "calibrated", source, **asked)
     with _no_initialisation():
         reference = load_reference(source, classes)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {seed}".encode()))
-    _draw_parameters(reference.module, generator)
+    _draw_parameters(reference, generator)
     _jitter_constants(reference.module, generator, fixed)
     reference.forget()  # what it computed from them
     _measure_statistics(reference.module, size, seed, generator)
@@ -72,7 +78,7 @@ def sample_images(count: int, size: tuple[int, int, int], seed: int = 0) -> np.n
     return images
 
 
-def dependence(reference: Reference, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:
+def dependence(reference: AnyReference, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:
     """||y(a) - y(b)|| / ||y(a)|| of every output."""
     a, b = run_reference(reference, images_a).outputs, run_reference(reference, images_b).outputs
     return {name: float(np.linalg.norm(a[name] - b[name]) / np.linalg.norm(a[name])) for name in a}
@@ -89,10 +95,12 @@ def _no_initialisation() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _draw_parameters(module: nn.Module, generator: torch.Generator) -> None:
-    for name, parameter in module.named_parameters():
+def _draw_parameters(reference: Reference, generator: torch.Generator) -> None:
+    for name, parameter in reference.module.named_parameters():
         if not parameter.requires_grad:
             continue  # a constant that is stored as a parameter, as YOLO's DFL
+        if reference.library.draw(name, parameter, generator):
+            continue
         if name.endswith("bias"):
             parameter.normal_(0, 0.2, generator=generator)
         elif parameter.ndim == 1:  # the scale of a normalisation
@@ -142,12 +150,16 @@ def _measure_statistics(module: nn.Module, size: tuple[int, int, int], seed: int
         norm.eval()
 
 
-def state_arrays(reference: Reference) -> dict[str, np.ndarray]:
-    """The state_dict as float32 arrays under upstream's names, without `num_batches_tracked`; memory is shared."""
+def state_arrays(reference: AnyReference) -> dict[str, np.ndarray]:
+    """The state_dict as float32 arrays under upstream's names, without `num_batches_tracked`; memory may be shared."""
+    if isinstance(reference, RemoteReference):
+        return reference.state_arrays()
     state = reference.module.state_dict()
     return {name: value.float().numpy() for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def num_parameters(reference: Reference) -> int:
+def num_parameters(reference: AnyReference) -> int:
     """How many parameters the reference has, as papers count them: without BatchNorm statistics and other buffers."""
+    if isinstance(reference, RemoteReference):
+        return reference.num_parameters()
     return sum(parameter.numel() for parameter in reference.module.parameters())

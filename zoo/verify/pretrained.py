@@ -12,15 +12,19 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.verify.references import Reference
+from zoo.verify.references import AnyReference
+from zoo.verify.remote import RemoteReference
 
 
-def load_state(reference: Reference, arrays: Mapping[str, np.ndarray], partly: bool = False) -> Reference:
+def load_state(reference: AnyReference, arrays: Mapping[str, np.ndarray], partly: bool = False) -> AnyReference:
     """`reference` with the parameters and buffers in `arrays`, by name; every one must fit, and none may be missing
     unless the reference is filled `partly`.
 
     Raises ZooError naming what is missing or too much.
     """
+    if isinstance(reference, RemoteReference):
+        reference.load_state(arrays, partly)
+        return reference
     state = OrderedDict((name, torch.from_numpy(np.array(array, copy=True))) for name, array in arrays.items())
     state._metadata = reference.module.state_dict()._metadata  # MNASNet loads no state of an unknown version
     try:
@@ -33,11 +37,13 @@ def load_state(reference: Reference, arrays: Mapping[str, np.ndarray], partly: b
     return reference
 
 
-def with_own_module(reference: Reference, path: Path) -> Reference:
+def with_own_module(reference: AnyReference, path: Path) -> AnyReference:
     """`reference` with the module that PyTorch unpickles from `path` in place of its own: the file's code runs.
 
     Raises ZooError when it cannot be unpickled here, or is no module.
     """
+    if isinstance(reference, RemoteReference):
+        return reference.with_own_module(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # the file's own code may raise anything

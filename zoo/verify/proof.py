@@ -31,7 +31,7 @@ from zoo.verify.compare import (
     relative_l2,
     report_of,
 )
-from zoo.verify.references import Reference
+from zoo.verify.references import AnyReference
 from zoo.weights import Weights, from_arrays
 
 Progress = Callable[[str], None]
@@ -194,14 +194,14 @@ def images_of(definition: Definition, count: int) -> np.ndarray:
     return sample_images(count, tuple(images_tensor(definition).shape)[1:], seed=1)
 
 
-def fill(reference: Reference, definition: Definition, partly: bool = False) -> None:
+def fill(reference: AnyReference, definition: Definition, partly: bool = False) -> None:
     """Gives the reference the weights that the definition read; of one that was refused, only a part."""
     from zoo.verify.pretrained import load_state
 
     load_state(reference, independently_read(definition.weights, arrays_of(definition)), partly)
 
 
-def compare_before(refusal: Refused, reference: Reference) -> Report:
+def compare_before(refusal: Refused, reference: AnyReference) -> Report:
     """What was written before TensorRT refused a layer, on the CPU against the reference.
 
     Raises the refusal again where nothing before is wrong.
@@ -276,7 +276,7 @@ def define_at_another_size(model: Model, weights: Weights, api: Api, shape: Shap
     return None
 
 
-def takes(reference: Reference, shape: Shape) -> bool:
+def takes(reference: AnyReference, shape: Shape) -> bool:
     """Whether the reference runs on images of `shape`."""
     from zoo.verify.running import run_reference
 
@@ -298,7 +298,7 @@ def independently_read(weights: Weights, read: dict[str, np.ndarray]) -> dict[st
 
 
 def compare_reference(
-    reference: Reference,
+    reference: AnyReference,
     images: np.ndarray,
     ours: Mapping[str, np.ndarray],
     taps: Sequence[str] = (),
@@ -318,7 +318,7 @@ def compare_reference(
 
 
 def own_half_rows(
-    reference: Reference,
+    reference: AnyReference,
     images: np.ndarray,
     ours: Mapping[str, np.ndarray],
     taps: Sequence[str],
@@ -342,7 +342,7 @@ def _finite(ours: Mapping[str, np.ndarray], taps: Sequence[str]) -> dict[str, np
 
 
 def _rows(
-    reference: Reference,
+    reference: AnyReference,
     images: np.ndarray,
     ours: Mapping[str, np.ndarray],
     taps: Sequence[str],

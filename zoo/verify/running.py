@@ -14,14 +14,15 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.verify.compare import Run
-from zoo.verify.references import Reference
+from zoo.verify.references import AnyReference
+from zoo.verify.remote import RemoteReference
 
 Keep = Callable[[str, np.ndarray], Any]
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 
 
 def run_reference(
-    reference: Reference,
+    reference: AnyReference,
     images: np.ndarray,
     dtype: str = "float32",
     taps: bool | Collection[str] = False,
@@ -44,6 +45,8 @@ def run_reference(
     """
     if dtype not in DTYPES:
         raise ZooError(f"dtype {dtype!r} of a reference run is unknown, expected one of {', '.join(DTYPES)}")
+    if isinstance(reference, RemoteReference):
+        return reference.run(images, dtype, taps, given, keep)
     if dtype != "float32":
         reference = replace(reference, module=_converted(reference.module, DTYPES[dtype]))
     if nudge is not None:

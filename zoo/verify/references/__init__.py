@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import discovery
 from zoo.errors import ZooError, closest
+from zoo.verify.environments import Environment
+from zoo.verify.remote import RemoteReference, create
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 PYTORCH = "pip install 'tensorrt-zoo[reference]'"
@@ -51,12 +54,24 @@ class Library:
     """What the zoo knows of one library of published models; each file here makes one, as `LIBRARY`.
 
     `name` is the prefix of its references, `package` the module that must be importable, `install` the command that
-    installs it.
+    installs it. A library that cannot share the zoo's environment has `requirements` in place of that command: exact
+    versions of all that it needs and the zoo has not, or not so. Then it runs in a process of its own.
     """
 
     name: str
     package: str
-    install: str
+    install: str = ""
+    requirements: tuple[str, ...] = ()
+
+    @property
+    def environment(self) -> Environment | None:
+        """Its own environment, if it has one."""
+        return Environment(self.name, self.requirements) if self.requirements else None
+
+    @property
+    def elsewhere(self) -> Environment | None:
+        """The environment whose process its references run in; None where that is this process."""
+        return None if self.environment is None or self.environment.entered else self.environment
 
     def split(self, source: str) -> str | None:
         """The name of the model, where `source` is one of this library."""
@@ -79,6 +94,14 @@ class Library:
         """What `module` returned in eval mode, as our outputs: a tensor is "logits", a dict has their names."""
         return result if isinstance(result, dict) else {"logits": result}
 
+    def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
+        """Whether calibration shall leave this parameter as it is: as the model initialises it, or as drawn here.
+
+        By default a 1-D parameter is drawn as the scale of a normalisation, around 1 and up to 6; a "bias" around 0; a
+        "weight" so that it keeps the variance of its input; any other as an embedding, around 0 and small.
+        """
+        return False
+
     def forget(self, module: nn.Module) -> None:
         """Drops what `module` remembers of its last input: the next may have another size or precision."""
 
@@ -92,7 +115,14 @@ class Library:
 
     def require(self) -> None:
         """Raises ZooError, with the command that installs it, where the library is missing."""
-        for package, install in (("torch", PYTORCH), (self.package, self.install)):
+        if self.elsewhere is not None and not self.elsewhere.ready:
+            raise MissingLibrary(
+                f"the references of {self.name} need an environment of their own, which is not there in the versions "
+                f"that are asked for: python -m zoo.verify.install {self.name}",
+                self.package,
+            )
+        needed = {"torch": PYTORCH} if self.elsewhere else {"torch": PYTORCH, self.package: self.install}
+        for package, install in needed.items():
             if importlib.util.find_spec(package) is None:
                 raise MissingLibrary(
                     f"the references of {self.name} need the package {package!r}, which is missing: {install}", package
@@ -111,9 +141,16 @@ class Reference:
         """What the module returned, as the outputs of our definitions, by name."""
         return self.library.outputs(self.module, result)
 
+    def describe(self) -> str:
+        """Its modules, as PyTorch prints them."""
+        return str(self.module)
+
     def forget(self) -> None:
         """Drops what the module remembers of its last input."""
         self.library.forget(self.module)
+
+
+AnyReference = Reference | RemoteReference
 
 
 def libraries() -> dict[str, Library]:
@@ -141,7 +178,7 @@ def library_of(source: str) -> tuple[Library, str]:
     )
 
 
-def load_reference(source: str, classes: int | None = None) -> Reference:
+def load_reference(source: str, classes: int | None = None) -> AnyReference:
     """The reference that `source` names, in eval mode, with its own random initialisation. Nothing is downloaded.
 
     `classes` is the size of its classifier, upstream's (1000, 80, 10) by default.
@@ -149,6 +186,8 @@ def load_reference(source: str, classes: int | None = None) -> Reference:
     """
     library, name = library_of(source)
     library.require()
+    if library.elsewhere is not None:
+        return create(library.elsewhere, "load_reference", source, classes=classes)
     return Reference(source, library.load(name, classes).eval(), library)
 
 

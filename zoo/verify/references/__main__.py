@@ -18,7 +18,7 @@ def run(
     from zoo.verify.references import load_reference
 
     reference = load_reference(source, classes)
-    print(reference.module)
+    print(reference.describe())
     print(f"{source}: {num_parameters(reference):,} parameters")
 
 
