@@ -1,4 +1,4 @@
-"""YOLOv3 as Darknet has it (Redmon and Farhadi 2018, arXiv:1804.02767; cfg/yolov3.cfg).
+"""YOLOv3 detection of Darknet (Redmon and Farhadi 2018, arXiv:1804.02767; cfg/yolov3.cfg).
 
 With anchor boxes and an objectness score, unlike YOLOv3u. What people get wrong: a finer level goes on from the fifth
 convolution of the coarser one, not from the sixth, which predicts. Scopes are pytorchyolo's.

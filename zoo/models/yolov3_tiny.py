@@ -1,4 +1,4 @@
-"""YOLOv3-tiny as Darknet has it (Redmon and Farhadi 2018, arXiv:1804.02767; cfg/yolov3-tiny.cfg).
+"""YOLOv3-tiny detection of Darknet (Redmon and Farhadi 2018, arXiv:1804.02767; cfg/yolov3-tiny.cfg).
 
 With anchor boxes and an objectness score, unlike YOLOv3u-tiny. What people get wrong: the last pooling keeps the size,
 and in this port the zeros that pad it on the right and below compete for the maximum; the finer level uses anchors 1 to
