@@ -419,6 +419,11 @@ CASES = [
     Case("max_pool pad", lambda x: F.max_pool2d(x, 3, 2, 1), lambda net, x: ops.max_pool(net, x, 3, 2, 1)),
     Case("max_pool same", lambda x: F.max_pool2d(x, 5, 1, 2), lambda net, x: ops.max_pool(net, x, 5, 1, 2)),
     Case(
+        "max_pool of zeros",
+        lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1),
+        lambda net, x: ops.max_pool(net, ops.pad(net.functional, x, (0, 1, 0, 1)), 2, 1),
+    ),
+    Case(
         "max_pool ceil",
         lambda x: F.max_pool2d(x, 2, ceil_mode=True),
         lambda net, x: ops.max_pool(net, x, 2, ceil_mode=True),

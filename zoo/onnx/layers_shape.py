@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.onnx.graph import Graph, Operand
+from zoo.onnx.graph import Graph, Operand, numpy_type
 from zoo.onnx.handlers import handles
 from zoo.onnx.reading import Layer, dims
 
@@ -93,7 +93,7 @@ def reverse_sequence(g: Graph, layer: Layer, x: str, lengths: str) -> str:
 def padding(g: Graph, layer: Layer, x: str) -> str:
     pre, post = tuple(layer.raw.pre_padding_nd), tuple(layer.raw.post_padding_nd)
     rest = (0,) * (len(layer.shape()) - len(pre))
-    return g.op("Pad", x, [*rest, *pre, *rest, *post])
+    return g.op("Pad", x, [*rest, *pre, *rest, *post], _zero(g, layer))
 
 
 @handles("SLICE", moves=True)
@@ -175,6 +175,8 @@ def _padded(
     mode = _PAD_MODES[layer.raw.mode.name]
     if mode == "wrap":
         g.require(19, "Pad that wraps")
+    if mode == "constant" and value is None:
+        value = _zero(g, layer)
     rank = len(layer.shape())
     if not isinstance(before, str) and not isinstance(after, str):
         pads = np.zeros((2, rank), np.int64)
@@ -184,6 +186,14 @@ def _padded(
         zeros = np.zeros(rank, np.int64)
         before, after = (g.op("ScatterElements", zeros, along, ends) for ends in (before, after))
     return g.op("Pad", x, g.op("Concat", before, after, axis=0), value, mode=mode)
+
+
+def _zero(g: Graph, layer: Layer) -> str | None:
+    """What pads where a layer says nothing: minus zero, since onnxruntime joins a Pad of zeros and a MaxPool after it,
+    whose own padding never competes for the maximum.
+    """
+    dtype = numpy_type(g.type_code(layer.outputs[0]))
+    return None if dtype.kind in "iub" else g.constant(np.array(-0.0, dtype))
 
 
 def _sliced(g: Graph, x: str, start: Operand, end: Operand, step: Operand, along: list[int], sizes: Operand) -> str:
