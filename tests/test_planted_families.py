@@ -94,9 +94,22 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("backbone.13.block.1.1", changed(stride=2, dilation=1))),
     ("repvgg_a0", "no branch that only normalises", "stages.2.1.act", plant("stages.2.1.identity", _nothing)),
     ("mobileone_s0", "one of four convolutions", "stages.2.4.act", plant("stages.2.4.conv_kxk.1.bn", _nothing)),
+    ("depth_anything_v2_small", "positions interpolated between two", "backbone.embeddings",
+        plant("backbone.embeddings.upsample()", changed(mode="bilinear"))),
+    ("depth_anything_v2_small", "maps resized by the middles of pixels", "neck.fusion_stage.layers.1.projection",
+        plant("neck.fusion_stage.layers.1.upsample()", changed(align_corners=False))),
+    ("depth_anything_v2_small", "no ReLU before a residual unit",
+        "neck.fusion_stage.layers.2.residual_layer2.activation1",
+        plant("neck.fusion_stage.layers.2.residual_layer2.activation1", identity)),
+    ("depth_anything_v2_small", "GELU by tanh", "backbone.encoder.layer.4.mlp.activation_fn",
+        plant("backbone.encoder.layer.4.mlp.activation_fn", instead(ops.gelu_tanh))),
 ]  # fmt: skip
 
-SIZES = {"deeplabv3_mobilenet_v3_large": (3, 17, 609), "fcn_resnet50": (3, 33, 49)}
+SIZES = {
+    "depth_anything_v2_small": (3, 42, 70),
+    "deeplabv3_mobilenet_v3_large": (3, 17, 609),
+    "fcn_resnet50": (3, 33, 49),
+}
 
 
 def size_of(name: str) -> tuple[int, int, int]:

@@ -353,6 +353,29 @@ def test_a_single_class_is_there_or_not() -> None:
         decode("segment", {"logits": logits * np.nan}, ["road"])
 
 
+# ---- depth
+
+
+def test_depth_is_of_the_picture_and_its_extremes_are_told() -> None:
+    depth = np.zeros((3, 4), np.float32)
+    depth[0, 3], depth[2, 1] = 5, -1
+    task, placement = get_task("depth"), Placement((400, 300), (4, 3), (0, 0), (4, 3))
+    found = decode("depth", {"depth": depth}, [], placement)
+    assert found.depth.shape == (300, 400) and found.depth.dtype == np.float32
+    assert found.depth[40, 360] > 4 and found.depth[260, 140] < -0.5
+    told = json.loads(json.dumps(task.to_json(found)))
+    assert (told["smallest"], told["largest"]) == (pytest.approx(-1, abs=0.01), 5)
+    (x, y), (far_x, far_y) = told["nearest"], told["farthest"]
+    assert found.depth[y, x] == 5 and found.depth[far_y, far_x] == found.depth.min() and far_y > 240
+    assert task.describe(found) == [f"nearest at {x}, {y}, farthest at {far_x}, {far_y}"]
+    drawn = task.draw(np.zeros((300, 400, 3), np.uint8), found)
+    assert drawn.shape == (300, 400, 3) and drawn[0, 399].sum() > 500 > 100 > drawn[250, 150].sum()
+    flat = decode("depth", {"depth": depth * 0}, [], placement)
+    assert len(np.unique(task.draw(np.zeros((300, 400, 3), np.uint8), flat))) <= 3
+    with pytest.raises(ZooError, match="overflowed"):
+        decode("depth", {"depth": depth * np.inf}, [], placement)
+
+
 # ---- options
 
 
@@ -537,7 +560,7 @@ class Depth(Result):
 
 
 class RelativeDepth(Task):
-    name = "depth"
+    name = "closer"
     outputs = {"depth": ("height", "width")}
     options = (Option("far", 1.0, "Depth that is drawn black.", low=0), Option("conf", 0.5, "Of no use.", high=1))
     whole = True
@@ -556,7 +579,7 @@ class RelativeDepth(Task):
 
 
 @register(
-    task="depth",
+    task="closer",
     reference="mine:{name}",
     preprocess=letterbox(64),
     paper="https://example.org/depth",
@@ -599,12 +622,12 @@ def test_a_task_in_one_file_is_run_drawn_and_written(tmp_path: Path) -> None:
 
 def test_a_task_in_one_file_brings_its_flags(tmp_path: Path) -> None:
     shown = in_fresh_python(tmp_path, "from zoo.run import main; main()", "--help").stdout
-    assert re.search(r"Options of depth ─.*\n│ --far +<float> +Depth that is drawn black. Default: 1.0", shown)
-    assert re.search(r"Options of depth, detect[, a-z]* ─.*\n│ --conf,--conf-thres .*", shown)
+    assert re.search(r"Options of closer ─.*\n│ --far +<float> +Depth that is drawn black. Default: 1.0", shown)
+    assert re.search(r"Options of closer, detect[, a-z]* ─.*\n│ --conf,--conf-thres .*", shown)
     refused = in_fresh_python(tmp_path, "from zoo.run import main; main()", "flatland", "x.png", "--iou", "0.5")
-    words = "error: the task 'depth' has no option 'iou'; its options are far, conf"
+    words = "error: the task 'closer' has no option 'iou'; its options are far, conf"
     assert (refused.returncode, refused.stdout) == (2, "") and refused.stderr.startswith(words)
-    listed = in_fresh_python(tmp_path, "from zoo.list import main; main()", "--task", "depth", "--json").stdout
+    listed = in_fresh_python(tmp_path, "from zoo.list import main; main()", "--task", "closer", "--json").stdout
     assert [row["name"] for row in json.loads(listed)] == ["flatland"]
 
 
@@ -621,8 +644,8 @@ with zoo.load("flatland", weights="random", device="cpu") as session:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("size", "the task 'depth' cannot have an option 'size' of the type float: zoo.run itself has another"),
-        ("max_det", "the task 'detect' cannot have an option 'max_det' of the type int: the task 'depth' has another"),
+        ("size", "the task 'closer' cannot have an option 'size' of the type float: zoo.run itself has another"),
+        ("max_det", "the task 'detect' cannot have an option 'max_det' of the type int: the task 'closer' has another"),
     ],
 )
 def test_an_option_that_means_something_else_is_refused(tmp_path: Path, option: str, words: str) -> None:
@@ -633,7 +656,7 @@ def test_an_option_that_means_something_else_is_refused(tmp_path: Path, option: 
 
 def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     code = "exec(open('flatland.py').read().replace('__name__', 'x'), {'__name__': 'another'})"
-    assert "two tasks are named 'depth': in flatland and in another" in in_fresh_python(tmp_path, code).stderr
+    assert "two tasks are named 'closer': in flatland and in another" in in_fresh_python(tmp_path, code).stderr
 
 
 @pytest.mark.parametrize(
@@ -644,7 +667,7 @@ def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_network_has_the_outputs_of_its_task(tmp_path: Path, returned: str, words: str) -> None:
-    source = re.sub("    return reshape.*", f"    return {returned}", DEPTH).replace('task="depth"', 'task="detect"')
+    source = re.sub("    return reshape.*", f"    return {returned}", DEPTH).replace('task="closer"', 'task="detect"')
     source = source.replace('options={"far": 4},', "")
     code = "from zoo.build import main; main()"
     refused = in_fresh_python(tmp_path, code, "flatland", "--weights", "random", "--dry-run", source=source)

@@ -14,6 +14,13 @@ def attend(net: Net, qkv: Tensor, heads: int) -> Tensor:
     return reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width // 3))
 
 
+def attend_each(net: Net, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Queries (N, S, C), keys and values (N, T, C) -> (N, S, C), each of `heads` by itself."""
+    width = q.shape[-1] // heads
+    parted = [transpose(net, reshape(net, x, (0, x.shape[1], heads, width)), (0, 2, 1, 3)) for x in (q, k, v)]
+    return reshape(net, transpose(net, attention(net, *parted), (0, 2, 1, 3)), (0, *q.shape[1:]))
+
+
 def self_attention(net: Net, x: Tensor, heads: int) -> Tensor:
     """torch.nn.MultiheadAttention of x with itself; its projections' parameters have names of their own."""
     width = x.shape[-1]

@@ -62,6 +62,13 @@ def paint(image: np.ndarray, indices: np.ndarray, colors: Mapping[int, Color]) -
     return canvas
 
 
+def heat_map(values: np.ndarray) -> np.ndarray:
+    """A picture of `values` (H, W) from the smallest, black, over red to the largest, light yellow."""
+    low, high = float(values.min()), float(values.max())
+    shades = ((values - low) * (255 / (high - low or 1))).round().astype(np.uint8)
+    return enlarged(cv2.applyColorMap(shades, cv2.COLORMAP_INFERNO))[0]
+
+
 def draw_bars(
     image: np.ndarray, names: Sequence[str], shares: Sequence[float], colors: Sequence[Color] | None = None
 ) -> np.ndarray:

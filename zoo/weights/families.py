@@ -105,6 +105,11 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
     ),
     (Family("a DeepLabV3 of torchvision", "deeplabv3_*"), lambda names: "classifier.0.convs.0.0.weight" in names),
     (Family("an LR-ASPP of torchvision", "lraspp_*"), lambda names: "classifier.low_classifier.weight" in names),
+    (
+        Family("a Depth Anything of transformers", "depth_anything_*"),
+        lambda names: "neck.reassemble_stage.layers.0.projection.weight" in names,
+    ),
+    (Family("a SegFormer of transformers", "segformer_*"), lambda names: "decode_head.linear_fuse.weight" in names),
     (Family("a ResNet with torchvision's names", "*res*"), lambda names: "layer1.0.conv1.weight" in names),
     (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
     (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),
