@@ -146,11 +146,25 @@ def test_layers_of_nms_say_what_they_left_out(rtx: Api) -> None:
     assert (count >= above - 64).all() and (above > 64).all()
 
 
-def test_kernels_of_nms_say_that_something_is_not_finite(host: PluginHost) -> None:
+@pytest.mark.parametrize("how", ["native", "cuda"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_nms_says_that_something_is_not_finite(how: str, number: float, host: PluginHost, rtx: Api) -> None:
+    """A box that scores too little does not matter."""
     case = next(case for case in CASES if case.name == "nms")
-    for index, at in ((0, (0, 2, 7)), (1, (0, 1, 5))):
+    model = to_onnx(define_op(rtx, case.op, case.arrays(), dynamic=False).network, rtx.trt)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
+        feeds = {f"in_{name}": array for name, array in zip(case.op.inputs, arrays)}
+        return host.run(case.op, arrays) if how == "cuda" else session.run(list(case.op.outputs), feeds)
+
+    whole = run(*case.arrays())
+    for index, at, matters in ((0, (0, 2, 7), True), (1, (0, 1, 5), True), (0, (0, 1, 9), False)):
         arrays = case.arrays()
         arrays[1][0, :, 7] = 0.9
-        arrays[index][at] = np.nan
-        number, *_, bad = host.run(case.op, arrays)
-        assert (number[0], bad[0], bad[1]) == (0, 1, 0)
+        arrays[1][0, :, 9] = 0.01
+        arrays[index][at] = number
+        count, boxes, scores, classes, bad = run(*arrays)
+        assert (count[0] == 0 and bad[0] > 0) == matters and (count[1], bad[1]) == (whole[0][1], 0)
+        if matters:
+            assert not boxes[0].any() and not scores[0].any() and (classes[0] == -1).all()

@@ -34,7 +34,7 @@ class Nms(Op):
 
     Rows beyond num_detections are zeros of class -1. `open` is 0 where the result is certain. Layers consider the
     best `candidates` anchors: they count in `open` those they left out and those that were not settled. The kernels
-    consider 30,000, and set it where a score or a box is not finite.
+    consider 30,000. Where a score is not finite, or a box that scores enough, nothing is found and `open` is set.
     """
 
     name = "nms"
@@ -80,18 +80,21 @@ class Nms(Op):
         changed = reduce_sum(net, mul(net, changed, valid), 1, keepdims=True)
         kept = mul(net, shuffle(net, stays, shape=(0, count)), valid)
         found = reduce_sum(net, kept, 1, keepdims=True)
-        left = self._left_out(net, best, found, count)
+        open_ = add(net, changed, self._left_out(net, best, found, count))
+        wild = self._not_finite(net, scores, box, valid)
+        fine = cast(net, binary(net, wild, scalar(net, 0.5, wild), kinds.LESS), trt.float32)
 
         rank = sub(net, add(net, mul(net, score, kept), kept), scalar(net, 1, kept))  # kept: its score, else -1
         score, place = topk(net, rank, rows, axis=1)
-        number = binary(net, found, scalar(net, rows, found), kinds.MIN)
+        number = mul(net, binary(net, found, scalar(net, rows, found), kinds.MIN), fine)
         here = binary(net, constant(net, np.arange(rows, dtype=np.float32)[None]), number, kinds.LESS)  # (N, D)
-        weight = cast(net, here, trt.float32)
-        box = mul(net, gather(net, box, place, axis=1, batched=True), shuffle(net, weight, shape=(0, rows, 1)))
+        box = gather(net, box, place, axis=1, batched=True)
+        box = select(net, shuffle(net, here, shape=(0, rows, 1)), box, scalar(net, 0, box))
+        score = select(net, here, score, scalar(net, 0, score))
         label = gather(net, label, place, axis=1, batched=True)
         label = select(net, here, label, scalar(net, -1, label))
-        outputs = (cast(net, number, trt.int32), box, mul(net, score, weight), label)
-        return *self._padded(net, outputs, rows), cast(net, add(net, changed, left), trt.int32)
+        outputs = (cast(net, number, trt.int32), box, score, label)
+        return *self._padded(net, outputs, rows), cast(net, add(net, open_, wild), trt.int32)
 
     def _suppressions(self, net: Net, box: Tensor, label: Tensor, count: int) -> Tensor:
         """(N, K, K): 1 where the box of the column is better than the row's and overlaps it."""
@@ -123,6 +126,12 @@ class Nms(Op):
         more = binary(net, more, scalar(net, 0, more), kinds.MAX)
         room = binary(net, found, scalar(net, self.max_det, found), kinds.LESS)
         return mul(net, more, cast(net, room, float32))
+
+    def _not_finite(self, net: Net, scores: Tensor, box: Tensor, valid: Tensor) -> Tensor:
+        """(N, 1): how many scores are no finite numbers, and how many sides of candidates that are `valid`."""
+        sides = mul(net, reduce_sum(net, _wild(net, box), 2), valid)
+        some = shuffle(net, reduce_sum(net, _wild(net, scores), (1, 2)), shape=(-1, 1))
+        return add(net, some, reduce_sum(net, sides, 1, keepdims=True))
 
     def _padded(self, net: Net, outputs: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
         """The outputs with `max_det` rows, where there are fewer anchors than that."""
@@ -177,6 +186,14 @@ class Nms(Op):
 def _literal(value: float) -> str:
     """A float32 constant of C++, exactly."""
     return float(np.float32(value)).hex() + "f"
+
+
+def _wild(net: Net, x: Tensor) -> Tensor:
+    """1 where x is infinite or NaN, else 0. NaN is less than nothing, which no optimisation of x - x can hide."""
+    size = unary(net, x, net.trt.UnaryOperation.ABS)
+    finite = binary(net, size, scalar(net, float(np.finfo(np.float32).max), size), net.trt.ElementWiseOperation.LESS)
+    finite = cast(net, finite, net.trt.float32)
+    return sub(net, scalar(net, 1, finite), finite)
 
 
 def _corners(net: Net, boxes: Tensor) -> Tensor:
