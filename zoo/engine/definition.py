@@ -94,7 +94,7 @@ def _define(
     if x is None:
         raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
     if shape[0] == -1:
-        x.set_dimension_name(0, "batch")
+        definition.network.get_input(0).set_dimension_name(0, "batch")
     try:
         outputs = _named(model, model.build(net, x, model.config))
         if end2end is not None:
