@@ -1,6 +1,7 @@
 """One line a case: an op with its attributes, inputs that reach its borders, and the published reference.
 
 A reference takes and gives torch tensors, float64 for the op's float inputs. Every op of `zoo.plugins` has a case here.
+PyTorch is imported by the references only: the inputs serve on a GPU, where there is none.
 """
 
 from __future__ import annotations
@@ -8,19 +9,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from zoo.plugins.core.op import Op
 from zoo.plugins.deform_conv2d import DeformColumns
 from zoo.plugins.letterbox import Letterbox
 from zoo.plugins.ms_deform_attn import MsDeformAttn
 from zoo.plugins.nms import Nms
-from zoo.verify.torchvision_shim import import_torchvision
 
-torchvision = import_torchvision()
+if TYPE_CHECKING:
+    import torch
+
 Random = np.random.Generator
 
 
@@ -36,8 +37,11 @@ class Case:
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.inputs(np.random.default_rng(zlib.crc32(self.name.encode())))
 
-    def expected(self, arrays: tuple[np.ndarray, ...], dtype: torch.dtype = torch.float64) -> list[np.ndarray]:
-        """The reference's outputs, computed in `dtype`."""
+    def expected(self, arrays: tuple[np.ndarray, ...], dtype: torch.dtype | None = None) -> list[np.ndarray]:
+        """The reference's outputs, computed in `dtype`, by default float64."""
+        import torch
+
+        dtype = dtype or torch.float64
         given = [torch.tensor(np.float64(a)).to(dtype) if a.dtype.kind == "f" else torch.tensor(a) for a in arrays]
         with torch.no_grad():
             found = self.reference(*given)
@@ -58,6 +62,11 @@ def deform(name: str, op: DeformColumns, size: tuple[int, int], reach: float = 2
         return x, offset, r.random((2, op.groups * op.taps, *out), np.float32)
 
     def reference(x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        import torch
+
+        from zoo.verify.torchvision_shim import import_torchvision
+
+        torchvision = import_torchvision()
         every = torch.eye(channels * op.taps, dtype=x.dtype).reshape(-1, channels, *op.kernel)  # a tap each
         return torchvision.ops.deform_conv2d(
             x, offset, every, stride=op.stride, padding=op.padding, dilation=op.dilation, mask=mask
@@ -71,8 +80,6 @@ def deform(name: str, op: DeformColumns, size: tuple[int, int], reach: float = 2
 
 def attention(name: str, sizes: tuple[tuple[int, int], ...], channels: int, queries: int, points: int = 4) -> Case:
     """Locations from -0.2 to 1.2: a third of the points lie beyond a border."""
-    from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
-
     heads, levels, cells = 4, len(sizes), sum(height * width for height, width in sizes)
 
     def inputs(r: Random) -> tuple[np.ndarray, ...]:
@@ -82,6 +89,9 @@ def attention(name: str, sizes: tuple[tuple[int, int], ...], channels: int, quer
         return value, where, weights / weights.sum((3, 4), keepdims=True)
 
     def reference(value: torch.Tensor, where: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        import torch
+        from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
+
         published = MultiScaleDeformableAttention()
         return published(value, torch.tensor(sizes), list(sizes), None, where, weights, 64)
 
@@ -96,7 +106,6 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
 
     The reference decides in float32, as the op does: its outputs are equal, not near.
     """
-    from ultralytics.utils.nms import non_max_suppression
 
     def inputs(r: Random) -> tuple[np.ndarray, ...]:
         of = r.integers(0, objects, (2, anchors))
@@ -110,6 +119,9 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
         return np.concatenate(boxes, 2).swapaxes(1, 2).astype(np.float32), scores
 
     def reference(boxes: torch.Tensor, scores: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+        from ultralytics.utils.nms import non_max_suppression
+
         rows = op.max_det
         number, open_ = torch.zeros(2, 1, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int32)
         found = [torch.zeros(2, rows, 4), torch.zeros(2, rows), torch.full((2, rows), -1, dtype=torch.int32)]
@@ -128,14 +140,15 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
 
 def boxed(name: str, size: tuple[int, int], frame: tuple[int, int]) -> Case:
     """The bytes of ultralytics' LetterBox over 255, and the project's own placement of a picture."""
-    from ultralytics.data.augment import LetterBox
-
     from zoo.preprocess import letterbox
 
     def inputs(r: Random) -> tuple[np.ndarray, ...]:
         return (r.integers(0, 256, (2, *frame, 3)).astype(np.float32),)
 
     def reference(frames: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+        from ultralytics.data.augment import LetterBox
+
         resize = LetterBox(size, auto=False)
         made = [resize(image=image.numpy().astype(np.uint8)) for image in frames]
         images = torch.tensor(np.stack(made)[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255))

@@ -136,9 +136,7 @@ def test_a_passport_says_what_the_engine_is(rtx: Api, saved: Path) -> None:
 
 def test_no_passport(saved: Path) -> None:
     description_path(saved).unlink()
-    with pytest.raises(
-        ZooError, match=r"has no description lenet5\.engine\.json beside it, .* copy it along, or"
-    ):
+    with pytest.raises(ZooError, match=r"has no description lenet5\.engine\.json beside it, .* copy it along, or"):
         load_engine(saved)
 
 

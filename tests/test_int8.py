@@ -178,6 +178,16 @@ def test_calibration_is_stable_and_bounded(rtx: Api) -> None:
     assert 0.5 < min(ratios) and max(ratios) < 2
 
 
+def test_what_is_concatenated_has_one_range(rtx: Api) -> None:
+    """YOLOv8's C2f: halves of a convolution, what its bottlenecks make of them, and the convolution after all."""
+    scales = scales_of("yolov8n", RandomWeights(0)).amax
+    block = {scales[f"model.2.{part}"] for part in ("m.0.cv1.conv", "m.0.add", "cv2.conv")}
+    assert len(block) == 1 and scales["model.2.m.0.cv2.conv"] not in block
+    for pyramid in (("12.cv1.conv", "7.conv"), ("15.cv1.conv", "5.conv", "18.cv1.conv")):  # enlarged and joined
+        assert len({scales[f"model.{part}"] for part in pyramid}) == 1
+    assert len(set(scales.values())) > 20
+
+
 # Commands and files
 
 

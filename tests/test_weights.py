@@ -340,9 +340,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
             load_weights(path, model="resnet50")
     with pytest.raises(ZooError, match=r"is empty; make it with: python -m zoo.gen_wts MODEL$"):
         load(b"")
-    with pytest.raises(
-        ZooError, match=r"no weights file .*gone\.wts; make it with: python -m zoo.gen_wts yolov8n$"
-    ):
+    with pytest.raises(ZooError, match=r"no weights file .*gone\.wts; make it with: python -m zoo.gen_wts yolov8n$"):
         load_weights(tmp_path / "gone.wts", model="yolov8n")
     with pytest.raises(ZooError, match="cannot read"):
         load_weights(tmp_path)

@@ -102,7 +102,7 @@ class OnGpu:
         with tempfile.TemporaryDirectory() as folder:
             path = self.engine.save(Path(folder) / f"{model.name}.engine")
             command = [sys.executable, __file__, "--pack", str(pack), "--reload", str(path)]
-            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+            return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.split()[-1]
 
 
 def prove_model(model: Model, pack: Path, on: OnCpu | OnGpu, say: Say) -> None:

@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 def run(*arguments: str, status: int = 0) -> str:
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.returncode == status, done.stderr
     return done.stdout
 

@@ -67,7 +67,7 @@ def zoo(*arguments: object, env: Mapping[str, str] = {}) -> subprocess.Completed
     command, *rest = map(str, arguments)
     return subprocess.run(
         [sys.executable, "-m", f"zoo.{command}", *rest],
-        cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=400,
+        cwd=ROOT, env={**os.environ, **env}, capture_output=True, encoding="utf-8", timeout=400,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def pack() -> Path:
 def test_models_against_their_goldens(pack: Path, tmp_path: Path, say: Callable[[str], None]) -> None:
     program = Path(__file__).with_name("prove.py")
     command = [sys.executable, str(program), "--pack", str(pack), "--out", str(tmp_path), "--models", ",".join(MODELS)]
-    done = subprocess.run([*command, "--jobs", "4", "--limit-seconds", "300"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--jobs", "4", "--limit-seconds", "300"], capture_output=True, encoding="utf-8")
     say(done.stdout)
     records = [json.loads(line) for line in (tmp_path / "prove.jsonl").read_text("utf-8").splitlines()]
     assert done.returncode == 0, [r for r in records if not r.get("ok", True)]

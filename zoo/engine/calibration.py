@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 from zoo.engine.definition import define
 from zoo.errors import ZooError, one_of
 from zoo.measure.ranges import METHODS, Histogram
+from zoo.network import Definition
+from zoo.onnx.reading import Layer
 from zoo.quantization import Scales
 from zoo.registry import Model
 from zoo.runtime.cpu import CpuSession
@@ -54,9 +56,42 @@ def calibrate(
             count += len(batch)
             progress(f"counting what {len(tensors)} tensors hold: picture {count}")
     progress(f"choosing {len(tensors)} ranges by {method}")
-    ranges = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    ranges = tied(definition, {name: METHODS[method](histogram) for name, histogram in histograms.items()})
     amax = {site: float(np.float32(ranges[tensor.name])) for site, tensor in definition.sites.items()}
     return Scales(model.name, weights.digest(), amax, method, count, tuple(keep))
+
+
+def tied(definition: Definition, ranges: Mapping[str, float]) -> dict[str, float]:
+    """`ranges` of tensors, made equal where values only move from one to the other: the largest holds for all.
+
+    So TensorRT concatenates, pools and enlarges in int8. With ranges of their own, it converts every part of a
+    concatenation to half precision and back.
+    """
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while root.setdefault(name, name) != name:
+            name = root[name]
+        return name
+
+    for i in range(definition.network.num_layers):
+        layer = Layer(definition.network.get_layer(i), definition.api.trt, {})
+        layer.downcast(definition.api.trt)
+        if not _moves(layer):
+            continue
+        for tensor in layer.inputs if layer.kind == "CONCATENATION" else layer.inputs[:1]:  # the others are sizes
+            root[find(tensor.name)] = find(layer.outputs[0].name)
+    groups: dict[str, float] = {}
+    for name, amax in ranges.items():
+        groups[find(name)] = max(amax, groups.get(find(name), 0))
+    return {name: groups[find(name)] for name in ranges}
+
+
+def _moves(layer: Layer) -> bool:
+    """Whether the layer gives values as it takes them, elsewhere."""
+    largest = layer.kind == "POOLING" and layer.raw.type.name == "MAX"
+    nearest = layer.kind == "RESIZE" and layer.raw.resize_mode.name == "NEAREST"
+    return layer.kind in ("CONCATENATION", "IDENTITY", "SHUFFLE", "SLICE") or largest or nearest
 
 
 def pictures_in(folder: str | Path, samples: int) -> list[Path]:

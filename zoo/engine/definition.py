@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ def define(
         raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
     if precision.scales is not None:
         precision.scales.check(model.name, weights.digest())
+        if end2end is not None:  # what is around the network has no ranges
+            keep = (*precision.scales.keep, "letterbox*", "nms*", "to_frame*")
+            precision = replace(precision, scales=replace(precision.scales, keep=keep))
     try:
         definition = _define(model.configured(weights), weights, api, shape, precision, plugins, end2end)
         unused = _unused(definition, model)
