@@ -258,7 +258,7 @@ def other_yolo(kind: str, yaml: str) -> torch.nn.Module:
         ("DetectionModel", "yolov9t.yaml", "holds a YOLOv9 detector, not yolov8n"),
         ("DetectionModel", "yolov10n.yaml", "holds a YOLOv10 detector, not yolov8n"),
         ("DetectionModel", "yolov5n.yaml", "holds a YOLOv5u detector, not yolov8n"),
-        ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n"),
+        ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n.*yolov8n_seg"),
         ("PoseModel", "yolov8n-pose.yaml", "holds a YOLOv8 for poses, not yolov8n.*yolov8n_pose"),
         ("PoseModel", "yolo26n-pose.yaml", "holds a YOLO26 for poses, not yolov8n.*yolo26n_pose"),
         ("OBBModel", "yolov8n-obb.yaml", "holds a YOLOv8 for oriented boxes, not yolov8n"),

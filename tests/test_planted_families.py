@@ -78,6 +78,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("model.22.points_around()", changed(shift=0.0))),
     ("yolo26n_pose", "points as YOLO11 has them", "keypoints",
         plant("model.23.points_around()", changed(scale=2.0, shift=0.5))),
+    ("yolo26n_seg", "coarser levels left out of the prototypes", "model.23.proto.feat_fuse.bn",
+        plant("model.23.proto.add():1", keeps("x"))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",
         plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),

@@ -9,7 +9,19 @@ from typing import TypeVar
 from zoo.blocks.yolo import Scale, boxes_around, cells, check_scale, conv, distances
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, flatten, global_avg_pool, linear, mul, reshape, sigmoid, split
+from zoo.ops import (
+    add,
+    concat,
+    conv2d,
+    conv_transpose2d,
+    flatten,
+    global_avg_pool,
+    linear,
+    mul,
+    reshape,
+    sigmoid,
+    split,
+)
 from zoo.weights import Weights
 
 Branch = Callable[[Net, Tensor, int], Tensor]
@@ -98,6 +110,22 @@ def points_around(
     return concat(at, [xy, sigmoid(at.functional, seen)], axis=2)
 
 
+def instances(
+    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, maps: Tensor, prefix: str = ""
+) -> dict[str, Tensor]:
+    """What `detect` gives, the prototypes `maps` (N, prototypes, h, w), and coefficients (N, prototypes, A): how much
+    of each prototype is in the mask of an anchor."""
+    width = max(levels[0].shape[1] // 4, cfg.extra)
+    shares = in_a_row(net, each_level(net / f"{prefix}cv4", levels, plain, width, cfg.extra))
+    return {**detect(net, levels, size, cfg, branch, prefix), "coefficients": shares, "prototypes": maps}
+
+
+def prototypes(net: Net, x: Tensor, width: int, out: int) -> Tensor:
+    """(N, C, H, W) -> (N, out, 2H, 2W)."""
+    x = conv_transpose2d(net / "upsample", conv(net / "cv1", x, width, 3), width, 2, 2)
+    return net.tap(conv(net / "cv3", conv(net / "cv2", x, width, 3), out))
+
+
 def classify(net: Net, x: Tensor, classes: int) -> Tensor:
     """Logits (N, classes)."""
     x = global_avg_pool(net / "pool", conv(net / "conv", x, 1280))
@@ -138,4 +166,5 @@ def with_head(weights: Weights, cfg: AnyHead, head: int, prefix: str = "", extra
     return replace(cfg, **{field: weights.size(name) for field, name in found.items() if name in weights})
 
 
+MASKS = {"extra": 32}  # prototypes
 PERSON = {"num_classes": 1, "extra": 17 * 3}  # of COCO's persons: 17 points

@@ -1,4 +1,4 @@
-"""YOLO11 (Jocher and Qiu 2024; no paper; ultralytics/cfg/models/11/yolo11.yaml and -cls).
+"""YOLO11 (Jocher and Qiu 2024; no paper; ultralytics/cfg/models/11/yolo11.yaml, -pose, -seg and -cls).
 
 What people get wrong: the three larger sizes nest C3k in every C3k2, whatever the yaml says; query, key and value lie
 side by side for each head; the classes' branch is separable. YOLO26's classifiers are YOLO11's with other weights.
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from zoo.blocks.yolo import c3k2, conv, join, sppf
 from zoo.blocks.yolo_attention import c2psa
 from zoo.blocks.yolo_head import (
+    MASKS,
     PERSON,
     DetectConfig,
     classified_by,
     classify,
     configured_by,
     detect,
+    instances,
     keypoints,
+    prototypes,
     separable,
 )
 from zoo.network import Net, Tensor
@@ -96,6 +99,25 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
 def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     return {**detect(head, levels, size, cfg, separable), "keypoints": keypoints(head, levels, size, cfg)}
+
+
+@register(
+    task="instances",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2),
+    # parameters: as ultralytics 8.4 counts its own models, the 16 constants of the box distribution included
+    yolo11n_seg=Variant(Config(0.50, 0.25, **MASKS), params=2_876_848),
+    yolo11s_seg=Variant(Config(0.50, 0.50, **MASKS), params=10_113_248),
+    yolo11m_seg=Variant(Config(0.50, 1.00, 512, **MASKS, nested=True), params=22_420_896),
+    yolo11l_seg=Variant(Config(1.00, 1.00, 512, **MASKS, nested=True), params=27_678_368),
+    yolo11x_seg=Variant(Config(1.00, 1.50, 512, **MASKS, nested=True), params=62_142_656),
+)
+def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
+    return instances(head, levels, size, cfg, separable, maps)
 
 
 @register(

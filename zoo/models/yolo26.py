@@ -1,4 +1,4 @@
-"""YOLO26 (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml and -pose).
+"""YOLO26 (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml, -pose and -seg).
 
 The head that needs no suppression: of its two heads only `one2one` is read, whose boxes are final; parameters are
 counted without the other, which serves training. What people get wrong: there is no distribution, the four outputs are
@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 from zoo.blocks.yolo import bottleneck, c3k2, conv, halves, join, linear_conv
 from zoo.blocks.yolo_attention import c2psa, psa_block
-from zoo.blocks.yolo_head import PERSON, DetectConfig, configured_by, detect, plain, points_around, separable
+from zoo.blocks.yolo_head import (
+    MASKS,
+    PERSON,
+    DetectConfig,
+    configured_by,
+    detect,
+    instances,
+    plain,
+    points_around,
+    prototypes,
+    separable,
+)
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, conv2d, fixed_size, max_pool, upsample
 from zoo.preprocess import letterbox
@@ -106,3 +117,33 @@ def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
         raw.append(conv2d(head / f"{PREFIX}cv4_kpts" / i, y, cfg.extra, 1))
     points = points_around(head, raw, size, levels, scale=1.0, shift=0.0)
     return {**detect(head, levels, size, cfg, separable, PREFIX), "keypoints": points}
+
+
+def fused_prototypes(net: Net, levels: list[Tensor], width: int, out: int) -> Tensor:
+    """`prototypes` of all levels, the coarser ones enlarged and added to the first."""
+    x = levels[0]
+    for i, level in enumerate(levels[1:]):
+        level = conv(net / "feat_refine" / i, level, x.shape[1])
+        x = add(net, x, upsample(net.functional, level, 2 ** (i + 1)))
+    return prototypes(net, conv(net / "feat_fuse", x, width, 3), width, out)
+
+
+@register(
+    task="instances",
+    options={"nms": False},
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2, prefix=PREFIX),
+    ignored=(*TRAINING, "model.23.cv4.*", "model.23.proto.semseg.*"),
+    # parameters: as ultralytics 8.4 counts its own models without what serves training
+    yolo26n_seg=Variant(Config(0.50, 0.25, **MASKS), params=2_732_044),
+    yolo26s_seg=Variant(Config(0.50, 0.50, **MASKS), params=10_413_916),
+    yolo26m_seg=Variant(Config(0.50, 1.00, 512, **MASKS, nested=True), params=23_594_972),
+    yolo26l_seg=Variant(Config(1.00, 1.00, 512, **MASKS, nested=True), params=27_998_428),
+    yolo26x_seg=Variant(Config(1.00, 1.50, 512, **MASKS, nested=True), params=62_868_604),
+)
+def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    maps = fused_prototypes(head / "proto", levels, cfg.channels(256), cfg.extra)
+    return instances(head, levels, size, cfg, separable, maps, PREFIX)

@@ -1,4 +1,4 @@
-"""YOLOv8 (Jocher, Chaurasia, Qiu 2023; no paper; ultralytics/cfg/models/v8/yolov8.yaml and -cls).
+"""YOLOv8 (Jocher, Chaurasia, Qiu 2023; no paper; ultralytics/cfg/models/v8/yolov8.yaml, -pose, -seg and -cls).
 
 What people get wrong: BatchNorm's eps is 1e-3; the three larger sizes cap their channels (768, 512, 512) before scaling
 them, but not in classifiers; the bottlenecks of the neck have no shortcut. Scopes are ultralytics'.
@@ -6,7 +6,19 @@ them, but not in classifiers; the bottlenecks of the neck have no shortcut. Scop
 
 from __future__ import annotations
 
-from zoo.blocks.yolo_head import PERSON, DetectConfig, classified_by, classify, configured_by, detect, keypoints, plain
+from zoo.blocks.yolo_head import (
+    MASKS,
+    PERSON,
+    DetectConfig,
+    classified_by,
+    classify,
+    configured_by,
+    detect,
+    instances,
+    keypoints,
+    plain,
+    prototypes,
+)
 from zoo.blocks.yolo_v8 import pyramid, trunk
 from zoo.network import Net, Tensor
 from zoo.ops import fixed_size
@@ -50,6 +62,25 @@ def detector(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
 def poser(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
     return {**detect(head, levels, size, cfg, plain), "keypoints": keypoints(head, levels, size, cfg)}
+
+
+@register(
+    task="instances",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(),
+    paper=PAPER,
+    configure=configured_by(22, repeats=3),
+    # parameters: as ultralytics 8.4 counts its own models, the 16 constants of the box distribution included
+    yolov8n_seg=Variant(DetectConfig(0.33, 0.25, **MASKS), params=3_409_968),
+    yolov8s_seg=Variant(DetectConfig(0.33, 0.50, **MASKS), params=11_821_056),
+    yolov8m_seg=Variant(DetectConfig(0.67, 0.75, 768, **MASKS), params=27_285_968),
+    yolov8l_seg=Variant(DetectConfig(1.00, 1.00, 512, **MASKS), params=45_997_728),
+    yolov8x_seg=Variant(DetectConfig(1.00, 1.25, 512, **MASKS), params=71_827_888),
+)
+def segmenter(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
+    maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
+    return instances(head, levels, size, cfg, plain, maps)
 
 
 @register(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -106,3 +107,22 @@ def map_to_image(values: np.ndarray, placement: Placement, smooth: bool) -> np.n
         last = np.minimum(first + 1, values.shape[axis] - 1)
         values = values.take(first, axis) * (1 - weight) + values.take(last, axis) * weight
     return values.astype(np.float32) if smooth else values
+
+
+def masks_to_image(logits: np.ndarray, boxes: np.ndarray, placement: Placement) -> np.ndarray:
+    """`Placement.masks_to_image`. A map is enlarged first, as little as will do for the picture to begin and to end
+    between two of its pixels."""
+    (width, height), (columns, rows) = placement.picture, placement.input
+    ratio = columns // logits.shape[2]
+    padding = (columns - placement.resized[0]) | (rows - placement.resized[1])
+    step = math.gcd(ratio, padding | padding // 2)  # pixels of the input in one of the enlarged map
+    left, top = (offset // step for offset in placement.offset)
+    right, bottom = (start + side // step for start, side in zip((left, top), placement.resized))
+    masks = np.zeros((len(logits), height, width), bool)
+    for mask, values, box in zip(masks, logits, np.ceil(boxes).astype(int).tolist()):
+        if step < ratio:
+            values = cv2.resize(values, (columns // step, rows // step), interpolation=cv2.INTER_LINEAR)
+        values = cv2.resize(values[top:bottom, left:right], (width, height), interpolation=cv2.INTER_LINEAR)
+        inside = slice(box[1], box[3]), slice(box[0], box[2])
+        mask[inside] = values[inside] > 0
+    return masks

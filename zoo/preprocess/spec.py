@@ -30,9 +30,9 @@ class Placement:
         """Boxes (..., 4) x1, y1, x2, y2 of the network input as picture pixels, clipped to the picture."""
         return self._points(boxes, 2)
 
-    def points_to_image(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 2) x, y of the network input as picture pixels, clipped to the picture."""
-        return self._points(points, 1)
+    def points_to_image(self, points: np.ndarray, *, clip: bool = True) -> np.ndarray:
+        """Points (..., 2) x, y of the network input as picture pixels, clipped to the picture if `clip`."""
+        return self._points(points, 1, clip)
 
     def map_to_image(self, values: np.ndarray, *, smooth: bool = True) -> np.ndarray:
         """A map (h, w) or (h, w, C) that covers the network input, at any resolution, as one of the picture's size.
@@ -43,10 +43,23 @@ class Placement:
 
         return map_to_image(values, self, smooth)
 
-    def _points(self, values: np.ndarray, points: int) -> np.ndarray:
+    def masks_to_image(self, logits: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Masks (K, H, W) bool of the picture's size: where `logits` (K, h, w), maps of the network input, are positive
+        once interpolated, inside `boxes` (K, 4) x1, y1, x2, y2 of the picture.
+
+        As `ultralytics.utils.ops.process_mask_native`: the border of the picture goes on, what lies beside it in the
+        input does not reach in.
+        """
+        from zoo.preprocess.pixels import masks_to_image
+
+        return masks_to_image(logits, boxes, self)
+
+    def _points(self, values: np.ndarray, points: int, clip: bool = True) -> np.ndarray:
         import numpy as np
 
         moved = (values - np.float32(self.offset * points)) / np.float32(self.scale * points)
+        if not clip:
+            return moved
         return np.clip(moved, np.float32(0), np.float32(self.picture * points))
 
 

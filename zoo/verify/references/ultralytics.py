@@ -7,6 +7,7 @@ The class of a model follows the task in its description; `-cls` returns (probab
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import shutil
@@ -54,11 +55,14 @@ class Ultralytics(Library):
     def load(self, name: str, classes: int | None) -> nn.Module:
         quiet()
         from ultralytics.nn import tasks
+        from ultralytics.utils import LOGGER
 
+        LOGGER.setLevel(logging.WARNING)  # it tells of every class count that is not its description's
         kinds = {
             "detect": tasks.DetectionModel,
             "classify": tasks.ClassificationModel,
             "pose": tasks.PoseModel,
+            "segment": tasks.SegmentationModel,
         }
         # yolov5nu is yolov5n.yaml there.
         file = f"{name.removesuffix('u') if name.startswith(('yolov3', 'yolov5')) else name}.yaml"
@@ -80,11 +84,12 @@ class Ultralytics(Library):
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         import torch
-        from ultralytics.nn.tasks import ClassificationModel, PoseModel
+        from ultralytics.nn.tasks import ClassificationModel, PoseModel, SegmentationModel
 
         if isinstance(module, ClassificationModel):
             return {"logits": result[1]}
-        found, head = result[0], module.model[-1]
+        masked, head = isinstance(module, SegmentationModel), module.model[-1]
+        found = result[0][0] if masked else result[0]
         if head.end2end:
             found = found.transpose(1, 2)  # (N, A, 4 + classes + extra)
         boxes, scores, extra = found.split((4, head.nc, found.shape[1] - 4 - head.nc), dim=1)
@@ -94,6 +99,8 @@ class Ultralytics(Library):
         outputs = {"boxes": boxes, "scores": scores}
         if isinstance(module, PoseModel):
             outputs["keypoints"] = extra.unflatten(1, head.kpt_shape)
+        if masked:
+            outputs |= {"coefficients": extra, "prototypes": result[0][1]}
         return outputs
 
     def forget(self, module: nn.Module) -> None:
