@@ -96,6 +96,11 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("backbone.13.block.1.1", changed(stride=2, dilation=1))),
     ("repvgg_a0", "no branch that only normalises", "stages.2.1.act", plant("stages.2.1.identity", _nothing)),
     ("mobileone_s0", "one of four convolutions", "stages.2.4.act", plant("stages.2.4.conv_kxk.1.bn", _nothing)),
+    ("segformer_b0", "maps joined from fine to coarse", "decode_head.batch_norm",
+        plant("decode_head.concat()", lambda real, net, x, *a: real(net, x[::-1], *a))),
+    ("segformer_b0", "activation before the convolution of the MLP", "segformer.stages.1.blocks.0.mlp.dwconv.dwconv",
+        plant("segformer.stages.1.blocks.0.mlp.fc1", lambda real, net, *a, **o: ops.gelu(
+            net.functional, real(net, *a, **o)))),
     ("depth_anything_v2_small", "positions interpolated between two", "backbone.embeddings",
         plant("backbone.embeddings.upsample()", changed(mode="bilinear"))),
     ("depth_anything_v2_small", "maps resized by the middles of pixels", "neck.fusion_stage.layers.1.projection",

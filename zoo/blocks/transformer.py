@@ -14,6 +14,16 @@ def attend(net: Net, qkv: Tensor, heads: int) -> Tensor:
     return reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width // 3))
 
 
+def as_tokens(net: Net, x: Tensor) -> Tensor:
+    """A map (N, C, H, W) as its places in reading order, (N, H * W, C)."""
+    return transpose(net, reshape(net, x, (0, x.shape[1], -1)), (0, 2, 1))
+
+
+def as_map(net: Net, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens (N, H * W, C) in reading order as a map (N, C, H, W)."""
+    return reshape(net, transpose(net, x, (0, 2, 1)), (0, x.shape[2], *size))
+
+
 def attend_each(net: Net, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Queries (N, S, C), keys and values (N, T, C) -> (N, S, C), each of `heads` by itself."""
     width = q.shape[-1] // heads

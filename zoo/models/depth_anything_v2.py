@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo.blocks.transformer import attend_each, mlp
+from zoo.blocks.transformer import as_map, as_tokens, attend_each, mlp
 from zoo.network import Net, Tensor
 from zoo.ops import (
     add,
@@ -25,7 +25,6 @@ from zoo.ops import (
     narrow,
     relu,
     reshape,
-    transpose,
     upsample,
 )
 from zoo.preprocess import stretched
@@ -51,7 +50,7 @@ def positions(net: Net, width: int, grid: tuple[int, int]) -> Tensor:
     square = trained[:, 1:].transpose(0, 2, 1).reshape(1, width, POSITIONS, POSITIONS)
     at = net.fp32.functional
     rest = upsample(at, at.constant(square, "positions"), size=grid, mode="bicubic")
-    return concat(net, [first, transpose(net, reshape(net, rest, (1, width, -1)), (0, 2, 1))])
+    return concat(net, [first, as_tokens(net, rest)])
 
 
 def embed(net: Net, x: Tensor, width: int) -> Tensor:
@@ -59,7 +58,7 @@ def embed(net: Net, x: Tensor, width: int) -> Tensor:
     at = net / "patch_embeddings"
     x = conv2d(at / "projection", x, width, PATCH, PATCH, pad=0)
     grid = tuple(x.shape[2:])
-    x = at.tap(transpose(at, reshape(at, x, (0, width, -1)), (0, 2, 1)))
+    x = at.tap(as_tokens(at, x))
     token = net.constant(net.weight("cls_token", 1, 1, width), "cls_token")
     x = concat(net, [expand_batch(net, token, like=x), x])
     return net.tap(add(net, x, positions(net, width, grid)))
@@ -90,8 +89,7 @@ def features(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
 
 def reassemble(net: Net, tokens: Tensor, out: int, level: int, grid: tuple[int, int]) -> Tensor:
     """Tokens as a map again, 4, 2, 1 or 1/2 times the grid of the patches."""
-    x = narrow(net, tokens, 1, 1, tokens.shape[1] - 1)
-    x = reshape(net, transpose(net, x, (0, 2, 1)), (0, x.shape[2], *grid))
+    x = as_map(net, narrow(net, tokens, 1, 1, tokens.shape[1] - 1), grid)
     x, at = conv2d(net / "projection", x, out, 1), net / "resize"
     if level < 2:
         x = conv_transpose2d(at, x, out, 4 >> level, 4 >> level)

@@ -18,6 +18,16 @@ DEPTH_ANYTHING = {  # width and heads of the backbone, widths of the maps, of th
     "depth_anything_v2_small": (384, 6, [48, 96, 192, 384], 64),
     "depth_anything_v2_base": (768, 12, [96, 192, 384, 768], 128),
 }
+SMALL, LARGE = [32, 64, 160, 256], [64, 128, 320, 512]
+SEGFORMER = {  # widths and depths of the stages, width of the head
+    "segformer_b0": (SMALL, [2, 2, 2, 2], 256),
+    "segformer_b1": (LARGE, [2, 2, 2, 2], 256),
+    "segformer_b2": (LARGE, [3, 4, 6, 3], 768),
+    "segformer_b3": (LARGE, [3, 4, 18, 3], 768),
+    "segformer_b4": (LARGE, [3, 8, 27, 3], 768),
+    "segformer_b5": (LARGE, [3, 6, 40, 3], 768),
+}
+ADE20K = 150  # classes
 
 
 class Transformers(Library):
@@ -26,16 +36,18 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*DEPTH_ANYTHING]
+        return [*DEPTH_ANYTHING, *SEGFORMER]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
         if name in DEPTH_ANYTHING:
             return _depth_anything(*DEPTH_ANYTHING[name])
+        if name in SEGFORMER:
+            return _segformer(*SEGFORMER[name], ADE20K if classes is None else classes)
         raise self.unknown(name)
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
-        return {"depth": result.predicted_depth}
+        return {"depth": result.predicted_depth} if "predicted_depth" in result else {"logits": result.logits}
 
 
 def _depth_anything(width: int, heads: int, maps: list[int], fused: int) -> nn.Module:
@@ -58,6 +70,19 @@ def _depth_anything(width: int, heads: int, maps: list[int], fused: int) -> nn.M
     module = DepthAnythingForDepthEstimation(config)
     module.neck.fusion_stage.layers[0].residual_layer1 = nn.Identity()  # the deepest map joins no other: it never runs
     return module
+
+
+def _segformer(widths: list[int], depths: list[int], head: int, classes: int) -> nn.Module:
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    config = SegformerConfig(
+        hidden_sizes=widths,
+        depths=depths,
+        decoder_hidden_size=head,
+        num_labels=classes,
+        drop_path_rate=0.0,  # for training
+    )
+    return SegformerForSemanticSegmentation(config)
 
 
 LIBRARY = Transformers()
