@@ -250,40 +250,6 @@ except ZooError as error:
 """)
 
 
-def test_the_call_costs_little_more_than_the_graph(api: Api, cuda: Cuda, net: SmallNet, say: Say) -> None:
-    with GpuSession(net.plan, api=api) as session:
-        mine = session.input("images", (1, *net.shape))
-        foreign = upload(cuda, net.images(1))
-        interface = SimpleNamespace(__cuda_array_interface__={**foreign.__cuda_array_interface__, "stream": None})
-        for _ in range(5):
-            session(mine)
-            session(interface)
-        slot = session._slots[0]
-        graph = next(plan.graph for plan in slot._plans.values())
-        bare = microseconds(cuda, lambda: cuda.launch_graph(graph, slot.stream))
-        call = microseconds(cuda, lambda: session(mine, views=True))
-        other = microseconds(cuda, lambda: session(interface, views=True))
-        own = microseconds(cuda, lambda: session(mine))
-        say(
-            f"bare graph launch {bare:.1f} us, views for the own buffer {call:.1f}, for a foreign array {other:.1f}, "
-            f"results that stay {own:.1f}"
-        )
-        assert 0 < bare < call < own
-
-
-def microseconds(cuda: Cuda, call: Callable[[], object]) -> float:
-    """The host's time for a call that only enqueues: best of 30 rounds of 20, so that the queue never fills."""
-    best = float("inf")
-    for _ in range(30):
-        cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(20):
-            call()
-        best = min(best, (time.perf_counter() - start) / 20)
-    cuda.synchronize()
-    return best * 1e6
-
-
 PATIENCE_S = 120
 
 
