@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from zoo.errors import ZooError
+from zoo.images import sources
 from zoo.images.draw import class_color, draw_bars, draw_boxes
 from zoo.images.sources import BadSource, Frame, open_sources
 from zoo.images.writers import VideoSink, save_image
@@ -79,6 +81,21 @@ def test_a_video_gives_every_frame_and_its_rate(folder: Path) -> None:
 def test_a_glob_gives_what_it_matches_and_sources_keep_their_order(folder: Path) -> None:
     found = open_sources([str(folder / "[bc].*"), str(folder / "a.bmp")])
     assert [Path(frame.name).name for frame in found] == ["b.tiff", "c.png", "a.bmp"]
+
+
+def test_pictures_are_decoded_side_by_side_and_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [str(tmp_path / f"{number:02}.png") for number in range(11)]
+    for name in names:
+        cv2.imwrite(name, np.zeros((4, 4, 3), np.uint8))
+    both, read = threading.Barrier(2, timeout=20), sources._read_image
+
+    def read_beside_another(name: str) -> Any:
+        if name != names[-1]:
+            both.wait()  # for another thread that is here
+        return read(name)
+
+    monkeypatch.setattr(sources, "_read_image", read_beside_another)
+    assert [frame.name for frame in open_sources([str(tmp_path)])] == names
 
 
 @pytest.mark.parametrize(

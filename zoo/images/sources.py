@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from zoo.errors import ZooError
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
 )
+DECODERS = 4  # threads; OpenCV lets them run side by side
 VIDEO_SUFFIXES = frozenset(".asf .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
 
 
@@ -46,28 +50,39 @@ def open_sources(sources: Sequence[str]) -> Iterator[Frame | BadSource]:
     """Every frame of every source, in the given order; a folder's or glob's files in sorted order.
 
     A source is an image or video file, a folder (its image and video files, not those of its subfolders), a glob, a
-    stream's URL, or a webcam's number. What cannot be read comes as a `BadSource` and the iteration goes on.
+    stream's URL, or a webcam's number. What cannot be read comes as a `BadSource` and the iteration goes on. Image
+    files are decoded a few ahead, by `DECODERS` threads.
     """
-    for source in sources:
-        yield from _open(str(source))
+    underway: deque[Future[Frame | BadSource] | Iterable[Frame | BadSource]] = deque()
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for found in itertools.chain.from_iterable(map(_open, map(str, sources))):
+            underway.append(pool.submit(_read_image, found) if isinstance(found, str) else found)
+            if len(underway) > DECODERS:
+                yield from _frames(underway.popleft())
+        while underway:
+            yield from _frames(underway.popleft())
 
 
-def _open(source: str) -> Iterator[Frame | BadSource]:
+def _frames(opened: Future[Frame | BadSource] | Iterable[Frame | BadSource]) -> Iterable[Frame | BadSource]:
+    return [opened.result()] if isinstance(opened, Future) else opened
+
+
+def _open(source: str) -> Iterator[str | Iterable[Frame | BadSource]]:
+    """What a source is: the names of image files, and what gives the frames of all else."""
     if os.path.isdir(source):
         yield from _open_files(source, _pictures(source), "is not a folder with image or video files")
     elif os.path.isfile(source):
-        yield from _open_file(source)
+        yield _open_file(source)
     elif source.isdecimal():
-        yield from _read_video(source, int(source))
+        yield _read_video(source, int(source))
     elif "://" in source:
-        yield from _read_video(source, source)
+        yield _read_video(source, source)
     elif glob.has_magic(source):
         files = [name for name in glob.glob(source, recursive=True) if os.path.isfile(name)]
         yield from _open_files(source, files, "matches no file")
     else:
-        yield BadSource(
-            source, f"'{source}' does not exist; give an image, a video, a folder, a glob or a webcam number."
-        )
+        problem = f"'{source}' does not exist; give an image, a video, a folder, a glob or a webcam number."
+        yield [BadSource(source, problem)]
 
 
 def _pictures(folder: str) -> list[str]:
@@ -80,25 +95,20 @@ def _pictures(folder: str) -> list[str]:
     return [str(Path(folder, name)) for name in names if name[0] != "." and Path(name).suffix.lower() in known]
 
 
-def _open_files(source: str, names: list[str], if_none: str) -> Iterator[Frame | BadSource]:
+def _open_files(source: str, names: list[str], if_none: str) -> Iterator[str | Iterable[Frame | BadSource]]:
     if not names:
-        yield BadSource(source, f"'{source}' {if_none}.")
-    for name in sorted(names):
-        yield from _open_file(name)
+        yield [BadSource(source, f"'{source}' {if_none}.")]
+    yield from map(_open_file, sorted(names))
 
 
-def _open_file(name: str) -> Iterator[Frame | BadSource]:
+def _open_file(name: str) -> str | Iterable[Frame | BadSource]:
     try:
         size = os.path.getsize(name)
     except OSError as error:  # a link to nowhere, or gone since the folder was read
-        yield BadSource(name, f"'{name}' cannot be read: {error.strerror}.")
-        return
+        return [BadSource(name, f"'{name}' cannot be read: {error.strerror}.")]
     if size == 0:
-        yield BadSource(name, f"'{name}' is empty (0 bytes).")
-    elif Path(name).suffix.lower() in VIDEO_SUFFIXES:
-        yield from _read_video(name, name)
-    else:
-        yield _read_image(name)
+        return [BadSource(name, f"'{name}' is empty (0 bytes).")]
+    return _read_video(name, name) if Path(name).suffix.lower() in VIDEO_SUFFIXES else name
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
