@@ -70,10 +70,11 @@ def test_the_installed_package_reads_a_digit(installed: Path, tmp_path: Path) ->
 
 
 def test_zoo_has_every_command() -> None:
+    commands = [*(ROOT / "zoo").glob("*.py"), *(ROOT / "zoo").glob("*/__main__.py")]
     found = {
         path.parent.name if path.stem == "__main__" else path.stem
-        for path in (ROOT / "zoo").rglob("*.py")
-        if re.search(r"^main = command\(", path.read_text("utf-8"), re.MULTILINE) and path.parent.name != "references"
+        for path in commands
+        if re.search(r"^main = command\(", path.read_text("utf-8"), re.MULTILINE)
     }
     assert COMMANDS.keys() == found
 
