@@ -68,7 +68,7 @@ template <int M> static Size const *constant(Numbers::Worker *worker, Extent<M> 
 }
 static Size const *operation(Numbers::Worker *worker, int32_t kind, Size const &a, Size const &b)
 {
-    int64_t x = a.value, y = b.value, result = 0;
+    __int128 x = a.value, y = b.value, result = 0; // whatever overflows is cut off
     switch (kSizeOperations[kind]) {
     case '+': result = x + y; break;
     case '-': result = x - y; break;
@@ -78,7 +78,7 @@ static Size const *operation(Numbers::Worker *worker, int32_t kind, Size const &
     case 'M': result = x > y ? x : y; break;
     case 'm': result = x < y ? x : y; break;
     }
-    return &worker->made.emplace_back(Size{result});
+    return &worker->made.emplace_back(Size{static_cast<int64_t>(result)});
 }
 
 template <int M> struct Calls {
