@@ -68,6 +68,24 @@ class Extra(Library):
 
 LIBRARY = Extra()
 """
+PLUGIN = """
+from dataclasses import dataclass
+
+from zoo.ops import add
+from zoo.plugins.core.op import Op
+
+
+@dataclass(frozen=True)
+class Twice(Op):
+    name, version, reference = "twice", 3, "torch.add"
+    inputs, outputs = ("x",), ("y",)
+
+    def shapes(self, x):
+        return (tuple(x[axis] for axis in range(4)),)
+
+    def native(self, net, x):
+        return add(net, x, x)
+"""
 BROKEN = "import a_package_that_nobody_has"
 
 
@@ -143,6 +161,35 @@ def test_a_package_may_not_take_a_name(zoo: Zoo, tmp_path: Path) -> None:
     listed = zoo("list", "resnet18", "--json")
     assert [row["parameters"] for row in json.loads(listed.stdout)] == [11_689_512]
     assert "two models are named 'resnet18': in zoo.models.resnet and in zoo_thief.net" in listed.stderr
+
+
+# Plugins
+
+
+def plugins(zoo: Zoo, *arguments: object) -> dict[str, dict[str, object]]:
+    """The custom ops that the command lists."""
+    listed = zoo("plugins", "list", "--json", *arguments)
+    assert listed.returncode == 0, listed.stderr
+    return {row["op"]: row for row in json.loads(listed.stdout)["ops"]}
+
+
+def test_a_package_or_a_file_brings_a_plugin(zoo: Zoo, tmp_path: Path) -> None:
+    assert "twice" not in plugins(zoo)
+    file = tmp_path / "twice.py"
+    file.write_text(PLUGIN, encoding="utf-8")
+    found = plugins(zoo, "--import", file)
+    install(tmp_path / "site", "zoo-twice", {"op": PLUGIN}, "[zoo.plugins]\nt = zoo_twice.op\n")
+    assert found == plugins(zoo) and {"nms", "twice"} <= found.keys()
+    assert (found["twice"]["version"], found["twice"]["implementations"]) == (3, {"native": None})
+
+
+def test_a_package_may_not_take_the_name_of_a_plugin(zoo: Zoo, tmp_path: Path) -> None:
+    thief = PLUGIN.replace('"twice"', '"nms"')
+    install(tmp_path / "site", "zoo-thief", {"op": thief}, "[zoo.plugins]\nt = zoo_thief.op\n")
+    listed = zoo("plugins", "list")
+    assert listed.returncode == 0 and "nms 1: ultralytics" in listed.stdout
+    words = "warning: the package zoo-thief 1.2 cannot be loaded (zoo.plugins, zoo_thief.op): ValueError: two plugins"
+    assert listed.stderr.startswith(f"{words} are named 'nms': in zoo.plugins.nms and in zoo_thief.op")
 
 
 # A file
