@@ -20,7 +20,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/adding-a-model.md", "docs/adding-a-task.md", "docs/export.md"]
+PAGES = ["docs/adding-a-model.md", "docs/adding-a-task.md", "docs/adding-a-plugin.md", "docs/export.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *PAGES]
 COPIED = ["zoo", "scripts", "samples", "tests", "docs", "pyproject.toml", "constraints.txt", "README.md"]
 MAX_PICTURE = 300_000  # bytes
 
@@ -119,6 +120,7 @@ def run(command: str, project: Path) -> subprocess.CompletedProcess[str]:
         "PATH": f"{project / 'bin'}:{os.environ['PATH']}",
         "PYTHON": str(project / "bin" / "python"),
         "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "80",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TORCH_HOME": str(project / "cache"),
         "XDG_CACHE_HOME": str(project / "cache"),
@@ -231,13 +233,14 @@ def test_adding_a_model(last: bool, project: Path) -> None:
             apply(block, project)
 
 
-def test_adding_a_task(project: Path) -> None:
+@pytest.mark.parametrize("page", ["docs/adding-a-task.md", "docs/adding-a-plugin.md"])
+def test_adding_a_task_or_plugin(page: str, project: Path) -> None:
     """The page from top to bottom: blocks that name a file write it, the other Python is run."""
-    for block in blocks("docs/adding-a-task.md"):
+    for block in blocks(page):
         if block.language == "console":
             for command, shown in commands(block.text):
                 check_command(command, shown, project)
-        elif block.text.startswith("# "):
+        elif block.language == "diff" or block.text.startswith("# "):
             apply(block, project)
         else:
             (project / "block.py").write_text(block.text, encoding="utf-8")
@@ -246,9 +249,9 @@ def test_adding_a_task(project: Path) -> None:
 
 
 def test_what_the_pages_add_is_not_in_the_project() -> None:
-    pages = (block.text for page in DOCUMENTS[2:] for block in blocks(page) if block.text.startswith("# zoo/"))
+    pages = (block.text for page in PAGES for block in blocks(page) if block.text.startswith("# zoo/"))
     added = [text for text in pages if '"""' in text.splitlines()[1]]
-    assert len(added) == 3
+    assert len(added) == 4
     assert not [text for text in added if (ROOT / text.splitlines()[0].removeprefix("# ")).exists()]
 
 
