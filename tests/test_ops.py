@@ -178,6 +178,7 @@ def three_branches(net: Net, x: Tensor) -> Tensor:
 def normalised_sum(net: Net, x: Tensor) -> Tensor:
     at = net / "branches"
     kernel = ops.conv2d_kernel(at / 0, x, 8, 5, groups=8) + ops.conv2d_kernel(at / 1, x, 8, 1, groups=8, bias=False)
+    kernel += ops.identity_kernel(net, x, groups=8)
     return ops.conv2d_of(net, x, ops.batch_norm_of(net / "after", kernel, 1e-3), 2, groups=8)
 
 
@@ -314,6 +315,7 @@ CASES = [
         Branches(
             nn.Conv2d(8, 8, 5, 2, padding=2, groups=8),
             nn.Conv2d(8, 8, 1, 2, groups=8, bias=False),
+            nn.MaxPool2d(1, 2),
             after=nn.BatchNorm2d(8, 1e-3),
         ),
         normalised_sum,

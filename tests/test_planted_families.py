@@ -31,6 +31,11 @@ def _nothing(real: Any, *args: Any, **options: Any) -> Any:
     return kernel.scaled(np.zeros_like(kernel.bias))
 
 
+def _row_by_row(real: Any, net: Net, x: Tensor) -> Tensor:
+    first, second, third, fourth = ops.split(net, real(net, x), [x.shape[3]] * 4, 3)
+    return ops.concat(net, [first, third, second, fourth], 3)
+
+
 BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it starts, how it is planted
     ("densenet121", "the newest maps first", "features.denseblock1.denselayer2.norm1",
         plant("features.denseblock1.concat():0", lambda real, net, x, **options: real(net, x[::-1], **options))),
@@ -110,12 +115,51 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("neck.fusion_stage.layers.2.residual_layer2.activation1", identity)),
     ("depth_anything_v2_small", "GELU by tanh", "backbone.encoder.layer.4.mlp.activation_fn",
         plant("backbone.encoder.layer.4.mlp.activation_fn", instead(ops.gelu_tanh))),
+    ("seresnet18", "the input is gated too", "layer2.1.act2", plant("layer2.1.add()", lambda real, net, x, y: real(
+        net, x, ops.mul(net, y, ops.sigmoid(net.functional, ops.reduce_mean(net, y, (2, 3), keepdims=True)))))),
+    ("ghostnet_050", "the cheap half first", "blocks.3.0.ghost1",
+        plant("blocks.3.0.ghost1.concat()", lambda real, net, x: real(net, x[::-1]))),
+    ("ghostnet_050", "ReLU at the end of a block", "blocks.2.0.ghost2",
+        plant("blocks.2.0.ghost2.narrow()", lambda real, net, *a: ops.relu(net.functional, real(net, *a)))),
+    ("convnextv2_atto", "divided by the sum of all lengths", "stages.1.blocks.0.mlp.grn",
+        plant("stages.1.blocks.0.mlp.grn.reduce_mean()", instead(ops.reduce_sum, 3, keepdims=True))),
+    ("convnextv2_atto", "what is scaled is not added", "stages.2.blocks.1.mlp.grn",
+        plant("stages.2.blocks.1.mlp.grn.add():2", keeps("y"))),
+    ("swin_t", "windows not shifted", "features.3.1.attn",
+        plant("features.3.1.attn.window_attention()", changed(shifted=False))),
+    ("swin_t", "neighbours joined row by row", "features.2.norm", plant("features.2.fourfold()", _row_by_row)),
+    ("swin_v2_t", "queries not of unit length", "features.1.0.attn",
+        plant("features.1.0.attn.l2_normalize():0", keeps("x"))),
+    ("res2net50_48w_2s", "the first block of a stage leaves its last part alone", "layer1.0.bn3",
+        plant("layer1.0.pool", keeps("x"))),
+    ("resnest14d", "splits not weighed against each other", "layer2.0.conv2.rsoftmax",
+        plant("layer2.0.conv2.rsoftmax.softmax()", lambda real, net, x, axis: ops.sigmoid(net, x))),
+    ("resnest14d", "shortcuts halve by a maximum", "layer3.0.downsample.0",
+        plant("layer3.0.downsample.0", instead(ops.max_pool, 2, ceil_mode=True))),
+    ("starnet_s050", "both maps are clipped", "stages.1.1.g.bn", plant("stages.1.1.mul()", lambda real, net, x, y: real(
+        net, x, ops.relu6(net.functional, y)))),
+    ("ese_vovnet19b_dw", "poolings round down", "stages.1.pool", plant("stages.1.pool", changed(ceil_mode=False))),
+    ("ese_vovnet19b_dw", "joined from the last to the first", "stages.2.blocks.0.conv_concat.bn.act",
+        plant("stages.2.blocks.0.concat()", lambda real, net, x: real(net, x[::-1]))),
+    ("tf_efficientnet_lite0", "padding on both sides", "blocks.1.0.bn2.act",
+        plant("blocks.1.0.bn2", changed(pad=1))),
+    ("tf_efficientnet_lite0", "BatchNorm eps 1e-5", "blocks.2.1.bn3", plant("blocks.2.1.bn3", changed(eps=1e-5))),
+    ("xception", "no ReLU before a separable convolution", "block4.rep.3", plant("block4.rep.3", identity)),
+    ("inception_v4", "averages count the padding", "features.6.branch3.0",
+        plant("features.6.branch3.0", changed(count_include_pad=True))),
+    ("repvit_m0_9", "a token mixer without its input", "stages.2.blocks.1.token_mixer",
+        plant("stages.2.blocks.1.token_mixer.identity_kernel()", _nothing)),
+    ("hgnetv2_b0", "zeros before a window", "stem.stem2a.bn", plant("stem.pad():0", changed(sides=(1, 0, 1, 0)))),
+    ("dla46x_c", "what is handed down comes first", "level3.tree2.root.bn",
+        plant("level3.tree2.root.concat()", lambda real, net, x: real(net, x[::-1]))),
 ]  # fmt: skip
 
 SIZES = {
     "depth_anything_v2_small": (3, 42, 70),
     "deeplabv3_mobilenet_v3_large": (3, 17, 609),
     "fcn_resnet50": (3, 33, 49),
+    "dla46x_c": (3, 64, 96),
+    "inception_v4": (3, 107, 139),
 }
 
 

@@ -10,6 +10,16 @@ from zoo.ops import add, conv2d, conv_bn, global_avg_pool, mul, relu
 Activation = Callable[[Net, Tensor], Tensor]
 Squeeze = Callable[[Net, Tensor], Tensor]
 
+EFFICIENTNET = (  # of B0, table 1: expansion, kernel, stride of the first, channels, blocks
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+
 
 def make_divisible(channels: float, by: int = 8) -> int:
     """The multiple of `by` nearest to `channels`, but not less than nine tenths of it."""

@@ -10,21 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from zoo.blocks.mbconv import conv, inverted_residual, make_divisible, squeeze_excite
+from zoo.blocks.mbconv import EFFICIENTNET, conv, inverted_residual, make_divisible, squeeze_excite
 from zoo.network import Net, Tensor
 from zoo.ops import flatten, global_avg_pool, linear, sigmoid, silu
 from zoo.preprocess import Resize, imagenet
 from zoo.registry import Variant, classes_from, register
-
-STAGES = (  # table 1: expansion, kernel, stride of the first, channels, blocks
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ def bicubic(resize: int, size: int) -> Resize:
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     at = net / "features"
     x = conv(at / 0, x, make_divisible(32 * cfg.width), 3, 2, activation=silu, eps=cfg.eps)
-    for stage, (expansion, k, stride, channels, depth) in enumerate(STAGES, start=1):
+    for stage, (expansion, k, stride, channels, depth) in enumerate(EFFICIENTNET, start=1):
         for i in range(math.ceil(depth * cfg.depth)):
             squeezed = x.shape[1] // 4
 
@@ -67,5 +57,5 @@ def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
             hidden, out = make_divisible(x.shape[1] * expansion), make_divisible(channels * cfg.width)
             step = stride if i == 0 else 1
             x = inverted_residual(at / stage / i, x, hidden, out, k, step, silu, squeeze, cfg.eps)
-    x = conv(at / (len(STAGES) + 1), x, 4 * x.shape[1], 1, activation=silu, eps=cfg.eps)
+    x = conv(at / (len(EFFICIENTNET) + 1), x, 4 * x.shape[1], 1, activation=silu, eps=cfg.eps)
     return linear(net / "classifier" / 1, flatten(net, global_avg_pool(net / "avgpool", x)), cfg.num_classes)

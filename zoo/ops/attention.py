@@ -15,12 +15,12 @@ def matmul(net: Net, x: Tensor, y: Tensor, *, transpose: bool = False, name: str
 
 
 def attention(
-    net: Net, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+    net: Net, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, scale: Tensor | float | None = None
 ) -> Tensor:
     """softmax(q k^T * scale + bias) v: three tensors (N, heads, S, D) -> (N, heads, S, D).
 
-    `scale` defaults to 1 / sqrt(D). `bias` broadcasts to (N, heads, queries, keys); what must not be seen has a large
-    negative number there.
+    `scale` defaults to 1 / sqrt(D); a tensor of it broadcasts to q. `bias` broadcasts to (N, heads, queries, keys);
+    what must not be seen has a large negative number there.
     """
     # scaling q rather than the scores keeps the product in fp16's range, and is D / S of the work
     q = mul(net, q, q.shape[-1] ** -0.5 if scale is None else scale)

@@ -39,6 +39,11 @@ def conv_bn_kernel(
     return batch_norm_of(net / bn, conv2d_kernel(net / conv, x, out, k, groups=groups, bias=bias), eps)
 
 
+def identity_kernel(net: Net, x: Tensor, *, groups: int = 1) -> Kernel:
+    """x (N, C, H, W) itself, as a convolution of it."""
+    return unit(x.shape[1], groups)
+
+
 def batch_norm_kernel(net: Net, x: Tensor, *, groups: int = 1, eps: float = 1e-5) -> Kernel:
     """The BatchNorm2d of this scope as a convolution of x (N, C, H, W)."""
     return batch_norm_of(net, unit(x.shape[1], groups), eps)

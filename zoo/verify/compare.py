@@ -36,10 +36,11 @@ BOXES_FACTOR = 0.45
 # Rounding every element once costs up to the unit roundoff of the type: no tensor of that type can be asked for less.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
-# Modules that move data or, in eval mode, do nothing: they need no tensor of ours. Padding is seen in what reads it.
+# Modules that move data or, in eval mode, do nothing: they need no tensor of ours. Padding is seen in what reads it; a
+# Sequential is a leaf where it is empty.
 NO_ARITHMETIC = frozenset(
     "AlphaDropout Concat Dropout Dropout1d Dropout2d Dropout3d DropPath FeatureAlphaDropout Flatten Identity Permute "
-    "StochasticDepth Unflatten ZeroPad2d".split()
+    "Sequential StochasticDepth Unflatten ZeroPad2d".split()
 )
 
 

@@ -24,6 +24,33 @@ repvgg_b1g4.rvgg_in1k repvgg_b2.rvgg_in1k repvgg_b2g4.rvgg_in1k repvgg_b3.rvgg_i
     "mobileone-license": """
 mobileone_s0.apple_in1k mobileone_s1.apple_in1k mobileone_s2.apple_in1k mobileone_s3.apple_in1k mobileone_s4.apple_in1k
 """,
+    "apache-2.0": """
+seresnet50.a1_in1k seresnext50_32x4d.racm_in1k seresnext101_32x4d.gluon_in1k senet154.gluon_in1k ghostnet_100.in1k
+resnest14d.gluon_in1k resnest26d.gluon_in1k resnest50d.in1k resnest101e.in1k resnest200e.in1k resnest50d_1s4x24d.in1k
+resnest50d_4s2x40d.in1k starnet_s1.in1k starnet_s2.in1k starnet_s3.in1k starnet_s4.in1k ese_vovnet19b_dw.ra_in1k
+ese_vovnet39b.ra_in1k tf_efficientnet_b0.ns_jft_in1k tf_efficientnet_b1.ns_jft_in1k tf_efficientnet_b2.ns_jft_in1k
+tf_efficientnet_b3.ns_jft_in1k tf_efficientnet_b4.ns_jft_in1k tf_efficientnet_b5.ns_jft_in1k
+tf_efficientnet_b6.ns_jft_in1k tf_efficientnet_b7.ns_jft_in1k tf_efficientnet_b8.ap_in1k tf_efficientnet_lite0.in1k
+tf_efficientnet_lite1.in1k tf_efficientnet_lite2.in1k tf_efficientnet_lite3.in1k tf_efficientnet_lite4.in1k
+inception_v4.tf_in1k repvit_m0_9.dist_300e_in1k repvit_m1_0.dist_300e_in1k repvit_m1_1.dist_300e_in1k
+repvit_m1_5.dist_300e_in1k repvit_m2_3.dist_300e_in1k repvit_m1.dist_in1k repvit_m2.dist_in1k repvit_m3.dist_in1k
+hgnetv2_b0.ssld_stage2_ft_in1k hgnetv2_b1.ssld_stage2_ft_in1k hgnetv2_b2.ssld_stage2_ft_in1k
+hgnetv2_b3.ssld_stage2_ft_in1k hgnetv2_b4.ssld_stage2_ft_in1k hgnetv2_b5.ssld_stage2_ft_in1k
+hgnetv2_b6.ssld_stage2_ft_in1k
+""",
+    "cc-by-nc-4.0": """
+convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
+convnextv2_nano.fcmae_ft_in22k_in1k convnextv2_tiny.fcmae_ft_in22k_in1k convnextv2_base.fcmae_ft_in22k_in1k
+convnextv2_large.fcmae_ft_in22k_in1k
+""",
+    "unknown": """
+res2net50_26w_4s.in1k res2net50_14w_8s.in1k res2net50_26w_6s.in1k res2net50_26w_8s.in1k res2net50_48w_2s.in1k
+res2net101_26w_4s.in1k res2next50.in1k res2net50d.in1k
+""",
+    "bsd-3-clause": """
+dla34.in1k dla46_c.in1k dla46x_c.in1k dla60x_c.in1k dla60.in1k dla60x.in1k dla102.in1k dla102x.in1k dla102x2.in1k
+dla169.in1k
+""",
 }
 _REPOSITORIES = {
     repository.partition(".")[0]: (repository, licence)
