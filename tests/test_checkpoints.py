@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import io
 import os
 import pathlib
@@ -25,7 +26,8 @@ from zoo.errors import ZooError
 from zoo.registry import get_model
 from zoo.trt import load as load_api
 from zoo.verify.references import load_reference
-from zoo.weights import Weights, load_weights
+from zoo.weights import Weights, from_arrays, load_weights
+from zoo.weights.families import family_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -258,6 +260,8 @@ def other_yolo(kind: str, yaml: str) -> torch.nn.Module:
         ("DetectionModel", "yolov9t.yaml", "holds a YOLOv9 detector, not yolov8n"),
         ("DetectionModel", "yolov10n.yaml", "holds a YOLOv10 detector, not yolov8n"),
         ("DetectionModel", "yolov5n.yaml", "holds a YOLOv5u detector, not yolov8n"),
+        ("DetectionModel", "yolov3-tiny.yaml", "holds a YOLOv3-tinyu detector, not yolov8n: use yolov3_tinyu"),
+        ("DetectionModel", "yolov8n-p2.yaml", "holds a YOLOv8-p2 detector, not yolov8n: the zoo has no such network"),
         ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n.*yolov8n_seg"),
         ("PoseModel", "yolov8n-pose.yaml", "holds a YOLOv8 for poses, not yolov8n.*yolov8n_pose"),
         ("PoseModel", "yolo26n-pose.yaml", "holds a YOLO26 for poses, not yolov8n.*yolo26n_pose"),
@@ -271,6 +275,27 @@ def test_a_refusal_names_the_family(tmp_path: Path, kind: str, yaml: str, words:
     weights = saved(tmp_path / "c.pt", other_yolo(kind, yaml).state_dict())
     with pytest.raises(ZooError, match=words):
         define(get_model("yolov8n"), weights, load_api("rtx"), (1, 3, 64, 64))
+
+
+DARKNET = ["model.0.conv.weight", "model.2.cv1.conv.weight", "model.4.0.cv1.conv.weight"]
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "models"),
+    [
+        ([*DARKNET, "model.28.cv2.0.0.conv.weight", "model.28.cv3.0.0.conv.weight"], "YOLOv3u", ["yolov3u"]),
+        ([*DARKNET, "model.28.anchors", "model.28.m.0.weight"], "YOLOv3 with anchors", []),
+        (["model.0.conv.weight", "model.20.anchors", "model.20.m.0.weight"], "YOLOv3 with anchors", []),
+        (["model.0.conv.weight", "model.33.anchors", "model.33.m.0.weight"], "YOLOv5 P6", []),
+        (["model.0.conv.conv.weight", "model.24.anchors"], "before v6.0", []),
+    ],
+)
+def test_old_yolos_are_told_by_their_heads(names: list[str], what: str, models: list[str]) -> None:
+    """The networks that are large, by some of their names."""
+    family = family_of(from_arrays({name: np.zeros(1, np.float32) for name in names}))
+    assert family is not None and what in family.what
+    assert [name for name in ("yolov3u", "yolov5n", "yolov8n") if fnmatch.fnmatchcase(name, family.models)] == models
+    assert "-" not in family.models  # no name has a hyphen
 
 
 def test_a_fused_yolo_is_told_so(tmp_path: Path, yolo: torch.nn.Module) -> None:
@@ -479,15 +504,3 @@ def test_published_modules_are_taken(tmp_path: Path, name: str) -> None:
     weights = saved(tmp_path / "c.pt", load_reference(model.reference).module)
     assert len(weights.modules) > 20
     define(model, weights, load_api("rtx"), (1, *model.input))
-
-
-# Mutated files
-
-
-def test_mutated_files_are_read_or_refused() -> None:
-    """The many of them are tried by `python tests/fuzz.py`, in a process of its own, as these are."""
-    result = subprocess.run(
-        [sys.executable, "tests/fuzz.py", "--format", "checkpoint", "--count", "1000"],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 0 and "1,000 inputs" in result.stdout, result.stderr

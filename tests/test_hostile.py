@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.weights import save_safetensors
+from zoo.errors import ZooError
+from zoo.gen_wts import given_names
+from zoo.weights import load_weights, save_safetensors
 
 ROOT = Path(__file__).resolve().parent.parent
 LENET = ROOT / "zoo" / "weights" / "lenet5.safetensors"
@@ -46,7 +48,6 @@ def golden(path: Path, without: str = "", **changed: Any) -> Path:
     ],
 )
 def test_golden_files_are_refused_by_what_is_wrong(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    from zoo.errors import ZooError
     from zoo.verify.golden import load_golden
 
     path = golden(tmp_path / "g.safetensors", **changed)
@@ -70,3 +71,50 @@ def test_names_in_golden_files_are_neither_markup_nor_commands(tmp_path: Path) -
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
     assert "[red]w.safetensors" in shown and "[/x]" in shown and "[link=http://evil]click" in shown
     assert "\\x1b[31mred" in shown and "\x1b" not in result.stdout + result.stderr
+
+
+# Weights and names
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "NaN"])
+def test_headers_that_are_no_json_are_refused_as_the_library_does(tmp_path: Path, name: str) -> None:
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = f'{{"{name}":{entry}}}' if name != "NaN" else f'{{"a":{entry},"__metadata__":{{"b":NaN}}}}'
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(ZooError, match="its header is not JSON"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_names_that_are_no_text_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"text in UTF-8, which \\ud800 is not"):
+        save_safetensors(tmp_path / "w.safetensors", {"\ud800": X})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_with_a_zero_byte_is_one_sentence() -> None:
+    with pytest.raises(ZooError, match="cannot read the weights file"):
+        load_weights("a\0b.wts")
+
+
+def test_names_of_classes_are_a_file_or_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufeffcat\r\n\r\n dog \n".encode())
+    assert given_names(str(path)) == given_names("cat,dog") == ["cat", "dog"]
+    assert given_names("0,1") == ["0", "1"]
+    assert given_names("x" * 5000) == ["x" * 5000]  # longer than a path may be
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ZooError, match="text file in UTF-8"):
+        given_names(str(path))
+    for nothing in ("", " , ", "\n"):
+        with pytest.raises(ZooError, match="holds no name"):
+            given_names(nothing)
+
+
+# Mutated files
+
+
+def test_mutated_files_of_every_format_are_taken_or_refused() -> None:
+    """The many of them are tried by `python tests/fuzz.py`, as these are."""
+    command = [sys.executable, "tests/fuzz.py", "--count", "2000"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and "all: 2,000 inputs" in result.stdout, result.stdout + result.stderr

@@ -10,6 +10,7 @@ Checkpoints are read as data: nothing of them is executed. Only --random and --g
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +19,12 @@ import typer
 
 from zoo.api import adapted, find_published
 from zoo.cli import command
+from zoo.engine.passport import labels as said_labels
 from zoo.errors import ZooError
 from zoo.registry import Model, get_model
+from zoo.text import LONGEST, clean
 from zoo.weights import Weights, check_finite, from_arrays, load_weights, save_safetensors, save_wts
 from zoo.weights.base import is_counter
-from zoo.weights.contents import class_names
 
 
 def run(
@@ -104,16 +106,29 @@ def arrays_of(weights: Weights) -> dict[str, np.ndarray]:
 
 def _labels(names: str | None, weights: Weights, classes: int | None) -> list[str] | None:
     """The names of the classes, given or the weights' own. Raises ZooError unless there is one for each class."""
-    if names is not None:
-        lines = Path(names).read_text("utf-8").splitlines() if Path(names).is_file() else names.split(",")
-        labels = class_names("--names", [line.strip() for line in lines if line.strip()])
-    else:
-        labels = json.loads(weights.metadata["classes"]) if "classes" in weights.metadata else None
+    labels = given_names(names) if names is not None else said_labels(weights.metadata)
     if labels is not None and classes is not None and len(labels) != classes:
         raise ZooError(
             f"{weights.name} has {classes} classes and {len(labels)} names; give one for each with --names FILE"
         )
     return labels
+
+
+def given_names(names: str) -> list[str]:
+    """The class names of --names: the lines of a file, or a,b,c. Raises ZooError where there are none."""
+    if os.path.isfile(names):
+        try:
+            lines = Path(names).read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ZooError(
+                f"the names in {names} cannot be read ({error}); a text file in UTF-8 was expected"
+            ) from None
+    else:
+        lines = names.split(",")
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ZooError(f"--names {clean(names, LONGEST)!r} holds no name; give a text file with one a line, or a,b,c")
+    return found
 
 
 def from_random(model: Model, seed: int) -> Weights:

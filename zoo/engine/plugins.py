@@ -52,7 +52,7 @@ def describe(definition: Definition, plugins: Plugins) -> dict[str, Any]:
 
 def plugins_of(description: Mapping[str, Any]) -> Plugins:
     """How the engine of a description was built."""
-    about = description.get("plugins", {})
+    about = description.get("plugins") or {}
     return Plugins(about.get("policy", "auto"), about.get("self_contained", False))
 
 
@@ -69,7 +69,7 @@ def uses_shell(ops: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def why_not_loadable(description: Mapping[str, Any]) -> str | None:
     """What an engine's custom ops lack here, or None."""
-    about = description.get("plugins", {})
+    about = description.get("plugins") or {}
     ops = about.get("ops", {})
     for name, op in ops.items():
         known = find_op(name)
@@ -96,7 +96,7 @@ def bring(description: Mapping[str, Any], api: Api, host_code: bool = False) -> 
 
     Raises ZooError when the engine carries a library of its own and nobody allowed it to run.
     """
-    about = description.get("plugins", {})
+    about = description.get("plugins") or {}
     if about.get("self_contained") and not host_code:
         raise ZooError(
             "the engine carries the plugins' library, which runs when it is loaded; allow it with --host-code"

@@ -42,7 +42,7 @@ def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
     if "model.0.conv.bias" in names and not any(".bn." in name for name in names):
         return Family("a fused YOLO, its BatchNorms folded into the convolutions", "", _FUSED)
     if "model.0.conv.conv.weight" in names:
-        return Family("a YOLOv5 from before v6.0, whose stem is a Focus", "yolov5[nsmlx]-v5", _OLD)
+        return Family("a YOLOv5 from before v6.0, whose stem is a Focus", "", _OLD)
     if has("linear.weight"):
         return _classifier(names, head)
     if has("anchors"):
@@ -72,11 +72,11 @@ def _classifier(names: Collection[str], head: int) -> Family:
 
 def _anchors(names: Collection[str], head: int, has: Callable[[str], bool]) -> Family:
     if has("proto."):
-        return Family("a YOLOv5 for segmentation", "yolov5[nsmlx]-seg")
+        return Family("a YOLOv5 for segmentation", "yolov5[nsmlx]_seg")
     if head == 33:
         return Family("a YOLOv5 P6, which has four strides", "yolov5[nsmlx]6")
-    if head == 28:
-        return Family("a YOLOv3 with anchors", "yolov3*")
+    if head in (20, 28):
+        return Family("a YOLOv3 with anchors", "", "train it as a YOLOv3u, which has none: yolov3u.yaml of ultralytics")
     if head > 33:
         return Family("a YOLOv7", "yolov7*")
     return Family("a YOLOv5 detector", "yolov5[nsmlx]")
@@ -87,12 +87,16 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
     if any(name.startswith(f"model.{head}.one2one_") for name in names):
         return ("YOLO26", "yolo26?") if "model.10.m.0.attn.qkv.conv.weight" in names else ("YOLOv10", "yolov10?")
     if "model.1.cv1.conv.weight" in names or any(re.match(r"model\.\d+\.conv\.cv2\.conv", name) for name in names):
-        return "YOLO with ghost convolutions as a", "yolo*-ghost"
+        return "YOLO with ghost convolutions as a", "yolo*_ghost"
     if any(re.match(r"model\.\d+\.cv2\.0\.m\.|model\.2\.cv4\.conv", name) for name in names):
         return "YOLOv9", "yolov9?"
+    if head == 20:
+        return "YOLOv3-tinyu", "yolov3_tinyu"
+    if "model.4.0.cv1.conv.weight" in names:  # Darknet-53's stages are plain bottlenecks
+        return "YOLOv3u", "yolov3*u"
     known = {
         22: ("YOLOv8", "yolov8[nsmlx]"), 23: ("YOLO11", "yolo11?"), 24: ("YOLOv5u", "yolov5?u"),
-        21: ("YOLO12", "yolo12?"), 28: ("YOLOv8-p2 or YOLOv3u", "yolov8?-p2"), 30: ("YOLOv8-p6", "yolov8?-p6"),
+        21: ("YOLO12", "yolo12?"), 28: ("YOLOv8-p2", "yolov8?_p2"), 30: ("YOLOv8-p6", "yolov8?_p6"),
         33: ("YOLOv5u P6", "yolov5?6u"),
     }  # fmt: skip
     return known.get(head, ("YOLO of another generation", ""))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.text import LONGEST, clean
 from zoo.weights.base import AnyPath, Entry, Weights, is_counter
 from zoo.weights.checkpoint import is_checkpoint, read_checkpoint
 from zoo.weights.contents import understand
@@ -89,3 +90,5 @@ def _map(path: Path, command: str) -> mmap.mmap:
         raise ZooError(f"no weights file {path}; make it with: {command}") from None
     except OSError as error:
         raise ZooError(f"cannot read the weights file {path}: {error.strerror}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise ZooError(f"cannot read the weights file {clean(str(path), LONGEST)}: {error}") from None

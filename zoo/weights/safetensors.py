@@ -12,7 +12,7 @@ import mmap
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -38,7 +38,8 @@ def read_safetensors(file: str, data: mmap.mmap) -> tuple[dict[str, Entry], dict
     if not 8 < start <= len(data):
         raise ZooError(f"{file} is damaged: its header ends at byte {start}, the file at byte {len(data)}")
     try:
-        header = json.loads(data[8:start].decode(), object_pairs_hook=_unique)
+        header = json.loads(data[8:start].decode(), object_pairs_hook=_unique, parse_constant=_no_json)
+        json.dumps(header, ensure_ascii=False).encode()  # halves of characters are no text
     except (ValueError, RecursionError) as error:
         raise ZooError(f"{file} is damaged: its header is not JSON ({clean(str(error), LONGEST)})") from None
     if not isinstance(header, dict):
@@ -57,6 +58,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"'{clean(name, LONGEST)}' stands there twice")
     return table
+
+
+def _no_json(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
 
 
 class _Place(NamedTuple):
@@ -79,8 +84,11 @@ class _Place(NamedTuple):
 def _place(file: str, name: str, entry: Any) -> _Place:
     try:
         place = _Place(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
-        known = place.dtype in _DTYPES and all(
-            type(n) is int and 0 <= n < 2**53 for n in (*place.shape, place.begin, place.end)
+        known = isinstance(entry["shape"], list) and isinstance(entry["data_offsets"], list)
+        known = (
+            known
+            and place.dtype in _DTYPES
+            and all(type(n) is int and 0 <= n < 2**53 for n in (*place.shape, place.begin, place.end))
         )
         known = known and len(place.shape) <= 64
     except (TypeError, KeyError):
@@ -125,7 +133,10 @@ def save_safetensors(
         array = arrays[name]
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": _DTYPE_NAMES[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ZooError(f"safetensors holds text in UTF-8, which {clean(error.object[error.start])} is not") from None
     text += b" " * (-len(text) % 8)
     with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
