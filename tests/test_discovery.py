@@ -68,6 +68,13 @@ class Extra(Library):
 
 LIBRARY = Extra()
 """
+TASK = """
+from zoo.tasks.classify import Classify
+
+
+class Guess(Classify):
+    name = "guess"
+"""
 PLUGIN = """
 from dataclasses import dataclass
 
@@ -131,6 +138,19 @@ def test_a_package_brings_a_model_and_its_reference(zoo: Zoo) -> None:
     assert built.returncode == 0 and "defined model tinynet" in built.stdout
     proven = zoo("verify", "tinynet")
     assert proven.returncode == 0 and "PASSED" in proven.stdout, proven.stdout + proven.stderr
+
+
+def test_a_package_brings_something_of_each_group(zoo: Zoo, tmp_path: Path) -> None:
+    """Each is found by the one entry point of its group: the model needs the task, the proof the reference."""
+    modules = {"net": MODEL.replace('"classify"', '"guess"'), "reference": REFERENCE, "task": TASK, "plugin": PLUGIN}
+    groups = {"models": "net", "references": "reference", "tasks": "task", "plugins": "plugin"}
+    points = "".join(f"[zoo.{group}]\none = zoo_all.{module}\n\n" for group, module in groups.items())
+    install(tmp_path / "site", "zoo-all", modules, points)
+    (row,) = json.loads(zoo("list", "--task", "guess", "--json").stdout)
+    assert row["name"] == "tinynet"
+    assert "extra:tinynet: 314 parameters" in zoo("verify.references", "extra:tinynet").stdout
+    ops = {row["op"]: row for row in json.loads(zoo("plugins", "list", "--json").stdout)["ops"]}
+    assert ops["twice"]["implementations"] == {"native": None}
 
 
 @pytest.mark.usefixtures("extra")

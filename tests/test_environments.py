@@ -23,6 +23,7 @@ from zoo.verify.environments import Environment
 from zoo.verify.pretrained import load_state, with_own_module
 from zoo.verify.references import Library, MissingLibrary, Reference, load_reference
 from zoo.verify.remote import RemoteReference
+from zoo.verify.rivals import Worker
 from zoo.verify.running import run_reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,6 +171,9 @@ def test_it_is_the_same_as_here(library: Library, here: Reference) -> None:
             assert_equal(found.outputs, expected.outputs)
             assert_equal(found.taps, expected.taps)
             assert found.leaves == expected.leaves
+    nudged = [run_reference(r, images, nudge=1).outputs for r in (there, here)]
+    assert_equal(*nudged)
+    assert (nudged[0]["logits"] != run_reference(there, images).outputs["logits"]).any()
     kept = run_reference(there, images, taps=True, keep=lambda name, value: (name, value.shape)).taps
     assert kept["bn"] == ("bn", (2, 8, 6, 6))
 
@@ -235,6 +239,11 @@ def test_its_process_ends_with_ours(wheels: Path, library: Library) -> None:
     while Path(f"/proc/{done.stdout.strip()}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_it_is_no_rival(library: Library) -> None:
+    with pytest.raises(ZooError, match="small:net runs in an environment of its own, and is no rival"):
+        Worker("cpu").load("small:net", 5, "", [1, *SIZE], "")
 
 
 def test_a_missing_environment_is_explained(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

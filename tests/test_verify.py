@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,6 +23,13 @@ from zoo.verify.running import DTYPES, run_reference
 from zoo.verify.torchvision_shim import import_torchvision, nms
 
 SIZE = (3, 64, 64)
+
+
+def transformers_output(**values: Any) -> Any:
+    """What models of transformers return: a dictionary that is a dataclass too."""
+    from transformers.utils import ModelOutput
+
+    return ModelOutput(**values)
 
 
 def plain(module: torch.nn.Module) -> Reference:
@@ -234,6 +244,37 @@ def test_the_network_goes_on_with_what_is_given() -> None:
     np.testing.assert_array_equal(run.taps["relu:1"], expected)
     np.testing.assert_allclose(run.outputs["logits"], expected.mean(1))
     assert all(np.array_equal(mine[name], before[name]) for name in mine), "what was given must stay as it was"
+
+
+@dataclass
+class Features:
+    deep: torch.Tensor
+    others: tuple[torch.Tensor, ...] = ()
+
+
+class Naming(torch.nn.Module):
+    """Modules that return a dictionary and a dataclass, as those of torchvision and of transformers do."""
+
+    def __init__(self, kind: Callable[..., Any]) -> None:
+        super().__init__()
+        self.scale, self.features = torch.nn.Linear(4, 4), torch.nn.Identity()
+        self.features.forward = lambda x: kind(deep=self.scale(x), others=(x,))  # type: ignore[method-assign]
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> Any:
+        found = self.features(x)
+        deep = found["deep"] if isinstance(found, dict) else found.deep
+        return self.kind(deep=2 * deep, others=(x, deep))
+
+
+@pytest.mark.parametrize("kind", [dict, Features, transformers_output])
+def test_named_results_are_outputs_and_taps(kind: Callable[..., Any]) -> None:
+    net, x = plain(Naming(kind)), np.ones((1, 4), np.float32)
+    free = run_reference(net, x, taps=True)
+    assert list(free.outputs) == ["deep"]
+    np.testing.assert_array_equal(free.outputs["deep"], 2 * free.taps["features"])
+    run = run_reference(net, x, given={"features": 3 * x})
+    np.testing.assert_array_equal(run.outputs["deep"], 6 * x)
 
 
 def test_a_tensor_of_another_shape_is_not_taken() -> None:

@@ -81,6 +81,7 @@ class RemoteReference:
         taps: bool | Collection[str],
         given: Mapping[str, np.ndarray],
         keep: Callable[[str, np.ndarray], Any],
+        nudge: int | None,
     ) -> Run:
         outputs: dict[str, np.ndarray] = {}
         kept: dict[str, Any] = {}
@@ -94,7 +95,7 @@ class RemoteReference:
 
         sent = {"images": images, **{f"given/{name}": array for name, array in given.items()}}
         wanted = taps if isinstance(taps, bool) else list(taps)
-        answer = self._ask("run", sent, received, dtype=dtype, taps=wanted)
+        answer = self._ask("run", sent, received, dtype=dtype, taps=wanted, nudge=nudge)
         return Run(outputs, kept, answer["leaves"])
 
     def _ask(

@@ -37,6 +37,7 @@ from zoo.errors import ZooError
 from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.pretrained import load_state
 from zoo.verify.references import Reference, load_reference
+from zoo.verify.remote import RemoteReference
 
 Code = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 Run = Callable[[], tuple[torch.Tensor, ...]]
@@ -88,7 +89,10 @@ class Worker:
     def load(self, reference: str, classes: int | None, weights: str, shape: list[int], path: str) -> dict[str, Any]:
         """Loads a reference with weights; writes sample images of `shape` and its fp32 outputs for them to `path`."""
         self.release()
-        self.reference = load_state(load_reference(reference, classes), load_file(weights))
+        loaded = load_reference(reference, classes)
+        if isinstance(loaded, RemoteReference):
+            raise ZooError(f"{reference} runs in an environment of its own, and is no rival: leave it out of --against")
+        self.reference = load_state(loaded, load_file(weights))
         images = sample_images(shape[0], tuple(shape[1:]), 1)
         self.reference.module.to(self.device)
         self.images = torch.from_numpy(images).to(self.device)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,11 @@ def run_reference(
     if dtype not in DTYPES:
         raise ZooError(f"dtype {dtype!r} of a reference run is unknown, expected one of {', '.join(DTYPES)}")
     if isinstance(reference, RemoteReference):
-        return reference.run(images, dtype, taps, given, keep)
+        return reference.run(images, dtype, taps, given, keep, nudge)
     if dtype != "float32":
-        reference = replace(reference, module=_converted(reference.module, DTYPES[dtype]))
+        reference = dataclasses.replace(reference, module=_converted(reference.module, DTYPES[dtype]))
     if nudge is not None:
-        reference = replace(reference, module=_nudged(reference.module, nudge))
+        reference = dataclasses.replace(reference, module=_nudged(reference.module, nudge))
     reference.forget()
     recorder = _Recorder(reference.module, taps, given, keep)
     with torch.no_grad(), recorder:
@@ -120,7 +120,7 @@ class _Recorder:
     def _end(self, module: nn.Module, result: Any) -> Any:
         """Records the result; what it returns, if anything, takes the result's place."""
         path, children = self._running.pop()
-        value = result[0] if isinstance(result, tuple) else result
+        value = _first(result)
         if not path or not isinstance(value, torch.Tensor):
             return None  # the whole model; a head that returns a list
         calls, self._calls[path] = self._calls[path], self._calls[path] + 1
@@ -136,4 +136,28 @@ class _Recorder:
             value.copy_(torch.from_numpy(ours))
             return None
         value = torch.tensor(ours, dtype=value.dtype)  # a copy, since later modules may work in place
-        return (value, *result[1:]) if isinstance(result, tuple) else value
+        return _with_first(result, value)
+
+
+def _first(result: Any) -> Any:
+    """What a module returns where it returns several: the first of a tuple, a dictionary or a dataclass."""
+    if isinstance(result, tuple):
+        return result[0] if result else None
+    if isinstance(result, dict):
+        return next(iter(result.values()), None)
+    if dataclasses.is_dataclass(result):
+        return getattr(result, dataclasses.fields(result)[0].name)
+    return result
+
+
+def _with_first(result: Any, value: torch.Tensor) -> Any:
+    """The same with another first."""
+    if isinstance(result, tuple):
+        return (value, *result[1:])
+    if isinstance(result, dict):
+        changed = copy.copy(result)
+        changed[next(iter(result))] = value
+        return changed
+    if dataclasses.is_dataclass(result):
+        return dataclasses.replace(result, **{dataclasses.fields(result)[0].name: value})
+    return value

@@ -56,11 +56,11 @@ class Server:
         load_state(self._made[number], arrays, partly)
         return {}
 
-    def run(self, number: int, arrays: dict[str, np.ndarray], dtype: str, taps: Any) -> Answer:
+    def run(self, number: int, arrays: dict[str, np.ndarray], dtype: str, taps: Any, nudge: int | None) -> Answer:
         images = arrays.pop("images")
         given = {name.removeprefix("given/"): array for name, array in arrays.items()}
         keep = lambda name, value: self._send({"more": True}, {f"tap/{name}": value})  # noqa: E731
-        run = run_reference(self._made[number], images, dtype, taps, given=given, keep=keep)
+        run = run_reference(self._made[number], images, dtype, taps, given=given, keep=keep, nudge=nudge)
         self._send({"more": True}, {f"output/{name}": value for name, value in run.outputs.items()})
         return {"leaves": run.leaves}
 

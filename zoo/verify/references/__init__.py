@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from zoo import discovery
@@ -91,8 +91,15 @@ class Library:
         return module
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
-        """What `module` returned in eval mode, as our outputs: a tensor is "logits", a dict has their names."""
-        return result if isinstance(result, dict) else {"logits": result}
+        """What `module` returned in eval mode, as our outputs: a tensor is "logits", a dictionary or a dataclass has
+        their names. What is no tensor in those is left out.
+        """
+        import torch
+
+        if isinstance(result, torch.Tensor):
+            return {"logits": result}
+        found = result if isinstance(result, dict) else {f.name: getattr(result, f.name) for f in fields(result)}
+        return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
         """Whether calibration shall leave this parameter as it is: as the model initialises it, or as drawn here.
