@@ -5,20 +5,22 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import shutil
 import subprocess
+import weakref
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_gpu import ENGINES, FakeEngine, install, on_device, open_session
+from fake_gpu import ENGINES, FakeCuda, FakeEngine, LateCuda, install, on_device, open_session
 
 from zoo.errors import ZooError
 from zoo.preprocess import Resize, gray, imagenet, letterbox
 from zoo.runtime import kernels
 from zoo.runtime.arrays import DeviceArray
-from zoo.runtime.pipeline import FramePipeline
+from zoo.runtime.pipeline import MAX_SIZES, MAX_STAGING, FramePipeline
 from zoo.tasks import get_task
 
 # ---- the kernels, compiled as C++ -----------------------------------------------------------------------------------
@@ -127,6 +129,25 @@ def device(library, monkeypatch):
     monkeypatch.setattr(kernels, "_module", lambda cuda, file: file)
     monkeypatch.setattr(kernels, "_function", lambda cuda, file, name: name)
     return fake
+
+
+@pytest.fixture(params=[FakeCuda, LateCuda], ids=["at once", "late"])
+def small(request, library, monkeypatch):
+    """The same device, working at once or as late as it may, with a small network that means colours."""
+    fake = install(monkeypatch, request.param, library)
+    monkeypatch.setattr(kernels, "_module", lambda cuda, file: file)
+    monkeypatch.setattr(kernels, "_function", lambda cuda, file, name: name)
+    ENGINES[b"plan"] = FakeEngine(fake, {"images": ((1, 3, 32, 32),) * 3}, {"colour": lambda s: (1, 3)}, colour)
+    return fake
+
+
+def colour(arrays):
+    return {"colour": arrays["images"].mean((2, 3))}
+
+
+def check_colour(outputs, frame):
+    want = colour({"images": imagenet(40, 32).apply(frame)[0][None]})["colour"]
+    np.testing.assert_array_equal(outputs["colour"], want)
 
 
 def picture(height, width, seed=0):
@@ -388,3 +409,160 @@ def test_a_frame_that_cannot_be_decoded_does_not_spoil_the_next(device):
             with pytest.raises(ZooError, match="NaN or infinity"):
                 bad.result()
         np.testing.assert_array_equal(after.result().boxes, want.boxes)
+
+
+# ---- what pipelines keep, wait for and survive ----------------------------------------------------------------------
+
+
+def test_sizes_that_were_not_seen_for_long_are_forgotten(small):
+    with open_session() as session, FramePipeline(session, imagenet(40, 32)) as pipeline:
+        frames = [picture(40 + n, 50, n) for n in range(2 * MAX_SIZES)]
+        for frame in [*frames, *frames[:3], *frames[:3], *frames[:3]]:
+            check_colour(pipeline(frame), frame)
+        assert len(pipeline._frames) == MAX_SIZES
+        held = len(small.memory)
+        for n in range(3):
+            frame = picture(200 + n, 50, n)
+            check_colour(pipeline(frame), frame)
+        assert len(small.memory) == held
+
+
+def test_staging_memory_is_bounded(small, monkeypatch):
+    monkeypatch.setattr("zoo.runtime.pipeline.MAX_STAGING", 40_000)
+    with open_session() as session, FramePipeline(session, imagenet(40, 32)) as pipeline:
+        for _ in range(2):
+            for n in range(6):
+                frame = picture(50, 60 + n, n)  # 9,000 bytes and more
+                check_colour(pipeline(frame), frame)
+        assert sum(frames.nbytes for frames in pipeline._frames.values()) <= 40_000
+        large = picture(200, 100)  # one that is larger than the bound has its own
+        for _ in range(3):
+            check_colour(pipeline(large), large)
+        assert len(pipeline._frames) == 1
+    assert MAX_STAGING > 4 * 12_000_000 * 3  # several pictures of 12 megapixels
+
+
+class Frame:
+    """A frame of another package, whose memory somebody else gets as soon as it is dropped."""
+
+    def __init__(self, array, stream) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = {**array.__cuda_array_interface__, "stream": stream}
+        weakref.finalize(self, ctypes.memset, array.ptr, 0, array.nbytes)
+
+
+@pytest.mark.parametrize("follows", [True, False], ids=["with a stream", "without"])
+def test_a_frame_on_the_gpu_is_kept_and_ordered_until_it_was_read(small, follows):
+    other = small.stream()
+    with open_session() as session, FramePipeline(session, imagenet(40, 32)) as pipeline:
+        for seed in range(4):
+            frame = picture(50, 60, seed)
+            array = on_device(small, frame if not follows else np.zeros_like(frame))
+            if follows:  # made on the other stream, which goes on at once to something else
+                small.do(other.handle, lambda array=array, x=frame: ctypes.memmove(array.ptr, x.ctypes.data, x.nbytes))
+            pending = pipeline.submit(Frame(array, other.handle) if follows else Frame(array, None))
+            if follows:
+                small.do(other.handle, lambda array=array: ctypes.memset(array.ptr, 7, array.nbytes))
+            check_colour(pending.result(), frame)
+        gc.collect()
+        small.synchronize()
+
+
+def test_frames_on_another_gpu_are_refused(small):
+    array = on_device(small, frame := picture(50, 60))
+    small.elsewhere[array.ptr] = 1
+    interface = {**array.__cuda_array_interface__, "strides": (180, 3, 1)}
+    with open_session() as session, FramePipeline(session, imagenet(40, 32)) as pipeline:
+        for given in (array, SimpleNamespace(__cuda_array_interface__=interface)):
+            with pytest.raises(ZooError, match="lies on gpu:1, this session runs on gpu:0"):
+                pipeline(given)
+        check_colour(pipeline(frame), frame)
+
+
+def test_rows_that_are_one_row_are_read_as_such(small):
+    row = picture(1, 60)
+    array = on_device(small, row)
+    interface = {"shape": (50, 60, 3), "typestr": "|u1", "data": (array.ptr, False), "strides": [0, 3, 1], "version": 3}
+    with open_session() as session, FramePipeline(session, imagenet(40, 32)) as pipeline:
+        for _ in range(3):
+            outputs = pipeline(SimpleNamespace(__cuda_array_interface__=interface))
+            check_colour(outputs, np.repeat(row, 50, 0))
+
+
+def test_an_error_of_cuda_is_its_own_frames_result(small):
+    frame = picture(50, 60)
+    session = open_session()
+    pipeline = FramePipeline(session, imagenet(40, 32))
+    bad = pipeline.submit(frame)
+    small.broken = True
+    for _ in range(2):
+        with pytest.raises(ZooError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+            bad.result()
+    bad = pipeline.submit(frame)
+    good = pipeline.submit(frame)  # which waits for the other, and says nothing of its error
+    small.broken = False
+    check_colour(good.result(), frame)
+    with pytest.raises(ZooError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+        bad.result()
+    small.broken = True
+    with pytest.raises(ZooError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+        pipeline.close()
+    pipeline.close()
+    small.broken = False
+    session.close()
+    del bad, good, pipeline, session
+    gc.collect()
+    assert not (small.graphs_alive or small.events or small.streams)
+
+
+def test_an_interrupted_wait_for_a_frame_may_be_repeated(small, monkeypatch):
+    synchronize, interrupts = small.synchronize, iter([KeyboardInterrupt])
+
+    def interrupted(stream=None):
+        for error in interrupts:
+            raise error
+        synchronize(stream)
+
+    frame = picture(50, 60)
+    with open_session() as session, FramePipeline(session, imagenet(40, 32)) as pipeline:
+        pending = pipeline.submit(frame)
+        monkeypatch.setattr(small, "synchronize", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pending.result()
+        check_colour(pipeline(picture(50, 60, 1)), picture(50, 60, 1))
+        check_colour(pending.result(), frame)
+
+
+def test_a_pipeline_that_is_dropped_frees_its_graphs(small):
+    frame = picture(50, 60)
+    with open_session() as session:
+        pipeline = FramePipeline(session, imagenet(40, 32))
+        for _ in range(3):
+            pipeline(frame)
+        assert small.graphs_alive
+        held = len(small.memory)
+        del pipeline
+        gc.collect()
+        assert not small.graphs_alive and len(small.memory) < held
+
+
+def test_a_launch_that_failed_does_not_spoil_the_next_frame(device, monkeypatch):
+    """The counts that the kernels leave half way are not those that the next frame begins with."""
+    launch = device.launch
+
+    def failing(function, grid, block, stream, arguments):
+        if function == "rank_candidates":
+            raise ZooError("CUDA failed with CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")
+        launch(function, grid, block, stream, arguments)
+
+    ENGINES[b"plan"] = FakeEngine(device, {"images": ((1, 3, 64, 64),) * 3}, DETECTOR, detector_network)
+    frame = picture(64, 64)
+    with open_session(graphs=False) as session, FramePipeline(session, letterbox(64), decoder=DETECT) as pipeline:
+        want = pipeline(frame)
+        for _ in range(3):
+            with monkeypatch.context() as patch:
+                patch.setattr(device, "launch", failing)
+                with pytest.raises(ZooError, match="LAUNCH_OUT_OF_RESOURCES"):
+                    pipeline(frame)
+        assert len(want.scores) > 3
+        np.testing.assert_array_equal(pipeline(frame).boxes, want.boxes)

@@ -19,11 +19,21 @@ class PyCuda(Cuda):
 
     @staticmethod
     def context(device: int) -> Any:
-        """The caller's current context, else the primary context of the device."""
+        """The caller's current context, else the primary context of the device. Raises ZooError when the caller's is on
+        another device."""
         import pycuda.driver as driver
 
         driver.init()
-        return driver.Context.get_current() or driver.Device(device).retain_primary_context()
+        current = driver.Context.get_current()
+        if current is None:
+            return driver.Device(device).retain_primary_context()
+        here = _current_ordinal(driver)
+        if here != device:
+            raise ZooError(
+                f"PyCUDA's current context is on gpu:{here}, gpu:{device} was asked for; "
+                f'load the model with device="gpu:{here}", or make a context on gpu:{device} current'
+            )
+        return current
 
     def __init__(self, context: Any) -> None:
         import pycuda.driver as driver
@@ -31,8 +41,7 @@ class PyCuda(Cuda):
         self._driver, self._context = driver, context
         self._allocations: dict[int, Any] = {}
         with self.active():
-            here = driver.Context.get_device().pci_bus_id()
-        self.ordinal = next(i for i in range(driver.Device.count()) if driver.Device(i).pci_bus_id() == here)
+            self.ordinal = _current_ordinal(driver)
 
     def _call(self, function: Any, *args: Any) -> Any:
         try:
@@ -140,3 +149,9 @@ class PyCuda(Cuda):
             function(*args, grid=tuple(grid), block=tuple(block), stream=stream.raw)
         except self._driver.Error as error:
             raise ZooError(f"CUDA failed: {error}") from error
+
+
+def _current_ordinal(driver: Any) -> int:
+    """The number of the device of the current context, as CUDA counts them."""
+    here = driver.Context.get_device().pci_bus_id()
+    return next(i for i in range(driver.Device.count()) if driver.Device(i).pci_bus_id() == here)
