@@ -265,7 +265,7 @@ def other_yolo(kind: str, yaml: str) -> torch.nn.Module:
         ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n.*yolov8n_seg"),
         ("PoseModel", "yolov8n-pose.yaml", "holds a YOLOv8 for poses, not yolov8n.*yolov8n_pose"),
         ("PoseModel", "yolo26n-pose.yaml", "holds a YOLO26 for poses, not yolov8n.*yolo26n_pose"),
-        ("OBBModel", "yolov8n-obb.yaml", "holds a YOLOv8 for oriented boxes, not yolov8n"),
+        ("OBBModel", "yolov8n-obb.yaml", "holds a YOLOv8 for oriented boxes, not yolov8n.*yolov8n_obb"),
         ("ClassificationModel", "yolo11n-cls.yaml", "holds a YOLO11 or YOLO26 classifier, not yolov8n.*yolo11n_cls"),
         ("ClassificationModel", "yolo12n-cls.yaml", "holds a YOLO12 classifier, not yolov8n.*yolo12n_cls"),
         ("ClassificationModel", "yolov8n-cls.yaml", "holds a YOLOv8 classifier, not yolov8n.*yolov8n_cls"),

@@ -85,6 +85,9 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("model.23.points_around()", changed(scale=2.0, shift=0.5))),
     ("yolo26n_seg", "coarser levels left out of the prototypes", "model.23.proto.feat_fuse.bn",
         plant("model.23.proto.add():1", keeps("x"))),
+    ("yolov8n_obb", "boxes turned the other way", "boxes",
+        plant("model.22.turned_boxes_around()", lambda real, net, sides, angles, *a: real(
+            net, sides, ops.mul(net.fp32, angles, -1.0), *a))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",
         plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from zoo.labels import known_labels
 from zoo.registry import get_model
 from zoo.tasks import get_task
 
@@ -107,6 +108,39 @@ def test_instances(name: str) -> None:
     assert (ours.masks[mine] != masks).sum() < 1e-4 * masks.sum()  # where a sum is zero but for rounding
 
 
+@pytest.mark.parametrize("name", ["yolov8n_obb", "yolo26n_obb"])
+def test_turned_boxes(name: str) -> None:
+    ours, theirs = ours_and_theirs(name, 200)
+    mine, other = in_order(ours.scores), in_order(theirs.obb.conf.numpy())
+    assert len(mine) == len(other)
+    np.testing.assert_array_equal(ours.classes[mine], theirs.obb.cls.numpy()[other])
+    np.testing.assert_allclose(ours.scores[mine], theirs.obb.conf.numpy()[other], rtol=1e-6)
+    np.testing.assert_allclose(ours.corners[mine], theirs.obb.xyxyxyxy.numpy()[other], atol=2e-3)
+    np.testing.assert_allclose(ours.angles[mine], theirs.obb.xywhr.numpy()[other, 4], rtol=1e-6)
+
+
+def test_turned_boxes_suppress_as_ultralytics() -> None:
+    """Many that overlap, of several classes, some of them dropped by what is dropped itself."""
+    import torch
+
+    photo()  # importing ultralytics quietly is its business
+    from ultralytics.utils.nms import non_max_suppression
+
+    random = np.random.default_rng(0)
+    boxes = np.concatenate([random.uniform(0, 300, (2, 3000)), random.uniform(3, 60, (2, 3000))]).astype(np.float32)
+    scores = (random.permutation(6000).reshape(2, 3000) / 6000).astype(np.float32)
+    angles = random.uniform(-0.7, 2.3, (1, 3000)).astype(np.float32)
+    raw = torch.from_numpy(np.concatenate([boxes, scores, angles]))[None]
+    (expected,) = non_max_suppression(raw, 0.3, 0.4, max_det=500, nc=2, rotated=True)
+    task, placement = get_task("obb"), get_model("lenet5").preprocess.placement((300, 300), (300, 300))
+    outputs = {"boxes": boxes, "scores": scores, "angles": angles}
+    found = task(outputs, placement, ["a", "b"], task.settings({"conf": 0.3, "iou": 0.4, "max_det": 500}))
+    assert 100 < len(expected)
+    np.testing.assert_array_equal(found.scores, expected[:, 4].numpy())
+    np.testing.assert_array_equal(found.classes, expected[:, 5].numpy())
+    np.testing.assert_array_equal(found.angles, expected[:, 6].numpy())
+
+
 def test_a_pose_is_drawn_and_told() -> None:
     points = np.zeros((1, 17, 3), np.float32)
     points[0, 5:7] = (40, 30, 0.9), (80, 30, 0.9)  # the shoulders, which a limb joins
@@ -150,3 +184,20 @@ def test_instances_are_drawn_and_told() -> None:
     scale = len(drawn) // 100
     left, right = drawn[50 * scale, 40 * scale], drawn[50 * scale, 80 * scale]
     assert left.any() and right.any() and (left != right).any()
+
+
+def test_turned_boxes_are_drawn_and_told() -> None:
+    outputs = {
+        "boxes": np.float32([[60], [50], [80], [20]]),
+        "scores": np.float32([[0.75]]),
+        "angles": np.float32([[np.pi / 2]]),
+    }
+    task, picture = get_task("obb"), np.zeros((100, 120, 3), np.uint8)
+    placement = get_model("lenet5").preprocess.placement((100, 120), (100, 120))
+    found = task(outputs, placement, known_labels("dota")[:1], task.settings())
+    (row,) = json.loads(json.dumps(task.to_json(found)))["detections"]
+    assert (row["label"], row["box"], row["angle"]) == ("plane", [50, 10, 70, 90], 1.570796)
+    assert sorted(map(tuple, row["corners"])) == [(50, 10), (50, 90), (70, 10), (70, 90)]
+    drawn = task.draw(picture, found)
+    scale = len(drawn) // 100
+    assert drawn[50 * scale, 50 * scale].any() and not drawn[50 * scale, 60 * scale].any()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import numpy as np
 
 from zoo.blocks.yolo import Scale, boxes_around, cells, check_scale, conv, distances
 from zoo.errors import ZooError
@@ -14,17 +17,21 @@ from zoo.ops import (
     concat,
     conv2d,
     conv_transpose2d,
+    cos,
     flatten,
     global_avg_pool,
     linear,
     mul,
     reshape,
     sigmoid,
+    sin,
     split,
+    sub,
 )
 from zoo.weights import Weights
 
 Branch = Callable[[Net, Tensor, int], Tensor]
+Turn = Callable[[Net, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,36 @@ def prototypes(net: Net, x: Tensor, width: int, out: int) -> Tensor:
     return net.tap(conv(net / "cv3", conv(net / "cv2", x, width, 3), out))
 
 
+def turned(
+    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, as_angle: Turn, prefix: str = ""
+) -> dict[str, Tensor]:
+    """Boxes (N, 4, A) as cx, cy, w, h in pixels, scores (N, classes, A) and angles (N, 1, A) in radians: how far a
+    box is turned about its centre, from x towards y. `as_angle` makes them of (N, 1, A)."""
+    far, scores = found(net, levels, cfg, branch, prefix)
+    width = max(levels[0].shape[1] // 4, cfg.extra)
+    raw = each_level(net / f"{prefix}cv4", levels, plain, width, cfg.extra)
+    angles = as_angle(net.fp32, in_a_row(net.fp32, raw))
+    return {"boxes": turned_boxes_around(net, far, angles, size, levels), "scores": scores, "angles": angles}
+
+
+def turned_boxes_around(net: Net, sides: Tensor, angles: Tensor, size: tuple[int, int], levels: list[Tensor]) -> Tensor:
+    """`boxes_around` where left, top, right and bottom are those of boxes that are turned by `angles`."""
+    at = net.fp32
+    left_top, right_bottom = split(at, sides, (2, 2))
+    x, y = split(at, mul(at, sub(at, right_bottom, left_top), 0.5), (1, 1))
+    across, down = cos(at.functional, angles), sin(at.functional, angles)
+    x, y = sub(at, mul(at, x, across), mul(at, y, down)), add(at, mul(at, x, down), mul(at, y, across))
+    boxes = concat(at, [x, y, add(at, left_top, right_bottom)])
+    centres, strides = cells(size, levels)
+    offset = at.constant(np.concatenate([centres, np.zeros_like(centres)])[None], "offset")
+    return add(at, mul(at, boxes, at.constant(strides[None, None], "scale")), offset)
+
+
+def angle_of(net: Net, logits: Tensor) -> Tensor:
+    """Angles from -pi/4 to 3/4 pi of logits."""
+    return mul(net, sub(net, sigmoid(net.functional, logits), 0.25), math.pi)
+
+
 def classify(net: Net, x: Tensor, classes: int) -> Tensor:
     """Logits (N, classes)."""
     x = global_avg_pool(net / "pool", conv(net / "conv", x, 1280))
@@ -166,5 +203,6 @@ def with_head(weights: Weights, cfg: AnyHead, head: int, prefix: str = "", extra
     return replace(cfg, **{field: weights.size(name) for field, name in found.items() if name in weights})
 
 
+DOTA = {"num_classes": 15, "extra": 1}  # of DOTA's aerial pictures, and an angle
 MASKS = {"extra": 32}  # prototypes
 PERSON = {"num_classes": 1, "extra": 17 * 3}  # of COCO's persons: 17 points

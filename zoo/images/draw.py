@@ -23,14 +23,25 @@ _BLACK, _WHITE = (24, 20, 20), (255, 255, 255)
 _PANEL, _TRACK, _BAR, _BEST, _MUTED = (34, 27, 24), (62, 52, 47), (150, 122, 104), (80, 200, 120), (196, 184, 176)
 
 
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, tags: Sequence[str], colors: Sequence[Color]) -> np.ndarray:
-    """A copy of `image` with boxes (K, 4) x1, y1, x2, y2 and a tag on each, the first ones on top."""
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    tags: Sequence[str],
+    colors: Sequence[Color],
+    outlines: np.ndarray | None = None,
+) -> np.ndarray:
+    """A copy of `image` with boxes (K, 4) x1, y1, x2, y2 and a tag on each, the first ones on top. `outlines` (K, 4, 2)
+    are the corners of turned boxes that are drawn instead."""
     canvas, factor = enlarged(image)
     pen = Pen(canvas)
     corners = [tuple(round(side * factor) for side in box) for box in boxes.tolist()]
     places = _free_places([pen.places(tag, box) for tag, box in zip(tags, corners)])
-    for (left, top, right, bottom), color in reversed(list(zip(corners, colors))):
-        cv2.rectangle(canvas, (left, top), (right, bottom), color, pen.line, cv2.LINE_AA)
+    if outlines is not None:
+        for outline, color in reversed(list(zip(np.rint(outlines * factor).astype(np.int32), colors))):
+            cv2.polylines(canvas, [outline], True, color, pen.line, cv2.LINE_AA)
+    else:
+        for (left, top, right, bottom), color in reversed(list(zip(corners, colors))):
+            cv2.rectangle(canvas, (left, top), (right, bottom), color, pen.line, cv2.LINE_AA)
     for tag, place, color in reversed(list(zip(tags, places, colors))):
         pen.tag(tag, place, color)
     return canvas

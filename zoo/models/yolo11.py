@@ -1,4 +1,4 @@
-"""YOLO11 (Jocher and Qiu 2024; no paper; ultralytics/cfg/models/11/yolo11.yaml, -pose, -seg and -cls).
+"""YOLO11 (Jocher and Qiu 2024; no paper; ultralytics/cfg/models/11/yolo11.yaml, -pose, -seg, -obb and -cls).
 
 What people get wrong: the three larger sizes nest C3k in every C3k2, whatever the yaml says; query, key and value lie
 side by side for each head; the classes' branch is separable. YOLO26's classifiers are YOLO11's with other weights.
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from zoo.blocks.yolo import c3k2, conv, join, sppf
 from zoo.blocks.yolo_attention import c2psa
 from zoo.blocks.yolo_head import (
+    DOTA,
     MASKS,
     PERSON,
     DetectConfig,
+    angle_of,
     classified_by,
     classify,
     configured_by,
@@ -23,6 +25,7 @@ from zoo.blocks.yolo_head import (
     keypoints,
     prototypes,
     separable,
+    turned,
 )
 from zoo.network import Net, Tensor
 from zoo.ops import fixed_size, upsample
@@ -118,6 +121,24 @@ def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, separable, maps)
+
+
+@register(
+    task="obb",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(1024),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2),
+    # parameters: as ultralytics 8.4 counts its own models of 15 classes
+    yolo11n_obb=Variant(Config(0.50, 0.25, **DOTA), params=2_664_432),
+    yolo11s_obb=Variant(Config(0.50, 0.50, **DOTA), params=9_719_776),
+    yolo11m_obb=Variant(Config(0.50, 1.00, 512, **DOTA, nested=True), params=20_913_408),
+    yolo11l_obb=Variant(Config(1.00, 1.00, 512, **DOTA, nested=True), params=26_170_880),
+    yolo11x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True), params=58_800_256),
+)
+def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    return turned(net / "model" / 23, levels, size, cfg, separable, angle_of)
 
 
 @register(

@@ -1,4 +1,4 @@
-"""YOLO26 (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml, -pose and -seg).
+"""YOLO26 (Jocher and Qiu 2025; no paper; ultralytics/cfg/models/26/yolo26.yaml, -pose, -seg and -obb).
 
 The head that needs no suppression: of its two heads only `one2one` is read, whose boxes are final; parameters are
 counted without the other, which serves training. What people get wrong: there is no distribution, the four outputs are
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from zoo.blocks.yolo import bottleneck, c3k2, conv, halves, join, linear_conv
 from zoo.blocks.yolo_attention import c2psa, psa_block
 from zoo.blocks.yolo_head import (
+    DOTA,
     MASKS,
     PERSON,
     DetectConfig,
@@ -23,6 +24,7 @@ from zoo.blocks.yolo_head import (
     points_around,
     prototypes,
     separable,
+    turned,
 )
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, conv2d, fixed_size, max_pool, upsample
@@ -147,3 +149,23 @@ def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     maps = fused_prototypes(head / "proto", levels, cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, separable, maps, PREFIX)
+
+
+@register(
+    task="obb",
+    options={"nms": False},
+    reference="ultralytics:{name}",
+    preprocess=letterbox(1024),
+    paper=PAPER,
+    configure=configured_by(23, repeats=2, prefix=PREFIX),
+    ignored=(*TRAINING, "model.23.cv4.*"),
+    # parameters: as ultralytics 8.4 counts its own models without what serves training
+    yolo26n_obb=Variant(Config(0.50, 0.25, **DOTA), params=2_457_804),
+    yolo26s_obb=Variant(Config(0.50, 0.50, **DOTA), params=9_773_916),
+    yolo26m_obb=Variant(Config(0.50, 1.00, 512, **DOTA, nested=True), params=21_233_980),
+    yolo26l_obb=Variant(Config(1.00, 1.00, 512, **DOTA, nested=True), params=25_637_436),
+    yolo26x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True), params=57_606_972),
+)
+def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    return turned(net / "model" / 23, levels, size, cfg, separable, lambda _, angles: angles, PREFIX)

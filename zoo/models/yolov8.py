@@ -1,4 +1,4 @@
-"""YOLOv8 (Jocher, Chaurasia, Qiu 2023; no paper; ultralytics/cfg/models/v8/yolov8.yaml, -pose, -seg and -cls).
+"""YOLOv8 (Jocher, Chaurasia, Qiu 2023; no paper; ultralytics/cfg/models/v8/yolov8.yaml, -pose, -seg, -obb and -cls).
 
 What people get wrong: BatchNorm's eps is 1e-3; the three larger sizes cap their channels (768, 512, 512) before scaling
 them, but not in classifiers; the bottlenecks of the neck have no shortcut. Scopes are ultralytics'.
@@ -7,9 +7,11 @@ them, but not in classifiers; the bottlenecks of the neck have no shortcut. Scop
 from __future__ import annotations
 
 from zoo.blocks.yolo_head import (
+    DOTA,
     MASKS,
     PERSON,
     DetectConfig,
+    angle_of,
     classified_by,
     classify,
     configured_by,
@@ -18,6 +20,7 @@ from zoo.blocks.yolo_head import (
     keypoints,
     plain,
     prototypes,
+    turned,
 )
 from zoo.blocks.yolo_v8 import pyramid, trunk
 from zoo.network import Net, Tensor
@@ -81,6 +84,24 @@ def segmenter(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, plain, maps)
+
+
+@register(
+    task="obb",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(1024),
+    paper=PAPER,
+    configure=configured_by(22, repeats=3),
+    # parameters: as ultralytics 8.4 counts its own models of 15 classes
+    yolov8n_obb=Variant(DetectConfig(0.33, 0.25, **DOTA), params=3_085_440),
+    yolov8s_obb=Variant(DetectConfig(0.33, 0.50, **DOTA), params=11_427_584),
+    yolov8m_obb=Variant(DetectConfig(0.67, 0.75, 768, **DOTA), params=26_425_600),
+    yolov8l_obb=Variant(DetectConfig(1.00, 1.00, 512, **DOTA), params=44_490_240),
+    yolov8x_obb=Variant(DetectConfig(1.00, 1.25, 512, **DOTA), params=69_493_056),
+)
+def turned_detector(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
+    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    return turned(net / "model" / 22, levels, size, cfg, plain, angle_of)
 
 
 @register(

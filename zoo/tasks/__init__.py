@@ -58,8 +58,8 @@ class Result:
 
     A task's result is a frozen dataclass with numpy arrays, whose fields have the same names in all tasks: `boxes`
     (K, 4) x1, y1, x2, y2, `scores` (K,), `classes` (K,), `labels` (the K names), `masks` (K, H, W) bool, `keypoints`
-    (K, points, 3) x, y, score, `corners` (K, 4, 2), `class_map` (H, W), `depth` (H, W), `embedding` (D,), `picture`
-    (H, W, 3) uint8 BGR, `texts` (strings).
+    (K, points, 3) x, y, score, `corners` (K, 4, 2), `angles` (K,), `class_map` (H, W), `depth` (H, W), `embedding`
+    (D,), `picture` (H, W, 3) uint8 BGR, `texts` (strings).
     """
 
 

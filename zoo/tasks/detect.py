@@ -163,7 +163,8 @@ class Found(Task):
         from zoo.images.draw import class_color, draw_boxes
 
         tags = [f"{label} {score:.2f}" for label, score in zip(result.labels, result.scores)]
-        return draw_boxes(image, result.boxes, tags, [class_color(index) for index in result.classes.tolist()])
+        colors = [class_color(index) for index in result.classes.tolist()]
+        return draw_boxes(image, result.boxes, tags, colors, getattr(result, "corners", None))
 
     def to_json(self, result: Any) -> dict[str, Any]:
         rows = zip(result.labels, result.classes.tolist(), result.scores.tolist())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 LICENCE = "AGPL-3.0"
 DATA = {"cls": "ImageNet", "obb": "DOTAv1"}  # that weights are trained on, by the ending of their names; else COCO
-TRAINED_CLASSES = {"pose": 1}  # the classes of its weights, where its descriptions say others: persons
+TRAINED_CLASSES = {"pose": 1, "obb": 15}  # the classes of its weights, where its descriptions say others
 
 
 class Ultralytics(Library):
@@ -63,6 +63,7 @@ class Ultralytics(Library):
             "classify": tasks.ClassificationModel,
             "pose": tasks.PoseModel,
             "segment": tasks.SegmentationModel,
+            "obb": tasks.OBBModel,
         }
         # yolov5nu is yolov5n.yaml there.
         file = f"{name.removesuffix('u') if name.startswith(('yolov3', 'yolov5')) else name}.yaml"
@@ -84,7 +85,7 @@ class Ultralytics(Library):
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         import torch
-        from ultralytics.nn.tasks import ClassificationModel, PoseModel, SegmentationModel
+        from ultralytics.nn.tasks import ClassificationModel, OBBModel, PoseModel, SegmentationModel
 
         if isinstance(module, ClassificationModel):
             return {"logits": result[1]}
@@ -93,12 +94,14 @@ class Ultralytics(Library):
         if head.end2end:
             found = found.transpose(1, 2)  # (N, A, 4 + classes + extra)
         boxes, scores, extra = found.split((4, head.nc, found.shape[1] - 4 - head.nc), dim=1)
-        if head.end2end:  # by their corners
+        if head.end2end and not isinstance(module, OBBModel):  # by their corners
             left_top, right_bottom = boxes[:, :2], boxes[:, 2:]
             boxes = torch.cat([(left_top + right_bottom) / 2, right_bottom - left_top], dim=1)
         outputs = {"boxes": boxes, "scores": scores}
         if isinstance(module, PoseModel):
             outputs["keypoints"] = extra.unflatten(1, head.kpt_shape)
+        if isinstance(module, OBBModel):
+            outputs["angles"] = extra
         if masked:
             outputs |= {"coefficients": extra, "prototypes": result[0][1]}
         return outputs
