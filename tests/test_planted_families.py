@@ -155,13 +155,18 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("hgnetv2_b0", "zeros before a window", "stem.stem2a.bn", plant("stem.pad():0", changed(sides=(1, 0, 1, 0)))),
     ("dla46x_c", "what is handed down comes first", "level3.tree2.root.bn",
         plant("level3.tree2.root.concat()", lambda real, net, x: real(net, x[::-1]))),
+    ("deit_tiny_patch16_224", "LayerNorm eps 1e-5", "blocks.0.norm1", plant("blocks.0.norm1", changed(eps=1e-5))),
+    ("hrnet_w18_small", "ReLU after the last strided convolution", "stage3.0.fuse_act:1", plant(
+        "stage3.0.fuse_layers.1.0.brought()", lambda real, net, *a: ops.relu(net.functional, real(net, *a)))),
 ]  # fmt: skip
 
 SIZES = {
     "depth_anything_v2_small": (3, 42, 70),
     "deeplabv3_mobilenet_v3_large": (3, 17, 609),
     "fcn_resnet50": (3, 33, 49),
+    "deit_tiny_patch16_224": (3, 224, 224),
     "dla46x_c": (3, 64, 96),
+    "hrnet_w18_small": (3, 64, 96),
     "inception_v4": (3, 107, 139),
 }
 

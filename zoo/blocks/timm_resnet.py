@@ -23,6 +23,19 @@ def shortcut(net: Net, x: Tensor, out: int, stride: int, *, k: int = 1, average:
     return conv_bn(at, x, out, 1, conv=1, bn=2)
 
 
+def basic(net: Net, x: Tensor, planes: int, stride: int = 1) -> Tensor:
+    """The residual branch of a basic block."""
+    x = relu(net / "act1", conv_bn(net, x, planes, 3, stride, conv="conv1", bn="bn1"))
+    return conv_bn(net, x, planes, 3, conv="conv2", bn="bn2")
+
+
+def bottleneck(net: Net, x: Tensor, out: int, stride: int, *, width: int, first: int, groups: int = 1) -> Tensor:
+    """The residual branch of a bottleneck: 1x1 to `first` channels, 3x3 to `width`, 1x1 to `out`."""
+    x = relu(net / "act1", conv_bn(net, x, first, 1, conv="conv1", bn="bn1"))
+    x = relu(net / "act2", conv_bn(net, x, width, 3, stride, groups=groups, conv="conv2", bn="bn2"))
+    return conv_bn(net, x, out, 1, conv="conv3", bn="bn3")
+
+
 def stem(net: Net, x: Tensor, deep: int | None = None) -> Tensor:
     """One convolution of 7x7, or three of 3x3 of which the first two have `deep` channels; then a pooling."""
     if deep is None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.blocks.timm_layers import squeeze_excite
-from zoo.blocks.timm_resnet import resnet, shortcut
+from zoo.blocks.timm_resnet import basic, bottleneck, resnet, shortcut
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv_bn, relu
+from zoo.ops import add, relu
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -29,18 +29,6 @@ class Config:
     deep: int | None = None
     shortcut: int = 1
     num_classes: int = 1000
-
-
-def basic(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
-    x = relu(net / "act1", conv_bn(net, x, planes, 3, stride, conv="conv1", bn="bn1"))
-    return conv_bn(net, x, planes, 3, conv="conv2", bn="bn2")
-
-
-def bottleneck(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Tensor:
-    width = planes * cfg.base_width // 64 * cfg.groups
-    x = relu(net / "act1", conv_bn(net, x, width // cfg.reduced, 1, conv="conv1", bn="bn1"))
-    x = relu(net / "act2", conv_bn(net, x, width, 3, stride, groups=cfg.groups, conv="conv2", bn="bn2"))
-    return conv_bn(net, x, 4 * planes, 1, conv="conv3", bn="bn3")
 
 
 @register(
@@ -61,11 +49,16 @@ def bottleneck(net: Net, x: Tensor, planes: int, stride: int, cfg: Config) -> Te
     ),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    branch, last = (bottleneck, "act3") if cfg.bottleneck else (basic, "act2")
-
     def block(net: Net, x: Tensor, planes: int, stride: int) -> Tensor:
-        y = branch(net, x, planes, stride, cfg)
+        if cfg.bottleneck:
+            width = planes * cfg.base_width // 64 * cfg.groups
+            y = bottleneck(net, x, 4 * planes, stride, width=width, first=width // cfg.reduced, groups=cfg.groups)
+        else:
+            y = basic(net, x, planes, stride)
         y = squeeze_excite(net / "se", y, max(8, y.shape[1] // 16))
-        return relu(net / last, add(net, y, shortcut(net, x, y.shape[1], stride, k=cfg.shortcut)))
+        return relu(
+            net / ("act3" if cfg.bottleneck else "act2"),
+            add(net, y, shortcut(net, x, y.shape[1], stride, k=cfg.shortcut)),
+        )
 
     return resnet(net, x, cfg.depths, block, cfg.num_classes, deep=cfg.deep)

@@ -20,6 +20,8 @@ WEIGHTS = {
     "mit": """
 repvgg_a0.rvgg_in1k repvgg_a1.rvgg_in1k repvgg_a2.rvgg_in1k repvgg_b0.rvgg_in1k repvgg_b1.rvgg_in1k
 repvgg_b1g4.rvgg_in1k repvgg_b2.rvgg_in1k repvgg_b2g4.rvgg_in1k repvgg_b3.rvgg_in1k repvgg_b3g4.rvgg_in1k
+hrnet_w18.ms_aug_in1k hrnet_w30.ms_in1k hrnet_w32.ms_in1k hrnet_w40.ms_in1k hrnet_w44.ms_in1k hrnet_w48.ms_in1k
+hrnet_w64.ms_in1k
 """,
     "mobileone-license": """
 mobileone_s0.apple_in1k mobileone_s1.apple_in1k mobileone_s2.apple_in1k mobileone_s3.apple_in1k mobileone_s4.apple_in1k
@@ -36,7 +38,10 @@ inception_v4.tf_in1k repvit_m0_9.dist_300e_in1k repvit_m1_0.dist_300e_in1k repvi
 repvit_m1_5.dist_300e_in1k repvit_m2_3.dist_300e_in1k repvit_m1.dist_in1k repvit_m2.dist_in1k repvit_m3.dist_in1k
 hgnetv2_b0.ssld_stage2_ft_in1k hgnetv2_b1.ssld_stage2_ft_in1k hgnetv2_b2.ssld_stage2_ft_in1k
 hgnetv2_b3.ssld_stage2_ft_in1k hgnetv2_b4.ssld_stage2_ft_in1k hgnetv2_b5.ssld_stage2_ft_in1k
-hgnetv2_b6.ssld_stage2_ft_in1k
+hgnetv2_b6.ssld_stage2_ft_in1k deit_tiny_patch16_224.fb_in1k deit_small_patch16_224.fb_in1k
+deit_base_patch16_224.fb_in1k deit_tiny_distilled_patch16_224.fb_in1k deit_small_distilled_patch16_224.fb_in1k
+deit_base_distilled_patch16_224.fb_in1k deit3_small_patch16_224.fb_in1k deit3_medium_patch16_224.fb_in1k
+deit3_base_patch16_224.fb_in1k deit3_large_patch16_224.fb_in1k hrnet_w18_small.gluon_in1k hrnet_w18_small_v2.gluon_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
