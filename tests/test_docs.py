@@ -20,7 +20,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["docs/adding-a-model.md", "docs/adding-a-task.md", "docs/adding-a-plugin.md", "docs/export.md"]
+ADDING = ["docs/adding-a-task.md", "docs/adding-a-plugin.md", "docs/adding-a-reference.md"]
+PAGES = ["docs/adding-a-model.md", *ADDING, "docs/export.md"]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *PAGES]
 COPIED = ["zoo", "scripts", "samples", "tests", "docs", "pyproject.toml", "constraints.txt", "README.md"]
 MAX_PICTURE = 300_000  # bytes
@@ -233,8 +234,8 @@ def test_adding_a_model(last: bool, project: Path) -> None:
             apply(block, project)
 
 
-@pytest.mark.parametrize("page", ["docs/adding-a-task.md", "docs/adding-a-plugin.md"])
-def test_adding_a_task_or_plugin(page: str, project: Path) -> None:
+@pytest.mark.parametrize("page", ADDING)
+def test_adding_another_thing(page: str, project: Path) -> None:
     """The page from top to bottom: blocks that name a file write it, the other Python is run."""
     for block in blocks(page):
         if block.language == "console":
@@ -251,7 +252,7 @@ def test_adding_a_task_or_plugin(page: str, project: Path) -> None:
 def test_what_the_pages_add_is_not_in_the_project() -> None:
     pages = (block.text for page in PAGES for block in blocks(page) if block.text.startswith("# zoo/"))
     added = [text for text in pages if '"""' in text.splitlines()[1]]
-    assert len(added) == 4
+    assert len(added) == 6
     assert not [text for text in added if (ROOT / text.splitlines()[0].removeprefix("# ")).exists()]
 
 
