@@ -249,7 +249,8 @@ def test_a_capsule_says_its_device(cuda):
 @pytest.mark.parametrize("which", ["DLPack", "interface", "ours"])
 def test_an_array_on_another_gpu_is_refused(cuda, which):
     array = on_device(cuda, x := images(2))
-    cuda.elsewhere[array.ptr] = 1
+    if which == "interface":  # which does not say it; CUDA does
+        cuda.elsewhere[array.ptr] = 1
     other = SimpleNamespace(ordinal=1)
     given = {
         "DLPack": Producer(array, device=1),

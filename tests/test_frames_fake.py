@@ -540,10 +540,12 @@ def test_a_pipeline_that_is_dropped_frees_its_graphs(small):
         for _ in range(3):
             pipeline(frame)
         assert small.graphs_alive
-        held = len(small.memory)
+        pipeline.submit(frame)
+        held, waits = len(small.memory), small.syncs
         del pipeline
         gc.collect()
         assert not small.graphs_alive and len(small.memory) < held
+        assert small.syncs > waits  # for the frame under way
 
 
 def test_a_launch_that_failed_does_not_spoil_the_next_frame(device, monkeypatch):

@@ -120,19 +120,24 @@ def test_an_error_of_cuda_stays_the_result(cuda):
     ],
     ids=["call", "submit", "stream", "input", "bind"],
 )
-@pytest.mark.parametrize("used", [True, False])
-def test_a_session_that_another_thread_closes_just_now(cuda, monkeypatch, use, used):
+@pytest.mark.parametrize("when", ["_open", "_home", "_next_slot"])
+def test_a_session_that_another_thread_closes_just_now(cuda, monkeypatch, use, when):
     session = open_session()
-    if used:
+    if when == "_home":
         session(images(1))
-    opened = session._open
+    step = getattr(session, when)
 
     def closing():
-        engine = opened()
+        found = step()
         session.close()
-        return engine
+        return found
 
-    monkeypatch.setattr(session, "_open", closing)
+    monkeypatch.setattr(session, when, closing)
+    try:
+        use(session)  # what had begun may end
+    except ZooError as error:
+        assert "the session is closed" in str(error)
+    session.close()
     with pytest.raises(ZooError, match="the session is closed"):
         use(session)
 
@@ -140,8 +145,8 @@ def test_a_session_that_another_thread_closes_just_now(cuda, monkeypatch, use, u
 def test_closing_after_an_error_of_cuda_frees_everything(cuda):
     session = open_session(contexts=3)
     for batch in (1, 2) * 3:
-        session.submit(images(batch))
-    session(on_device(cuda, images(1)))
+        session.submit(images(batch)).result()
+    pending = [session.submit(images(batch)) for batch in (1, 2, 3)]
     cuda.broken = True
     with pytest.raises(ZooError, match=CUDA_FAILED):
         session.close()
@@ -149,8 +154,13 @@ def test_closing_after_an_error_of_cuda_frees_everything(cuda):
     cuda.broken = False
     with pytest.raises(ZooError, match="the session is closed"):
         session(images(1))
+    assert not cuda.graphs_alive
+    for ticket in pending:
+        with pytest.raises(ZooError, match=CUDA_FAILED):
+            ticket.result()
+    del pending, ticket, session
     gc.collect()
-    assert not (cuda.events or cuda.graphs_alive or cuda.streams)
+    assert not (cuda.events or cuda.streams or cuda.memory)
 
 
 def test_a_session_that_cannot_be_opened_leaves_nothing(cuda, monkeypatch):
@@ -211,10 +221,10 @@ def test_a_thread_gets_the_errors_of_its_own_calls():
     thread = threading.Thread(target=other)
     thread.start()
     ready.wait()
-    assert log.drain() == "mine" and log.drain() == ""
+    mine = [log.drain(), log.drain()]
     go.set()
     thread.join()
-    assert found == ["the other's"]
+    assert (mine, found) == (["mine", ""], ["the other's"])
 
 
 def test_errors_of_tensorrts_own_threads_are_not_lost():
@@ -250,7 +260,7 @@ def in_a_child(work) -> str:
 
 
 @pytest.mark.parametrize("cuda", [FakeCuda], indirect=True, ids=["at once"])
-def test_a_forked_child_is_told_that_cuda_stayed_behind(cuda):
+def test_a_forked_child_is_told_that_cuda_stayed_behind(cuda, monkeypatch):
     with open_session() as session:
         session(images(2))
         session._slots[0].lock.acquire()  # as another thread of the parent may have it
@@ -258,7 +268,9 @@ def test_a_forked_child_is_told_that_cuda_stayed_behind(cuda):
             said = in_a_child(use)
             assert said.startswith("ZooError: the session belongs to the process that this one was forked from")
             assert 'multiprocessing\'s "spawn"' in said
+        monkeypatch.setattr(cuda, "broken", True)  # as the parent's CUDA is in a child
         assert in_a_child(session.close) == "None"
+        monkeypatch.setattr(cuda, "broken", False)
         session._slots[0].lock.release()
         check(session(images(2)), images(2))
 
