@@ -88,6 +88,7 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("yolov8n_obb", "boxes turned the other way", "boxes",
         plant("model.22.turned_boxes_around()", lambda real, net, sides, angles, *a: real(
             net, sides, ops.mul(net.fp32, angles, -1.0), *a))),
+    ("yolov6n", "SiLU, as in the other YOLOs", "model.0.act", plant("model.0.act", instead(ops.silu))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",
         plant("inception4b.concat()", lambda real, net, x: real(net, [x[0], x[1], x[3], x[2]]))),

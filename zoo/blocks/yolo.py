@@ -75,7 +75,8 @@ def conv(
     merge: bool = True,
 ) -> Tensor:
     eps = net.setting("eps", 1e-3)
-    return silu(net / "act", conv_bn(net, x, out, k, stride, pad, groups=groups, eps=eps, merge=merge))
+    activation = net.setting("activation", silu)
+    return activation(net / "act", conv_bn(net, x, out, k, stride, pad, groups=groups, eps=eps, merge=merge))
 
 
 def linear_conv(net: Net, x: Tensor, out: int, k: int = 1, stride: int = 1, groups: int = 1) -> Tensor:

@@ -31,3 +31,23 @@ def pyramid(net: Net, x: Tensor, cfg: Scale) -> list[Tensor]:
     x = join(at / 22, conv(at / 21, p4, c(512), 3, 2), p5)
     p5 = c3(at / 23, x, c(1024), n(3), shortcut=False)
     return [p3, p4, p5]
+
+
+def large_pyramid(net: Net, x: Tensor, cfg: Scale) -> list[Tensor]:
+    """P6: maps of strides 8, 16, 32 and 64, of which stride 32 has 768 channels before scaling."""
+    at, c, n = net / "model", cfg.channels, cfg.repeats
+    x, levels = conv(at / 0, x, c(64), 6, 2, pad=2), []
+    for i, (out, repeats) in enumerate(((128, 3), (256, 6), (512, 9), (768, 3), (1024, 3))):
+        x = c3(at / (2 + 2 * i), conv(at / (1 + 2 * i), x, c(out), 3, 2), c(out), n(repeats))
+        levels.append(x)
+    x, skips = sppf(at / 11, x, c(1024)), []
+    for i, (out, level) in enumerate(((768, levels[3]), (512, levels[2]), (256, levels[1]))):
+        skips.append(conv(at / (12 + 4 * i), x, c(out)))
+        x = join(at / (14 + 4 * i), upsample(at / (13 + 4 * i), skips[-1], 2), level)
+        x = c3(at / (15 + 4 * i), x, c(out), n(3), shortcut=False)
+    found = [x]
+    for i, (out, skip) in enumerate(zip((512, 768, 1024), reversed(skips))):
+        x = join(at / (25 + 3 * i), conv(at / (24 + 3 * i), x, skip.shape[1], 3, 2), skip)
+        x = c3(at / (26 + 3 * i), x, c(out), n(3), shortcut=False)
+        found.append(x)
+    return found

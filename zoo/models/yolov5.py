@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zoo.blocks.yolo import Scale, cells, check_scale
-from zoo.blocks.yolo_v5 import pyramid
+from zoo.blocks.yolo_v5 import large_pyramid, pyramid
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, conv2d, fixed_size, mul, reshape, sigmoid, split
 from zoo.preprocess import letterbox
-from zoo.registry import Variant, register
+from zoo.registry import Configure, Variant, register
 from zoo.weights import Weights
 
 ANCHORS = 3  # per cell
@@ -48,11 +48,15 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
     return {"boxes": concat(at, [xy, wh]), "scores": scores}
 
 
-def configure(weights: Weights, cfg: Config) -> Config:
-    """The classes that the weights have; their width and depth must be those of the model's name."""
-    check_scale(weights, cfg)
-    bias = "model.24.m.0.bias"
-    return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
+def configured_by(head: int) -> Configure:
+    """A `configure` for a head at `model.HEAD`: its classes. Width and depth must be those of the model's name."""
+
+    def configure(weights: Weights, cfg: Config) -> Config:
+        check_scale(weights, cfg)
+        bias = f"model.{head}.m.0.bias"
+        return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
+
+    return configure
 
 
 @register(
@@ -60,7 +64,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     reference="yolov5:{name}",
     preprocess=letterbox(),
     paper="https://github.com/ultralytics/yolov5",
-    configure=configure,
+    configure=configured_by(24),
     ignored=("model.24.anchor_grid", "model.24.strides"),  # the anchors again, in pixels, from older exporters
     options={"iou": 0.45},
     # parameters: the summaries that upstream's train.py prints (v7.0, 80 classes)
@@ -73,3 +77,23 @@ def configure(weights: Weights, cfg: Config) -> Config:
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = fixed_size(net, x, 32)
     return detect(net / "model" / 24, pyramid(net, x, cfg), size, cfg)
+
+
+@register(
+    task="detect",
+    reference="yolov5:{name}",
+    preprocess=letterbox(1280, stride=64),
+    paper="https://github.com/ultralytics/yolov5",
+    configure=configured_by(33),
+    ignored=("model.33.anchor_grid", "model.33.strides"),
+    options={"iou": 0.45},
+    # parameters: as the package counts its own models (v7.0, 80 classes)
+    yolov5n6=Variant(Config(0.33, 0.25), params=3_246_940),
+    yolov5s6=Variant(Config(0.33, 0.50), params=12_626_620),
+    yolov5m6=Variant(Config(0.67, 0.75), params=35_731_932),
+    yolov5l6=Variant(Config(1.00, 1.00), params=76_770_172),
+    yolov5x6=Variant(Config(1.33, 1.25), params=140_794_780),
+)
+def build_p6(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size = fixed_size(net, x, 64)
+    return detect(net / "model" / 33, large_pyramid(net, x, cfg), size, cfg)
