@@ -277,6 +277,29 @@ def test_a_refusal_names_the_family(tmp_path: Path, kind: str, yaml: str, words:
         define(get_model("yolov8n"), weights, load_api("rtx"), (1, 3, 64, 64))
 
 
+def state() -> dict[str, torch.Tensor]:
+    return load_reference("torchvision:resnet18").module.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (lambda: {n.replace("fc.", "fc.1."): t for n, t in state().items()}, "'fc' is a Sequential there.*'fc.1'"),
+        (lambda: {**state(), "conv1.weight": torch.zeros(64, 1, 7, 7)}, "it is for pictures of 1 channel, and the de"),
+        (
+            lambda: {("head." if n.startswith("fc") else "backbone.") + n: t for n, t in state().items()},
+            "holds a network of OpenMMLab",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_otherwise(
+    tmp_path: Path, changed: Callable[[], dict[str, torch.Tensor]], words: str
+) -> None:
+    weights = saved(tmp_path / "c.pt", changed())
+    with pytest.raises(ZooError, match=words):
+        define(get_model("resnet18"), weights, load_api("rtx"), (1, 3, 64, 64))
+
+
 DARKNET = ["model.0.conv.weight", "model.2.cv1.conv.weight", "model.4.0.cv1.conv.weight"]
 
 

@@ -118,3 +118,10 @@ def test_mutated_files_of_every_format_are_taken_or_refused() -> None:
     command = [sys.executable, "tests/fuzz.py", "--count", "2000"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0 and "all: 2,000 inputs" in result.stdout, result.stdout + result.stderr
+
+
+def test_threads_that_share_a_session_get_their_own_answers() -> None:
+    """A thousand calls each, and kills at any time, are tried by `python tests/endure.py`."""
+    command = [sys.executable, "tests/endure.py", "--kills", "0", "--threads", "24", "--calls", "50"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and "0 differ" in result.stdout, result.stdout + result.stderr

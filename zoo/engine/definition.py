@@ -18,7 +18,7 @@ from zoo.registry import Model, list_models, siblings
 from zoo.tasks import get_task
 from zoo.trt import Api
 from zoo.weights import COUNTERS, Weights
-from zoo.weights.families import family_of, realigned
+from zoo.weights.families import family_of, other_form, realigned
 
 
 def define(
@@ -57,7 +57,8 @@ def define(
         if aligned is not None:  # only a prefix was in the way
             return define(model, aligned, api, shape, precision, plugins, end2end)
         cause = _cause(model, weights)
-        reason = f"{cause} ({error})" if cause else f"{error}{_other_variant(model, weights, api)}"
+        hint = "" if cause or weights.generated else other_form(weights, str(error), model.input[0])
+        reason = f"{cause} ({error})" if cause else f"{error}{hint or _other_variant(model, weights, api)}"
         raise ZooError(reason) from error
     check_modules(definition, model.name)
     return definition

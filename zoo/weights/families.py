@@ -114,6 +114,12 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: "neck.reassemble_stage.layers.0.projection.weight" in names,
     ),
     (Family("a SegFormer of transformers", "segformer_*"), lambda names: "decode_head.linear_fuse.weight" in names),
+    (
+        Family(
+            "a network of OpenMMLab, with backbone. and head. in its names", "", "rename them as torchvision has them"
+        ),
+        lambda names: any(name.startswith("backbone.") for name in names) and "head.fc.weight" in names,
+    ),
     (Family("a ResNet with torchvision's names", "*res*"), lambda names: "layer1.0.conv1.weight" in names),
     (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
     (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),
@@ -122,6 +128,28 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: any(re.match(r"(\w+\.)?(embeddings|encoder\.layer\.0)\.", name) for name in names),
     ),
 )
+
+
+_STEMS = ("conv1.weight", "features.0.0.weight", "features.0.weight", "model.0.conv.weight", "conv_stem.weight")
+
+
+def other_form(weights: Weights, refusal: str, channels: int) -> str:
+    """«; FILE is for pictures of 1 channel …» where a network's stem or a layer of it has another form, else nothing.
+
+    `refusal` is what was said of the first tensor that does not fit, `channels` those of the definition's input.
+    """
+    names = set(weights.names())
+    stem = next((weights.shape(name) for name in _STEMS if name in names), None)
+    if stem is not None and len(stem) == 4 and stem[1] != channels:
+        return f"; it is for pictures of {stem[1]} channel{'s'[: stem[1] != 1]}, and the definition for {channels}"
+    missing = re.search(r" has no '(.+)\.(?:weight|bias)'", refusal)
+    inner = [name for name in names if missing and re.fullmatch(re.escape(missing[1]) + r"\.\d+\.weight", name)]
+    if missing and len(inner) == 1:
+        layer = inner[0].removesuffix(".weight")
+        return (
+            f"; '{missing[1]}' is a Sequential there, with one layer '{layer}': rename its tensors to '{missing[1]}.'"
+        )
+    return ""
 
 
 def realigned(weights: Weights, wanted: Collection[str]) -> Weights | None:
