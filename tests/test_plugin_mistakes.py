@@ -6,6 +6,8 @@ And `python -m zoo.plugins`, which tells beforehand.
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +118,23 @@ def test_a_compiler_that_fails(script: str, words: str, cache: Path, monkeypatch
     with pytest.raises(ZooError, match=f"{tool} cannot compile the plugins' shell: {words}$"):
         shell.build()
     assert [path.name for path in cache.rglob("*") if path.is_file()] == ["cxx"]
+
+
+@pytest.mark.parametrize("refused", ["", "-static-libstdc++"], ids=["own runtime", "shared runtime"])
+def test_the_library_mixes_with_no_other_runtime(refused: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some compilers put their C++ runtime into libraries by default. Seen from outside it would be mixed with that
+    of Python or TensorRT, and crash."""
+    tool = cache / "cxx"
+    refuse = f'case "$*" in *"{refused or "never"}"*) exit 1;; esac'
+    tool.write_text(f'#!/bin/sh\n{refuse}\nexec {shutil.which("g++")} "$@"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("CXX", str(tool))
+    listed = subprocess.run(["nm", "-D", str(shell.build())], capture_output=True, text=True, check=True).stdout
+    symbols = [line.split()[-2:] for line in listed.splitlines()]
+    given = {name for kind, name in symbols if kind not in "Uw"}
+    assert given == {*"zoo_register zoo_format zoo_creator getPluginCreators getCreators setLoggerFinder".split()}
+    taken = [name for kind, name in symbols if kind == "U" and name.startswith("_ZNSt")]
+    assert bool(taken) == bool(refused)
 
 
 def test_a_library_of_another_format_or_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

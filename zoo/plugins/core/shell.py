@@ -18,7 +18,11 @@ from zoo.trt import Api
 
 FORMAT = "zooop-1"  # of what the shell serialises: engines hold it
 SOURCES = Path(__file__).with_name("shell")
+_EXPORTS = SOURCES / "exports.map"
 _OPTIONS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-s")
+# With its own C++ runtime inside, and hidden: the process may have another, Python's or TensorRT's. Where there is only
+# the shared one, that one.
+_RUNTIMES = (("-static-libstdc++", "-static-libgcc"), ())
 _COMPILERS = ("c++", "g++", "clang++")
 _WAY_OUT = "use --plugins native"
 
@@ -45,8 +49,8 @@ def why_no_kernels() -> str | None:
 
 
 def library_path() -> Path:
-    """Where the compiled shell is, or will be: one file for each state of its sources."""
-    sources = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
+    """Where the compiled shell is, or will be: one file for each state of its sources, and of how they are compiled."""
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir())) + repr((_OPTIONS, _RUNTIMES)).encode()
     return cache_folder() / f"libzoo_plugins-{hashlib.sha256(sources).hexdigest()[:16]}.so"
 
 
@@ -65,9 +69,13 @@ def build() -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = [tool, *_OPTIONS, "-o", str(temporary), str(SOURCES / "shell.cpp"), "-ldl"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
+        for runtime in _RUNTIMES:
+            options = (*_OPTIONS, f"-Wl,--version-script={_EXPORTS}", *runtime)
+            command = [tool, *options, "-o", str(temporary), str(SOURCES / "shell.cpp"), "-ldl"]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode == 0:
+                break
+        else:
             words = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
             raise ZooError(f"{tool} cannot compile the plugins' shell: {words[0]}; {_WAY_OUT}")
         os.replace(temporary, path)
