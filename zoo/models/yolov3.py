@@ -22,6 +22,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
 @register(
     task="detect",
     reference="pytorchyolo:{name}",
+    # pytorchyolo pads a picture before it resizes it: some pixels are the next one of the picture there
     preprocess=Resize(416, "fit", interpolation="cv2:nearest", stride=32),
     paper="arXiv:1804.02767",
     configure=configure,
