@@ -159,6 +159,10 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("deit_tiny_patch16_224", "LayerNorm eps 1e-5", "blocks.0.norm1", plant("blocks.0.norm1", changed(eps=1e-5))),
     ("hrnet_w18_small", "ReLU after the last strided convolution", "stage3.0.fuse_act:1", plant(
         "stage3.0.fuse_layers.1.0.brought()", lambda real, net, *a: ops.relu(net.functional, real(net, *a)))),
+    ("mobilenetv4_conv_small", "ReLU after the first filter", "blocks.2.0.pw_exp.bn.act",
+        plant("blocks.2.0.dw_start.bn", lambda real, net, x, *a, **o: ops.relu(net.functional, real(net, x, *a, **o)))),
+    ("fastvit_t8", "the normalised input not taken off", "stages.1.blocks.0.token_mixer",
+        plant("stages.1.blocks.0.token_mixer.norm.identity", _nothing)),
 ]  # fmt: skip
 
 SIZES = {

@@ -66,7 +66,7 @@ def test_every_network_whose_weights_timm_has_on_the_hub_says_where() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
 def test_weights_that_timm_folded_are_read_too(name: str, rtx: Api) -> None:
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
 

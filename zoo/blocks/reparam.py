@@ -11,9 +11,10 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from zoo.blocks.timm_layers import Activation, squeeze_excite
+from zoo.blocks.timm_layers import Activation
 from zoo.network import Net, Tensor
-from zoo.ops import batch_norm_kernel, conv2d, conv2d_of, conv_bn_kernel, relu
+from zoo.ops import batch_norm_kernel, conv2d, conv2d_of, conv_bn_kernel, mul, relu
+from zoo.ops._kernel import Kernel
 from zoo.weights import Weights
 
 
@@ -26,12 +27,12 @@ def rep_block(
     *,
     groups: int = 1,
     identity: bool = True,
-    squeezed: int | None = None,
+    between: Callable[[Tensor], Tensor] = lambda x: x,
     activation: Activation = relu,
     folded: bool = False,
 ) -> Tensor:
     """The sum of convolutions of x, each normalised, and of x itself, normalised, where it has the shape of the result;
-    then squeeze-and-excite (to `squeezed` channels) and the activation.
+    then what comes `between` (squeeze-and-excite) and the activation.
 
     `branches` are names and window sizes. `folded`: the weights have the one convolution `reparam_conv` instead.
     """
@@ -42,9 +43,19 @@ def rep_block(
         if identity and stride == 1 and x.shape[1] == out:
             kernels.append(batch_norm_kernel(net / "identity", x, groups=groups))
         x = conv2d_of(net, x, reduce(add, kernels), stride, groups=groups)
-    if squeezed:
-        x = squeeze_excite(net / "attn", x, squeezed)
-    return activation(net / "act", x)
+    return activation(net / "act", between(x))
+
+
+def layer_scale(net: Net, x: Tensor) -> Tensor:
+    """LayerScale2d: each channel of (N, C, H, W) times a learned number."""
+    gamma = net.constant(net.weight("gamma", x.shape[1], 1, 1)[None], "gamma")
+    return net.tap(mul(net, x, gamma))
+
+
+def layer_scale_of(net: Net, kernel: Kernel) -> Kernel:
+    """`kernel` and the LayerScale2d of this scope after it."""
+    net.definition.folded.add(net.scope)
+    return kernel.scaled(net.weight("gamma", len(kernel.bias), 1, 1).reshape(-1))
 
 
 def folding_from(first: str, configure_rest: Callable[[Weights, Any], Any]) -> Callable[[Weights, Any], Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.blocks.reparam import folding_from, rep_block
-from zoo.blocks.timm_layers import classifier
+from zoo.blocks.timm_layers import classifier, squeeze_excite
 from zoo.network import Net, Tensor
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
@@ -36,7 +36,8 @@ def block(net: Net, x: Tensor, out: int, k: int, stride: int, branches: int, squ
     if k > 1:
         names.append(("conv_scale", 1))
     groups = out if k > 1 and x.shape[1] == out else 1
-    return rep_block(net, x, out, stride, names, groups=groups, squeezed=out // 16 if squeeze else None, folded=folded)
+    excite = lambda x: squeeze_excite(net / "attn", x, out // 16) if squeeze else x  # noqa: E731
+    return rep_block(net, x, out, stride, names, groups=groups, between=excite, folded=folded)
 
 
 @register(

@@ -19,6 +19,10 @@ class Kernel:
         k = max(self.weight.shape[-1], other.weight.shape[-1])
         return Kernel(self._widened(k) + other._widened(k), self.bias + other.bias)
 
+    def __sub__(self, other: Kernel) -> Kernel:
+        """The difference of both."""
+        return self + other.scaled(np.full(len(other.bias), -1.0))
+
     def scaled(self, scale: np.ndarray) -> Kernel:
         """The convolution with each output channel times its number in `scale` (out,)."""
         return Kernel(self.weight * scale[:, None, None, None], self.bias * scale)

@@ -42,6 +42,7 @@ hgnetv2_b6.ssld_stage2_ft_in1k deit_tiny_patch16_224.fb_in1k deit_small_patch16_
 deit_base_patch16_224.fb_in1k deit_tiny_distilled_patch16_224.fb_in1k deit_small_distilled_patch16_224.fb_in1k
 deit_base_distilled_patch16_224.fb_in1k deit3_small_patch16_224.fb_in1k deit3_medium_patch16_224.fb_in1k
 deit3_base_patch16_224.fb_in1k deit3_large_patch16_224.fb_in1k hrnet_w18_small.gluon_in1k hrnet_w18_small_v2.gluon_in1k
+mobilenetv4_conv_small.e2400_r224_in1k mobilenetv4_conv_medium.e500_r256_in1k mobilenetv4_conv_large.e600_r384_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
@@ -55,6 +56,9 @@ res2net101_26w_4s.in1k res2next50.in1k res2net50d.in1k
     "bsd-3-clause": """
 dla34.in1k dla46_c.in1k dla46x_c.in1k dla60x_c.in1k dla60.in1k dla60x.in1k dla102.in1k dla102x.in1k dla102x2.in1k
 dla169.in1k
+""",
+    "fastvit-license": """
+fastvit_t8.apple_in1k fastvit_t12.apple_in1k fastvit_s12.apple_in1k
 """,
 }
 _REPOSITORIES = {
