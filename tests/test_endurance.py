@@ -104,6 +104,13 @@ def test_every_bad_source_is_one_sentence(tmp_path: Path) -> None:
     assert {Path(item["source"]).name[:4] for item in answer["errors"]} == {"dang", "loop", "grey", "film"}
 
 
+def test_pictures_of_browsers_and_phones_are_read_in_folders(tmp_path: Path) -> None:
+    data = picture(tmp_path / "a.jpg").read_bytes()
+    for name in ("b.jfif", "c.mpo"):
+        (tmp_path / name).write_bytes(data)
+    assert [Path(frame.name).name for frame in open_sources([str(tmp_path)])] == ["a.jpg", "b.jfif", "c.mpo"]
+
+
 def test_a_picture_of_too_many_pixels(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     header = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes())

@@ -18,10 +18,12 @@ import numpy as np
 from zoo.errors import ZooError
 
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
+    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
 )
 DECODERS = 4  # threads; OpenCV lets them run side by side
-VIDEO_SUFFIXES = frozenset(".asf .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm .wmv".split())
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .flv .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
+)
 
 
 @dataclass(frozen=True)
