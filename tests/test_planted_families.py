@@ -105,6 +105,18 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("backbone.13.block.1.1", changed(stride=2, dilation=1))),
     ("repvgg_a0", "no branch that only normalises", "stages.2.1.act", plant("stages.2.1.identity", _nothing)),
     ("mobileone_s0", "one of four convolutions", "stages.2.4.act", plant("stages.2.4.conv_kxk.1.bn", _nothing)),
+    ("deeplabv3plus_resnet34", "the first block of the dilated stage does not dilate", "encoder.layer4.0.bn1",
+        plant("encoder.layer4.0.bn1", changed(dilation=1))),
+    ("unet_resnet34", "the encoder's map first", "decoder.blocks.1.conv1.1",
+        plant("decoder.blocks.1.concat()", lambda real, net, x, *a: real(net, x[::-1], *a))),
+    ("unetplusplus_resnet34", "maps beside in the other order", "decoder.blocks.x_0_2.conv1.1",
+        plant("decoder.blocks.x_0_2.concat()", lambda real, net, x, *a: real(net, [x[0], *x[2:0:-1], *x[3:]], *a))),
+    ("linknet_resnet34", "lost bias of a transposed convolution", "decoder.blocks.3.block.1.0",
+        zero("decoder.blocks.3.block.1.0.bias")),
+    ("fpn_resnet34", "branches resized by the middles of pixels", "decoder.seg_blocks.0.block.0",
+        plant("decoder.seg_blocks.0.block.0.upsample()", changed(align_corners=False))),
+    ("pspnet_resnet34", "logits resized by the middles of pixels", "segmentation_head.1",
+        plant("segmentation_head.1", changed(align_corners=False))),
     ("segformer_b0", "maps joined from fine to coarse", "decode_head.batch_norm",
         plant("decode_head.concat()", lambda real, net, x, *a: real(net, x[::-1], *a))),
     ("segformer_b0", "activation before the convolution of the MLP", "segformer.stages.1.blocks.0.mlp.dwconv.dwconv",
@@ -166,6 +178,7 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
 ]  # fmt: skip
 
 SIZES = {
+    "deeplabv3plus_resnet34": (3, 16, 608),
     "depth_anything_v2_small": (3, 42, 70),
     "deeplabv3_mobilenet_v3_large": (3, 17, 609),
     "fcn_resnet50": (3, 33, 49),
@@ -177,6 +190,8 @@ SIZES = {
 
 
 def size_of(name: str) -> tuple[int, int, int]:
+    if name.endswith("net_resnet34") or name.startswith(("fpn", "unet")):
+        return (3, 32, 64)
     return SIZES.get(name) or ((3, 96, 160) if name.startswith("yolo") else SIZE)
 
 

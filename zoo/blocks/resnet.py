@@ -13,18 +13,20 @@ from zoo.ops import add, conv_bn, max_pool, relu
 
 @dataclass(frozen=True)
 class Stages:
-    """`dilated`: how many of the last stages, of bottlenecks, dilate instead of striding, as DeepLab wants them."""
+    """`dilated`: how many of the last stages dilate instead of striding, as DeepLab wants them. The first block of such
+    a stage still has the dilation before it, unless it `dilates_at_once`."""
 
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    depths: tuple[int, ...] = (3, 4, 6, 3)
     bottleneck: bool = True
     groups: int = 1
     base_width: int = 64
     dilated: int = 0
+    dilates_at_once: bool = False
 
 
-def basic(net: Net, x: Tensor, planes: int, stride: int) -> Tensor:
-    x = relu(net / "relu", conv_bn(net, x, planes, 3, stride, conv="conv1", bn="bn1"))
-    return conv_bn(net, x, planes, 3, conv="conv2", bn="bn2")
+def basic(net: Net, x: Tensor, planes: int, stride: int, dilation: int) -> Tensor:
+    x = relu(net / "relu", conv_bn(net, x, planes, 3, stride, dilation=dilation, conv="conv1", bn="bn1"))
+    return conv_bn(net, x, planes, 3, dilation=dilation, conv="conv2", bn="bn2")
 
 
 def bottleneck(net: Net, x: Tensor, planes: int, stride: int, dilation: int, cfg: Stages) -> Tensor:
@@ -36,7 +38,7 @@ def bottleneck(net: Net, x: Tensor, planes: int, stride: int, dilation: int, cfg
 
 def residual(net: Net, x: Tensor, planes: int, stride: int, dilation: int, cfg: Stages) -> Tensor:
     """A block with its shortcut, which is projected where the shapes differ."""
-    y = bottleneck(net, x, planes, stride, dilation, cfg) if cfg.bottleneck else basic(net, x, planes, stride)
+    y = bottleneck(net, x, planes, stride, dilation, cfg) if cfg.bottleneck else basic(net, x, planes, stride, dilation)
     if stride != 1 or x.shape[1] != y.shape[1]:
         x = conv_bn(net / "downsample", x, y.shape[1], 1, stride, conv=0, bn=1)
     return relu(net / "relu", add(net, y, x))
@@ -48,10 +50,12 @@ def features(net: Net, x: Tensor, cfg: Stages) -> dict[str, Tensor]:
     x, dilation = max_pool(net / "maxpool", found["relu"], 3, 2, pad=1), 1
     for stage, depth in enumerate(cfg.depths):
         dilated = stage >= len(cfg.depths) - cfg.dilated
+        if dilated and cfg.dilates_at_once:
+            dilation *= 2
         for i in range(depth):
             stride = 2 if stage > 0 and i == 0 and not dilated else 1
             x = residual(net / f"layer{stage + 1}" / i, x, 64 << stage, stride, dilation, cfg)
-            if dilated and i == 0:
-                dilation *= 2  # the first block of a dilated stage still has the dilation before it
+            if dilated and i == 0 and not cfg.dilates_at_once:
+                dilation *= 2
         found[f"layer{stage + 1}"] = x
     return found

@@ -104,6 +104,14 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
 
 _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
     (
+        Family("a DeepLabV3+ of segmentation-models-pytorch", "deeplabv3plus_*"),
+        lambda names: "decoder.aspp.0.project.0.weight" in names,
+    ),
+    (
+        Family("a network of segmentation-models-pytorch", "[uflp][npis][enp]*_resnet??"),  # unet, fpn, linknet, pspnet
+        lambda names: {"encoder.layer1.0.conv1.weight", "segmentation_head.0.weight"} <= names,
+    ),
+    (
         Family("an FCN of torchvision", "fcn_*"),
         lambda names: {"backbone.layer4.0.conv1.weight", "classifier.4.weight"} <= names,
     ),
