@@ -261,6 +261,7 @@ def other_yolo(kind: str, yaml: str) -> torch.nn.Module:
         ("DetectionModel", "yolov10n.yaml", "holds a YOLOv10 detector, not yolov8n"),
         ("DetectionModel", "yolov5n.yaml", "holds a YOLOv5u detector, not yolov8n"),
         ("DetectionModel", "yolov3-tiny.yaml", "holds a YOLOv3-tinyu detector, not yolov8n: use yolov3_tinyu"),
+        ("DetectionModel", "yolov6n.yaml", "holds a YOLOv6 detector, not yolov8n: use yolov6n"),
         ("DetectionModel", "yolov8n-p2.yaml", "holds a YOLOv8-p2 detector, not yolov8n: use yolov8n_p2"),
         ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n.*yolov8n_seg"),
         ("PoseModel", "yolov8n-pose.yaml", "holds a YOLOv8 for poses, not yolov8n.*yolov8n_pose"),

@@ -86,6 +86,8 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
     """(name, pattern of model names) of an ultralytics network with a head without anchors."""
     if any(name.startswith(f"model.{head}.one2one_") for name in names):
         return ("YOLO26", "yolo26?") if "model.10.m.0.attn.qkv.conv.weight" in names else ("YOLOv10", "yolov10?")
+    if "model.11.weight" in names and "model.16.weight" in names:  # transposed convolutions
+        return "YOLOv6", "yolov6?"
     if "model.1.cv1.conv.weight" in names or any(re.match(r"model\.\d+\.conv\.cv2\.conv", name) for name in names):
         return "YOLO with ghost convolutions as a", "yolo*_ghost"
     if any(re.match(r"model\.\d+\.cv2\.0\.m\.|model\.2\.cv4\.conv", name) for name in names):
