@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,12 +80,23 @@ def test_arrays_that_are_not_contiguous_or_not_writeable(subject: Subject) -> No
                 subject.check(outputs, given)
 
 
+class OnlyDlpack:
+    """An array that speaks nothing but DLPack."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
 def test_arrays_with_dlpack(subject: Subject) -> None:
     x = subject.images(2)
     with subject.open() as session:
-        for outputs in answers(
-            session, SimpleNamespace(__dlpack__=x.__dlpack__, __dlpack_device__=x.__dlpack_device__)
-        ):
+        for outputs in answers(session, OnlyDlpack(x)):
             subject.check(outputs, x)
 
 
