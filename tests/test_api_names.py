@@ -72,6 +72,7 @@ BUILT = {  # (file, the name as it is written there): what it can be
     ("onnx/layers_shape.py", "attribute"): "start, shape or stride of a slice, which all versions have",
     ("onnx/reading.py", "_CLASSES.get(self.kind, default)"): "see the test of the walker's classes below",
     ("onnx/reading.py", "attribute"): "the weights of a layer, of which the handlers name those that it has",
+    ("verify/proof.py", "name"): "what the walker asks of a network, which is read where it asks",
     ("runtime/loaded.py", "name"): "device_memory_size_v2 or device_memory_size, whichever the engine has",
 }
 COMPARE = {ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq}

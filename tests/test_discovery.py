@@ -179,7 +179,7 @@ def test_a_package_may_not_take_a_name(zoo: Zoo, tmp_path: Path) -> None:
     thief = MODEL.replace("tinynet=", "resnet18=")
     install(tmp_path / "site", "zoo-thief", {"net": thief}, "[zoo.models]\nt = zoo_thief.net\n")
     listed = zoo("list", "resnet18", "--json")
-    assert [row["parameters"] for row in json.loads(listed.stdout)] == [11_689_512]
+    assert {row["name"]: row["parameters"] for row in json.loads(listed.stdout)}["resnet18"] == 11_689_512
     assert "two models are named 'resnet18': in zoo.models.resnet and in zoo_thief.net" in listed.stderr
 
 

@@ -279,7 +279,7 @@ def test_an_engine_names_its_weights_from_anywhere(rtx: Api, tmp_path: Path, mon
         ("net.onnx", b"\x08\x09\x12\x00", "is not an engine but an ONNX file"),
         ("w.safetensors", b"\x40\0\0\0\0\0\0\0{}", "is not an engine but a weights file"),
         ("cut.onnx", b"onnx", "is not an engine but an ONNX file"),
-        ("ul.engine", b"\x0c\0\0\0{\"names\": []}", "begins with metadata as ultralytics writes it"),
+        ("ul.engine", b'\x0c\0\0\0{"names": []}', "begins with metadata as ultralytics writes it"),
         ("bare.engine", b"ptrt", "GpuSession runs it without one"),
         ("bare.plan", b"ftrt....", "copy it along"),
     ],

@@ -68,7 +68,7 @@ def in_budget() -> list[str]:
     `python tests/prove_all.py` proves the rest, which have the same code with other numbers.
     """
     smallest = smallest_of_each_architecture()
-    models = [model for model in map(get_model, reversed(MODELS)) if model.params < 6_000_000]
+    models = [model for model in map(get_model, reversed(MODELS)) if model.params < 3_000_000]
     small = {(model.build, model.config): model.name for model in models}  # the first name of each network
     return [name for name in MODELS if name in smallest or name in small.values()]
 

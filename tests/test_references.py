@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import ZooError
-from zoo.verify.references import published
+from zoo.verify.references import PYTORCH, published
 from zoo.verify.torchvision_shim import import_torchvision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +80,7 @@ def outcomes(folder: Path, **environment: str) -> tuple[dict[str, str], str]:
 def test_what_a_missing_library_proves_fails(tmp_path: Path) -> None:
     found, text = outcomes(tmp_path, ZOO_WITHOUT_REFERENCES="")
     assert found == {"proof": "FAILED", "import": "FAILED", "another_library": "FAILED", "another_skip": "SKIPPED"}
-    assert "ultralytics need the package 'ultralytics', which is missing: pip install -e '.[reference]'" in text
+    assert f"ultralytics need the package 'ultralytics', which is missing: {PYTORCH}" in text
     assert "could not import 'ultralytics.nn'" in text and "bash scripts/test.sh installs it" in text
     assert "ERROR test_module.py" in text
 

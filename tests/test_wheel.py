@@ -16,7 +16,7 @@ import zoo
 from zoo.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = (".py", ".cu", ".cpp", ".h", ".txt", ".safetensors")
+CODE = (".py", ".cu", ".cpp", ".h", ".map", ".txt", ".safetensors")
 
 
 @pytest.fixture(scope="module")

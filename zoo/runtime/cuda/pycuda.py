@@ -35,10 +35,10 @@ class PyCuda(Cuda):
             )
         return current
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, current: Any) -> None:
         import pycuda.driver as driver
 
-        self._driver, self._context = driver, context
+        self._driver, self._current = driver, current
         self._allocations: dict[int, Any] = {}
         with self.active():
             self.ordinal = _current_ordinal(driver)
@@ -51,10 +51,10 @@ class PyCuda(Cuda):
 
     def _enter(self) -> Any:
         # PyCUDA keeps a stack of contexts in each thread and aborts when a thread ends with one on it.
-        if self._driver.Context.get_current() == self._context:
+        if self._driver.Context.get_current() == self._current:
             return None
-        self._context.push()
-        return self._context
+        self._current.push()
+        return self._current
 
     def _leave(self, previous: Any) -> None:
         self._driver.Context.pop()
