@@ -339,10 +339,10 @@ def pycuda(monkeypatch):
 
 def test_pycuda_is_asked_for_its_context_each_time(pycuda):
     first = providers.provider("pycuda")
-    assert first is providers.provider("pycuda") and first._context is pycuda.primary[0]
+    assert first is providers.provider("pycuda") and first._current is pycuda.primary[0]
     pycuda.current = pycuda.Context(pycuda.Device(0))
     own = providers.provider("pycuda")
-    assert own is not first and own._context is pycuda.current and own.ordinal == 0
+    assert own is not first and own._current is pycuda.current and own.ordinal == 0
     pycuda.current = None  # detached: what was made with it is not used again
     assert providers.provider("pycuda") is first
     assert providers.provider("pycuda", 1).ordinal == 1
@@ -350,6 +350,6 @@ def test_pycuda_is_asked_for_its_context_each_time(pycuda):
 
 def test_pycudas_context_must_be_of_the_device(pycuda):
     pycuda.current = pycuda.Context(pycuda.Device(1))
-    assert providers.provider("pycuda", 1)._context is pycuda.current
+    assert providers.provider("pycuda", 1)._current is pycuda.current
     with pytest.raises(ZooError, match='context is on gpu:1, gpu:0 was asked for; .* device="gpu:1"'):
         providers.provider("pycuda", 0)
