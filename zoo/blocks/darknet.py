@@ -7,6 +7,7 @@ anchor, which is in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,7 +73,11 @@ def detections(net: Net, levels: list[Tensor], cfg: Config) -> dict[str, Tensor]
     return {"boxes": boxes, "scores": mul(net.fp32, classes, objectness)}
 
 
-def with_classes(weights: Weights, cfg: Config, place: int) -> Config:
-    """`cfg` with the classes that the predicting convolution at `place` has in `weights`."""
+def configured_by(place: int) -> Callable[[Weights, Config], Config]:
+    """Reads the number of classes from the predicting convolution at `place` of `weights`."""
     bias = f"module_list.{place}.conv_{place}.bias"
-    return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
+
+    def configure(weights: Weights, cfg: Config) -> Config:
+        return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
+
+    return configure

@@ -6,17 +6,11 @@ convolution of the coarser one, not from the sixth, which predicts. Scopes are p
 
 from __future__ import annotations
 
-from zoo.blocks.darknet import Config, alternating, conv, detections, predict, residuals, with_classes
+from zoo.blocks.darknet import Config, alternating, configured_by, conv, detections, predict, residuals
 from zoo.network import Net, Tensor
 from zoo.ops import concat, fixed_size, upsample
 from zoo.preprocess import Resize
 from zoo.registry import Variant, register
-from zoo.weights import Weights
-
-
-def configure(weights: Weights, cfg: Config) -> Config:
-    """The classes that the weights have."""
-    return with_classes(weights, cfg, 81)
 
 
 @register(
@@ -25,7 +19,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     # pytorchyolo pads a picture before it resizes it: some pixels are the next one of the picture there
     preprocess=Resize(416, "fit", interpolation="cv2:nearest", stride=32),
     paper="arXiv:1804.02767",
-    configure=configure,
+    configure=configured_by(81),
     ignored=("*.anchors",),  # the anchors again
     options={"iou": 0.45},
     # parameters: the weights in Darknet's yolov3.weights, without the statistics

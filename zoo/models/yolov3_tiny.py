@@ -7,17 +7,11 @@ and in this port the zeros that pad it on the right and below compete for the ma
 
 from __future__ import annotations
 
-from zoo.blocks.darknet import Config, conv, detections, predict, with_classes
+from zoo.blocks.darknet import Config, configured_by, conv, detections, predict
 from zoo.network import Net, Tensor
 from zoo.ops import concat, fixed_size, max_pool, pad, upsample
 from zoo.preprocess import Resize
 from zoo.registry import Variant, register
-from zoo.weights import Weights
-
-
-def configure(weights: Weights, cfg: Config) -> Config:
-    """The classes that the weights have."""
-    return with_classes(weights, cfg, 15)
 
 
 @register(
@@ -26,7 +20,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     # pytorchyolo pads a picture before it resizes it: some pixels are the next one of the picture there
     preprocess=Resize(416, "fit", interpolation="cv2:nearest", stride=32),
     paper="arXiv:1804.02767",
-    configure=configure,
+    configure=configured_by(15),
     ignored=("*.anchors",),  # the anchors again
     options={"iou": 0.45},
     # parameters: the weights in Darknet's yolov3-tiny.weights, without the statistics
