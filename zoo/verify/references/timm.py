@@ -74,6 +74,7 @@ class Timm(Library):
     install = "pip install timm"
 
     def names(self) -> Collection[str]:
+        import_torchvision()  # which timm imports
         import timm
 
         return timm.list_models()
