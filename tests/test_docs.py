@@ -115,7 +115,9 @@ ignored = shutil.ignore_patterns("__pycache__", "gpu")
 
 def run(command: str, project: Path) -> subprocess.CompletedProcess[str]:
     """A shell command in the copy; what it prints on stdout and stderr comes as one text. The network is shut."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "ZOO_", "PYTHON"))}
+    # CI and BUILD_NUMBER make pytest print its summary whole; the pages show it as a terminal does.
+    unlike_terminal = ("PYTEST_", "ZOO_", "PYTHON", "CI", "BUILD_NUMBER")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(unlike_terminal)}
     shut = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     own = {
         "PATH": f"{project / 'bin'}:{os.environ['PATH']}",
