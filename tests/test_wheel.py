@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.__main__ import COMMANDS
+from zoo.discovery import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = (".py", ".cu", ".cpp", ".h", ".map", ".txt", ".safetensors")
@@ -70,13 +70,13 @@ def test_the_installed_package_reads_a_digit(installed: Path, tmp_path: Path) ->
 
 
 def test_zoo_has_every_command() -> None:
-    commands = [*(ROOT / "zoo").glob("*.py"), *(ROOT / "zoo").glob("*/__main__.py")]
+    files = [*(ROOT / "zoo").glob("*.py"), *(ROOT / "zoo").glob("*/__main__.py")]
     found = {
         path.parent.name if path.stem == "__main__" else path.stem
-        for path in commands
+        for path in files
         if re.search(r"^main = command\(", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert COMMANDS.keys() == found
+    assert commands().keys() == found
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The one place that finds what registers itself: models, tasks, references and plugins, each a group of modules.
+"""The one place that finds what registers itself: commands, and models, tasks, references and plugins, each a group of
+modules.
 
 A group is a folder of this package, where one file is one model, task, reference or plugin. Other packages add modules
 by entry points of the group's name, in their pyproject.toml:
@@ -45,6 +46,16 @@ def load(group: str) -> list[ModuleType]:
 def find(group: str, attribute: str) -> list[Any]:
     """What the modules of a group call `attribute`. A file of the user's, which is in every group, need not have it."""
     return [getattr(module, attribute) for module in load(group) if hasattr(module, attribute)]
+
+
+def commands() -> dict[str, ModuleType]:
+    """What `python -m zoo.NAME` runs, by NAME: each module of this package, or of a folder in it, with a `run` and the
+    `main` that `zoo.cli.command` makes of it."""
+    package = Path(__file__).parent
+    names = {path.stem: f"zoo.{path.stem}" for path in package.glob("*.py") if not path.stem.startswith("_")}
+    names |= {path.parent.name: f"zoo.{path.parent.name}.__main__" for path in package.glob("*/__main__.py")}
+    modules = {name: importlib.import_module(path) for name, path in sorted(names.items())}
+    return {name: module for name, module in modules.items() if hasattr(module, "run") and hasattr(module, "main")}
 
 
 def missing(group: str) -> str:
