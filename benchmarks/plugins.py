@@ -25,7 +25,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from plugin_cases import Case, attention, boxed, deform, suppression
+from plugin_cases import Case, attention, boxed, deform, roi_pool, suppression
 
 from zoo.engine.build import compile_network
 from zoo.engine.definition import creation_flags, define
@@ -40,6 +40,7 @@ from zoo.network import Definition, Net, PluginPolicy, Precision, PrecisionName
 from zoo.plugins.core.kernels import declaration
 from zoo.plugins.deform_conv2d import DeformColumns
 from zoo.plugins.nms import Nms
+from zoo.plugins.roi_align import RoiAlign
 from zoo.registry import get_model
 from zoo.runtime.cuda import Cuda
 from zoo.runtime.gpu import GpuSession
@@ -52,12 +53,14 @@ Say = Callable[[dict[str, Any]], None]
 
 
 def cases() -> list[Case]:
-    """The ops at sizes of networks: a stage of CenterNet, Deformable DETR's encoder and decoder, YOLOv8 at 640."""
+    """The ops at sizes of networks: a stage of CenterNet, Deformable DETR's encoder and decoder, Faster R-CNN's
+    largest level, YOLOv8 at 640."""
     pyramid = ((100, 134), (50, 67), (25, 34), (13, 17))
     return [
         deform("deform_columns 256 channels", DeformColumns((3, 3), 256, padding=(1, 1)), (40, 40)),
         attention("ms_deform_attn encoder", pyramid, 32, sum(h * w for h, w in pyramid)),
         attention("ms_deform_attn decoder", pyramid, 32, 300),
+        roi_pool("roi_align 1000 boxes", RoiAlign((7, 7), 0.25), (200, 336), channels=256, count=1000),
         suppression("nms 8400 x 80", Nms(0.25, 0.7, 300), 8400, classes=80, objects=60),
         boxed("letterbox 1080p", (640, 640), (1080, 1920)),
     ]

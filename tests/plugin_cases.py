@@ -18,6 +18,7 @@ from zoo.plugins.deform_conv2d import DeformColumns
 from zoo.plugins.letterbox import Letterbox
 from zoo.plugins.ms_deform_attn import MsDeformAttn
 from zoo.plugins.nms import Nms
+from zoo.plugins.roi_align import RoiAlign
 
 if TYPE_CHECKING:
     import torch
@@ -159,6 +160,28 @@ def boxed(name: str, size: tuple[int, int], frame: tuple[int, int]) -> Case:
     return Case(name, Letterbox(size), inputs, reference)
 
 
+# -------------------------------------------------------------------------------------------------------- RoI align
+
+
+def roi_pool(name: str, op: RoiAlign, size: tuple[int, int], channels: int = 5, count: int = 7) -> Case:
+    """Boxes from specks to larger than the map, many of them beyond a border."""
+
+    def inputs(r: Random) -> tuple[np.ndarray, ...]:
+        x = r.standard_normal((2, channels, *size), np.float32)
+        extent = np.float32([size[1], size[0]]) / op.scale
+        centre, half = (r.random((2, count, 2), np.float32) for _ in range(2))
+        half = half**2 * np.float32(0.8)
+        return x, np.concatenate([centre - half, centre + half], 2) * np.tile(extent, 2).astype(np.float32)
+
+    def reference(x: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        from zoo.verify.torchvision_shim import import_torchvision
+
+        published = import_torchvision().ops.roi_align
+        return published(x, list(boxes.to(x.dtype)), op.size, op.scale, op.samples, op.aligned)
+
+    return Case(name, op, inputs, reference)
+
+
 CASES = [
     deform("deform 3x3", DeformColumns((3, 3), 20, padding=(1, 1)), (13, 17)),
     deform("deform groups", DeformColumns((3, 3), 4, groups=3, padding=(1, 1)), (9, 8), reach=5.0),
@@ -174,4 +197,8 @@ CASES = [
     boxed("letterbox tall", (64, 64), (301, 77)),
     boxed("letterbox same", (32, 64), (32, 64)),
     suppression("nms few anchors", Nms(0.05, 0.5, 100), 33),
+    roi_pool("roi align", RoiAlign((7, 7), 0.25), (13, 17), channels=20),
+    roi_pool("roi align aligned", RoiAlign((7, 7), 0.25, aligned=True), (12, 19)),
+    roi_pool("roi align uneven", RoiAlign((3, 5), 1.0, 3), (9, 8)),
+    roi_pool("roi align once", RoiAlign((2, 1), 0.0625, 1, aligned=True), (4, 5)),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from plugin_cases import CASES, Case
+from plugin_cases import CASES, Case, roi_pool
 from plugin_host import DTYPES, MAJORS, PluginHost
 
 from zoo.engine.definition import creation_flags
@@ -23,6 +23,7 @@ from zoo.network import Definition, Net
 from zoo.onnx import to_onnx
 from zoo.plugins.core.kernels import declaration
 from zoo.plugins.core.op import Op, choose, why_not
+from zoo.plugins.roi_align import RoiAlign
 from zoo.trt import Api
 from zoo.weights import from_arrays
 
@@ -131,6 +132,15 @@ def test_rtx_has_no_plugins(rtx: Api) -> None:
 def test_attributes_out_of_range_are_named(attributes: dict[str, Any], words: str) -> None:
     with pytest.raises(ZooError, match=words):
         type(CASES[0].op)(**{"kernel": (3, 3), "channels": 4, **attributes})
+
+
+def test_a_bin_takes_as_many_samples_as_it_has_pixels(host: PluginHost, rtx: Api) -> None:
+    """Another number for each box: the kernel follows torchvision, the layers say why they cannot."""
+    case = roi_pool("adaptive", RoiAlign((3, 4), 0.5, samples=0), (17, 14))
+    arrays = case.arrays()
+    check(host.run(case.op, arrays), case, arrays)
+    with pytest.raises(ZooError, match=r"roi_align 1 at 'op' has samples 0, .*; use --plugins cuda, or samples of 1"):
+        define_op(rtx, case.op, arrays, dynamic=False)
 
 
 def test_layers_of_nms_say_what_they_left_out(rtx: Api) -> None:
