@@ -175,6 +175,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("blocks.2.0.dw_start.bn", lambda real, net, x, *a, **o: ops.relu(net.functional, real(net, x, *a, **o)))),
     ("fastvit_t8", "the normalised input not taken off", "stages.1.blocks.0.token_mixer",
         plant("stages.1.blocks.0.token_mixer.norm.identity", _nothing)),
+    ("squeezenet1_1", "the wide half first", "features.3",
+        plant("features.3.concat()", lambda real, net, x: real(net, x[::-1]))),
 ]  # fmt: skip
 
 SIZES = {
