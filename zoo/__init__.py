@@ -15,9 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
+from zoo.interrupted import watch_imports
 
 __version__ = "0.1.0"
 __all__ = ["ZooError", "build_engine", "get_model", "list_models", "load"]
+
+watch_imports()
 
 if TYPE_CHECKING:
     from zoo.api import build_engine, load

@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 
 from zoo.discovery import import_file
 from zoo.errors import ZooError
+from zoo.interrupted import saying_stopped, stopped
 from zoo.spellings import check_words
 from zoo.text import clean
 
@@ -100,6 +101,16 @@ class _Command(TyperCommand):
         check_words(args, [word for option in self.params for word in (*option.opts, *option.secondary_opts)])
         return super().parse_args(ctx, args)
 
+    # typer ends an interrupted command without a word; so each half of one says it before typer knows.
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with saying_stopped():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with saying_stopped():
+            return super().invoke(ctx)
+
 
 def command(function: Command, extend: Callable[[Command], Command] | None = None) -> Callable[..., None]:
     """A `python -m zoo.NAME` entry point: arguments by typer, errors as one sentence and exit status 2.
@@ -121,7 +132,7 @@ def command(function: Command, extend: Callable[[Command], Command] | None = Non
         except ZooError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            fail("stopped", 130)
+            stopped()
         except BrokenPipeError:  # the reader went away, as `| head` does
             sys.stderr.close()
             sys.exit(0)

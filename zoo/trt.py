@@ -140,6 +140,8 @@ def _load(flavour: Flavour) -> Api:
     try:
         trt = importlib.import_module(_MODULES[flavour])
     except (ImportError, OSError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C came while the binding was being made
+            raise KeyboardInterrupt from error
         raise ZooError(
             f"{_MODULES[flavour]} is installed but cannot be loaded ({error}); reinstall it: {_INSTALL[flavour]}"
         ) from error
