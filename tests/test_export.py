@@ -184,3 +184,42 @@ def test_external_data_need_a_file_to_lie_beside(tmp_path: Path) -> None:
         with pytest.raises(ZooError, match="it is no regular file"):
             export("lenet5", external_data=True, output=path)
     assert [path.name for path in tmp_path.iterdir()] == ["link.onnx"]
+
+
+# Other formats
+
+NAMES = """
+from typing import Annotated
+import typer
+from zoo.cli import Output
+from zoo.formats import Format
+from zoo.registry import get_model
+
+Upper = Annotated[bool, typer.Option("--upper", help="In capitals.")]
+
+def export(model: str, *, output: Output = None, upper: Upper = False) -> None:
+    name = get_model(model).name
+    output.write_text(name.upper() if upper else name)
+
+FORMAT = Format("name", export)
+"""
+
+
+def test_a_format_is_a_file_with_its_own_options(tmp_path: Path) -> None:
+    (tmp_path / "names.py").write_text(NAMES)
+
+    def said(*more: str) -> Any:
+        command = [sys.executable, "-m", "zoo.export", "lenet5", "--import", "names.py", "-o", "out", *more]
+        options = {"cwd": tmp_path, "env": {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}}
+        return subprocess.run(command, capture_output=True, text=True, **options)
+
+    assert said("--format", "name", "--upper").returncode == 0
+    assert (tmp_path / "out").read_text() == "LENET5"
+    refused = said("--upper")
+    assert refused.returncode == 2
+    assert "--upper is not an option of the format onnx, but of name" in refused.stderr
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(ZooError, match="the format is 'onxx'; it must be .*; closest: onnx"):
+        export("lenet5", format="onxx")

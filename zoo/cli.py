@@ -45,6 +45,10 @@ Size = Annotated[
     typer.Option("--size", "--imgsz", help="Input size: 224, or height x width such as 480x640.", show_default=False),
 ]
 
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Where it goes. Default: MODEL.SUFFIX.", show_default=False)
+]
+
 Level = Annotated[
     int | None,
     typer.Option(

@@ -1,8 +1,8 @@
-"""The one place that finds what registers itself: commands, and models, tasks, references and plugins, each a group of
-modules.
+"""The one place that finds what registers itself: commands, and models, tasks, references, plugins and formats of
+export, each a group of modules.
 
-A group is a folder of this package, where one file is one model, task, reference or plugin. Other packages add modules
-by entry points of the group's name, in their pyproject.toml:
+A group is a folder of this package, where one file is one model, task, reference, plugin or format. Other packages add
+modules by entry points of the group's name, in their pyproject.toml:
 
     [project.entry-points."zoo.models"]
     mynet = "mypackage.mynet"
@@ -32,6 +32,7 @@ FOLDERS = {
     "zoo.tasks": "zoo.tasks",
     "zoo.references": "zoo.verify.references",
     "zoo.plugins": "zoo.plugins",
+    "zoo.formats": "zoo.formats",
 }
 
 _files: dict[Path, ModuleType] = {}

@@ -1,122 +1,65 @@
-"""`python -m zoo.export`: the network definition in another format."""
+"""`python -m zoo.export`: a model in another format."""
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, size_of
-from zoo.errors import ZooError
-from zoo.files import checked_destination
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from zoo.network import Definition
-    from zoo.registry import Model
+from zoo.cli import command, extended
+from zoo.errors import ZooError, one_of
+from zoo.formats import Format, all_formats
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list.")],
-    format: Annotated[str, typer.Option("--format", help="onnx, the only one so far.")] = "onnx",
-    weights: WeightsOption = None,
-    fp16: Fp16 = False,
-    bf16: Bf16 = False,
-    batch: Annotated[int, typer.Option("--batch", "-b", help="Fixed batch size; -1 leaves it open.")] = -1,
-    size: Size = None,
-    opset: Annotated[
-        int | None,
-        typer.Option(
-            "--opset", help="17 to 20. Default: the lowest of them that has all the layers.", show_default=False
-        ),
-    ] = None,
-    external_data: Annotated[
-        bool, typer.Option("--external-data", help="Weights in a file beside it, as always from 2 GiB on.")
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: MODEL.onnx.", show_default=False)
-    ] = None,
-    as_json: Json = False,
+    model: Annotated[str, typer.Argument(help="A name from python -m zoo.list, or what else the format takes.")],
+    format: Annotated[str, typer.Option("--format", help="The options below say which there are.")] = "onnx",
+    **chosen: Any,
 ) -> None:
-    """Writes MODEL's network definition as an ONNX file that onnxruntime runs and Netron draws."""
-    from zoo.api import adapted, find_weights
-    from zoo.engine.definition import define
-    from zoo.engine.shapes import input_shapes
-    from zoo.network import Precision
-    from zoo.onnx.files import describe, save
-    from zoo.registry import get_model
-    from zoo.trt import load_to_define
-
-    if format != "onnx":
-        raise ZooError(f"the format is '{format}'; it must be onnx")
-    entry = get_model(model)
-    input_shapes(entry, max(batch, 1), size_of(size))  # refused before weights are read
-    path = checked_destination(output or Path(f"{entry.name}.onnx"))
-    source = find_weights(entry, weights)
-    entry = adapted(entry, source)
-    shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
-    precision = Precision(precision_name(fp16, bf16))
-    definition = define(entry, source, load_to_define(precision.name), (batch, *shape[1:]), precision)
-    proto, constants = _translated(definition, opset)
-    describe(proto, _facts(entry, definition))
-    if bf16:
-        note("onnxruntime lacks bf16 for most layers: this file is for TensorRT")
-    nodes, version = len(proto.graph.node), proto.opset_import[0].version
-    data = save(proto, path, constants, external=external_data or None)
-    result = {"model": entry.name, "file": str(path), "opset": version, "nodes": nodes, "bytes": path.stat().st_size}
-    if data is not None:
-        result |= {"data": str(data), "data_bytes": data.stat().st_size}
-    if as_json:
-        print_json(result)
-        return
-    print(f"{path}: {result['bytes'] / 1e6:.1f} MB, {nodes} nodes, opset {version}, checked with onnx.checker")
-    if data is not None:
-        print(f"{data}: {result['data_bytes'] / 1e6:.1f} MB of weights, which belong beside it")
+    """Writes MODEL in another format: ONNX, a Triton model repository …"""
+    formats = all_formats()
+    wanted = formats[one_of("format", format, formats)]
+    given = {name: value for name, value in chosen.items() if value is not None and value is not False}
+    for name in sorted(given.keys() - _parameters(wanted).keys()):
+        owners = " or ".join(other.name for other in formats.values() if name in _parameters(other))
+        raise ZooError(f"--{name.replace('_', '-')} is not an option of the format {wanted.name}, but of {owners}")
+    wanted.export(model, **given)
 
 
-def _translated(definition: Definition, opset: int | None) -> tuple[Any, dict[str, np.ndarray]]:
-    """The network as ONNX without its large weights, and those; in the earliest opset that has what it needs."""
-    from zoo.onnx.graph import OPSET, NewerOpset
-    from zoo.onnx.sizes import name_open_sizes
-    from zoo.onnx.walker import to_onnx
-
-    wanted = OPSET if opset is None else opset
-    weights: dict[str, np.ndarray] = {}
-    while True:
-        try:
-            proto = to_onnx(
-                definition.network, definition.api.trt, arrays=definition.arrays, weights=weights, opset=wanted
-            )
-            break
-        except NewerOpset as error:
-            if opset is not None:
-                raise
-            note(str(error))
-            wanted = error.opset
-    name_open_sizes(proto, weights)
-    return proto, weights
+def with_format_options(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with the options of each format; None (a flag: False) where they are not given."""
+    formats = all_formats().values()
+    owners: dict[str, list[Format]] = {}
+    for format in formats:
+        for name in _parameters(format):
+            owners.setdefault(name, []).append(format)
+    return extended(function, [_parameter(name, having, len(formats)) for name, having in owners.items()], function)
 
 
-def _facts(model: Model, definition: Definition) -> dict[str, str]:
-    """What is to be known for running the file, under the names of an engine's description; in JSON but for words."""
-    from zoo.engine.passport import labels
+def _parameter(name: str, owners: list[Format], formats: int) -> inspect.Parameter:
+    """The option `name`, under the names of the formats that have it, where not all do."""
+    first, *others = (_parameters(format)[name] for format in owners)
+    for format, other in zip(owners[1:], others):
+        if str(other) != str(first):
+            raise ZooError(f"the format '{format.name}' has another option '{name}' than '{owners[0].name}'")
+    if len(owners) == formats:
+        return first
+    kind, option = get_args(first.annotation)
+    option = copy.copy(option)
+    option.rich_help_panel = f"Options of {', '.join(format.name for format in owners)}"
+    return first.replace(annotation=Annotated[kind, option])
 
-    weights = definition.weights
-    return {
-        "model": model.name,
-        "task": model.task,
-        "precision": definition.precision.name,
-        "preprocess": json.dumps(model.preprocess.to_dict()),
-        "labels": json.dumps(labels(weights.metadata)),
-        "weights": json.dumps({"file": os.path.basename(weights.name), "sha256": weights.digest()}),
-    }
+
+def _parameters(format: Format) -> Mapping[str, inspect.Parameter]:
+    """The options of a format, by name."""
+    parameters = inspect.signature(format.export, eval_str=True).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-main = command(run)
+main = command(run, extend=with_format_options)
 
 if __name__ == "__main__":
     main()
