@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,23 @@ def describe(
         "weights": {"file": _from_anywhere(weights.name), "sha256": weights.digest()},
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "modules": _modules(definition),
     }
     return {**description, "rebuild": rebuild_command(description)}
+
+
+def _modules(definition: Definition) -> dict[str, dict[str, Any]]:
+    """What the network is made of, by module path: the op (None where it is several), the shape of what it gives (None
+    where the host folded it into another; -1 where it is open) and its own parameters."""
+    counts: Counter[str] = Counter()
+    for name, shape in definition.parameters.items():
+        counts[name.rpartition(".")[0]] += math.prod(shape)
+    found = {}
+    for path in dict.fromkeys([*definition.claims, *counts]):
+        tensor, op = definition.taps.get(path), definition.claims.get(path)
+        shape = None if tensor is None else list(tensor.shape)
+        found[path] = {"op": None if op == "net.tap" else op, "shape": shape, "parameters": counts[path]}
+    return found
 
 
 def _dtype(api: Api, output: Any) -> str:

@@ -107,11 +107,23 @@ def _frame(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_count(side) and side > 0 for side in value)
 
 
+def _modules(value: Any) -> bool:
+    """Modules by path, with what they are, the shape of what they give (-1 where it is open) and their parameters."""
+    shape = _or_none(lambda sizes: isinstance(sizes, list) and all(type(n) is int and -1 <= n < 2**31 for n in sizes))
+    check = _object(op=_or_none(_text), shape=shape, parameters=_count)
+    return (
+        isinstance(value, Mapping)
+        and all(path == "" or _text(path) for path in value)
+        and all(map(check, value.values()))
+    )
+
+
 # What descriptions that were written before do not have.
 LATER: dict[str, tuple[str, Check]] = {
     "workspace": ("null or a number of bytes", _count),
     "islands": ("a list of patterns", lambda value: isinstance(value, list) and all(map(_text, value))),
     "scales": ("null or what zoo.calibrate writes", _object(model=_text, weights=_HASH, amax=_numbers, file=_text)),
+    "modules": ("an object of modules by path, with op, shape and parameters", _modules),
     "plugins": (
         "an object with policy, ops and self_contained",
         _object(policy=_one_of(*get_args(PluginPolicy)), ops=_ops, self_contained=_one_of(True, False)),

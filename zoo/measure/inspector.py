@@ -20,14 +20,15 @@ def inspect_engine(plan: bytes, api: Api) -> dict[str, Any]:
 
 def side_by_side(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     """The layers of two engines in two columns of a Markdown table, in the order of execution."""
-    rows = [[_layer_line(entry) for entry in info.get("Layers", [])] for info in (ours, theirs)]
+    rows = [[layer_line(entry) for entry in info.get("Layers", [])] for info in (ours, theirs)]
     height = max(map(len, rows))
     left, right = (column + [""] * (height - len(column)) for column in rows)
     lines = [f"| {len(rows[0])} layers of ours | {len(rows[1])} layers from ONNX |", "| --- | --- |"]
     return "\n".join(lines + [f"| {a} | {b} |" for a, b in zip(left, right)]) + "\n"
 
 
-def _layer_line(entry: Any) -> str:
+def layer_line(entry: Any) -> str:
+    """A layer of `inspect_engine` as one line: its name, its kernel, the types and formats that it takes and gives."""
     if isinstance(entry, str):  # an engine built without details
         return entry
     ends = [
