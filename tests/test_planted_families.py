@@ -177,6 +177,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("stages.1.blocks.0.token_mixer.norm.identity", _nothing)),
     ("squeezenet1_1", "the wide half first", "features.3",
         plant("features.3.concat()", lambda real, net, x: real(net, x[::-1]))),
+    ("mtcnn_pnet", "poolings round down", "pool1", plant("pool1", changed(ceil_mode=False))),
+    ("mtcnn_onet", "maps flattened row by row", "dense5", plant("transpose()", keeps("x"))),
 ]  # fmt: skip
 
 SIZES = {
@@ -188,6 +190,8 @@ SIZES = {
     "dla46x_c": (3, 64, 96),
     "hrnet_w18_small": (3, 64, 96),
     "inception_v4": (3, 107, 139),
+    "mtcnn_pnet": (3, 37, 50),
+    "mtcnn_onet": (3, 48, 48),
 }
 
 

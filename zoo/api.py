@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from zoo.cascades import Cascade
 from zoo.device import parse_device
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
@@ -20,8 +21,8 @@ from zoo.engine.shapes import Shapes, input_shapes
 from zoo.errors import ZooError, one_of
 from zoo.network import PluginPolicy, Precision, PrecisionName
 from zoo.preprocess import from_dict
-from zoo.registry import Model, get_model
-from zoo.session import Session
+from zoo.registry import Model, get_cascade, get_model
+from zoo.session import CascadeSession, Session
 from zoo.trt import Flavour
 from zoo.weights import Weights, load_weights, parse_weights
 
@@ -222,8 +223,11 @@ def load(
     stream: Any = None,
     threads: int = 0,
     progress: Progress = lambda text: None,
-) -> Session:
+) -> Session | CascadeSession:
     """A session for a model name, an engine file, or weights that say which model they are of.
+
+    For the name of a cascade it is a `CascadeSession`, which has `predict` only; its networks have sizes and batches of
+    their own, and weights under their own names.
 
     `device` is "auto", "cpu", or a GPU: "gpu", "cuda:1" or its index. On the CPU the network definition is walked into
     ONNX and run by onnxruntime on `threads` threads (0: as many as there are cores). On a GPU a model name is compiled
@@ -260,6 +264,13 @@ def load(
         return load_engine_session(
             Path(source), auto_rebuild=auto_rebuild, device=where.index, **on_gpu, host_code=host_code,
             progress=progress,
+        )  # fmt: skip
+    if (cascade := get_cascade(source)) is not None:
+        if size is not None or batch is not None:
+            raise ZooError(f"the networks of {cascade.name} have sizes and batches of their own; give neither")
+        return _cascade_session(
+            cascade, weights, precision=wanted, device=device, level=level, heuristic=heuristic, workspace=workspace,
+            plugins=plugins, **on_gpu, threads=threads, progress=progress,
         )  # fmt: skip
     if os.path.isdir(source) and os.path.basename(source) != source:
         raise ZooError(f"{source} is a folder; give a model's name, an engine file or weights")
@@ -303,6 +314,27 @@ def _cpu_session(
     executor = CpuSession(definition, threads=threads, batches=None if batch is None else shapes.batches)
     size = shapes.opt[2:]
     return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)
+
+
+def _cascade_session(cascade: Cascade, weights: Any, **options: Any) -> CascadeSession:
+    """The parts' weights are opened now, and the last part's network is loaded, so that what is wrong with them is told
+    now; `options` are those of `load`."""
+    if weights is not None and not str(weights).startswith("random"):
+        raise ZooError(
+            f"{cascade.name} takes the weights of several networks, {', '.join(cascade.parts)}; put a file of the name "
+            "of each into one folder, which ZOO_WEIGHTS names, or give --weights random"
+        )
+    opened = {part: find_weights(get_model(part), weights) for part in cascade.parts}
+    *_, last = cascade.parts
+    with load(last, weights=opened[last], **options) as session:
+        runs_on = session.runs_on
+    names = dict.fromkeys(found.name for found in opened.values())
+    return CascadeSession(
+        cascade,
+        lambda part, size: load(part, weights=opened[part], size=size, **options),  # type: ignore[arg-type, return-value]
+        runs_on,
+        ", ".join(names),
+    )
 
 
 def is_engine(source: str | os.PathLike[str]) -> bool:

@@ -1,8 +1,8 @@
-"""The one place that finds what registers itself: commands, and models, tasks, references, plugins and formats of
-export, each a group of modules.
+"""The one place that finds what registers itself: commands, and models, tasks, cascades, references, plugins and formats
+of export, each a group of modules.
 
-A group is a folder of this package, where one file is one model, task, reference, plugin or format. Other packages add
-modules by entry points of the group's name, in their pyproject.toml:
+A group is a folder of this package, where one file is one of them. Other packages add modules by entry points of the
+group's name, in their pyproject.toml:
 
     [project.entry-points."zoo.models"]
     mynet = "mypackage.mynet"
@@ -30,6 +30,7 @@ from zoo.text import clean
 FOLDERS = {
     "zoo.models": "zoo.models",
     "zoo.tasks": "zoo.tasks",
+    "zoo.cascades": "zoo.cascades",
     "zoo.references": "zoo.verify.references",
     "zoo.plugins": "zoo.plugins",
     "zoo.formats": "zoo.formats",

@@ -21,7 +21,7 @@ from zoo.api import adapted, find_published
 from zoo.cli import command
 from zoo.engine.passport import labels as said_labels
 from zoo.errors import ZooError
-from zoo.registry import Model, get_model
+from zoo.registry import Model, get_cascade, get_model
 from zoo.text import LONGEST, clean
 from zoo.weights import Weights, check_finite, from_arrays, load_weights, save_safetensors, save_wts
 from zoo.weights.base import is_counter
@@ -48,7 +48,14 @@ def run(
         bool, typer.Option("--golden", help="Also write inputs with the reference's fp32 and fp64 outputs.")
     ] = False,
 ) -> None:
-    """Writes the weights of MODEL where `zoo` looks for them, after checking that its definition takes every one."""
+    """Writes the weights of MODEL where `zoo` looks for them, after checking that its definition takes every one.
+
+    Of a cascade, such as mtcnn, it writes those of every network.
+    """
+    if checkpoint is names is output is None and (cascade := get_cascade(model)) is not None:
+        for part in cascade.parts:
+            run(part, random=random, wts=wts, golden=golden)
+        return
     entry = get_model(model)
     if checkpoint is not None and random is not None:
         raise ZooError("--checkpoint and --random exclude each other; give one")

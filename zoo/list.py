@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.cascades import Cascade
 from zoo.cli import Json, command, print_json
-from zoo.registry import Model, get_model, list_models
+from zoo.registry import Model, get_model, list_cascades, list_models
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -17,8 +18,12 @@ def run(
     task: Annotated[str | None, typer.Option("--task", help="Only models of this task.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Lists the models by task: name, parameters, input, reference, aliases; as JSON also precisions and paper."""
+    """Lists the models by task: name, parameters, input, reference, aliases; as JSON also precisions and paper.
+
+    A cascade of several networks has their names in place of an input and a reference.
+    """
     rows = [_row(get_model(name)) for name in list_models(pattern, task)]
+    rows += [_row_of_cascade(cascade) for cascade in list_cascades(pattern, task)]
     if as_json:
         print_json(rows)
     else:
@@ -38,6 +43,19 @@ def _row(model: Model) -> dict[str, Any]:
     }
 
 
+def _row_of_cascade(cascade: Cascade) -> dict[str, Any]:
+    parts = [get_model(part) for part in cascade.parts]
+    return {
+        "name": cascade.name,
+        "task": cascade.task,
+        "parameters": sum(part.params for part in parts),
+        "parts": list(cascade.parts),
+        "precisions": list(PRECISIONS),
+        "aliases": [],
+        "paper": cascade.paper,
+    }
+
+
 def _print_tables(rows: list[dict[str, Any]]) -> None:
     """A table for each task, as plain columns: rich would take longer than all else together."""
     if not rows:
@@ -54,8 +72,9 @@ def _print_tables(rows: list[dict[str, Any]]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    size, aliases = "x".join(map(str, row["input"])), " ".join(row["aliases"])
-    return row["name"], f"{row['parameters']:,}", size, row["reference"], aliases
+    parts = " + ".join(row.get("parts", ()))
+    size, aliases = "x".join(map(str, row.get("input", ()))), " ".join(row["aliases"])
+    return row["name"], f"{row['parameters']:,}", size, row.get("reference", parts), aliases
 
 
 main = command(run)

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo import discovery
+from zoo.cascades import Cascade, all_cascades, find_cascade
 from zoo.errors import ZooError, closest
 from zoo.preprocess import Preprocess
 from zoo.tasks import get_task
@@ -182,22 +183,33 @@ def list_models(pattern: str = "", task: str | None = None) -> list[str]:
 
     It may be spelled as in `get_model`.
     """
+    if task is not None:
+        get_task(task)  # that there is one
+    matching = _matching(pattern)
+    return [m.name for m in _registered().values() if task in (None, m.task) and matching(m.name)]
+
+
+def list_cascades(pattern: str = "", task: str | None = None) -> list[Cascade]:
+    """The cascades of networks whose names contain or match `pattern`; only of `task` if given."""
+    matching = _matching(pattern)
+    return [cascade for cascade in all_cascades() if task in (None, cascade.task) and matching(cascade.name)]
+
+
+def _matching(pattern: str) -> Callable[[str], bool]:
+    """Whether a name contains `pattern`, or matches it when it has * or ?."""
     import fnmatch
 
     parts = re.split(r"(\[.*?\])", pattern)  # in brackets a hyphen is none of the name
     pattern = "".join(part.lower() if part.startswith("[") else _spelled(part) for part in parts)
     wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    if task is not None:
-        get_task(task)  # that there is one
-    models = _registered().values()
-    return [m.name for m in models if fnmatch.fnmatch(m.name, wanted) and task in (None, m.task)]
+    return lambda name: fnmatch.fnmatch(name, wanted)
 
 
 def get_model(name: str) -> Model:
     """The model `name`, or the one with that alias.
 
     Capital letters count as small ones, `-` and `.` as `_`: EfficientNet-B0 is efficientnet_b0. Raises ZooError with
-    the closest names.
+    the closest names, and for a cascade with those of its networks.
     """
     if not isinstance(name, str):
         raise ZooError(f"the model is {name!r}; it must be a name, such as 'resnet50'")
@@ -206,8 +218,16 @@ def get_model(name: str) -> Model:
     known, wanted = {**aliases, **models}, _spelled(name)
     if wanted in known:
         return known[wanted]
+    if (cascade := get_cascade(name)) is not None:
+        parts = ", ".join(cascade.parts)
+        raise ZooError(f"{cascade.name} is a cascade of several networks, of which this takes one: name one of {parts}")
     hint = closest(wanted, [*models, *aliases]) or "; `python -m zoo.list` shows them all"
     raise ZooError(f"no model is named '{name}'{hint}{discovery.missing('zoo.models')}")
+
+
+def get_cascade(name: str) -> Cascade | None:
+    """The cascade `name`, spelled as in `get_model`; None where that is none."""
+    return find_cascade(_spelled(name))
 
 
 def _spelled(name: str) -> str:

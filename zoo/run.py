@@ -40,7 +40,7 @@ from zoo.cli import (
 from zoo.device import parse_device
 from zoo.engine.effort import parse_workspace
 from zoo.errors import ZooError
-from zoo.registry import get_model
+from zoo.registry import get_cascade, get_model
 from zoo.tasks import Option, Task, all_tasks, get_task
 from zoo.text import clean
 
@@ -99,14 +99,17 @@ def run(
     options = {name: value for name, value in chosen.items() if value is not None}
     if weights is None:
         model, weights = model_in(model)
+    cascade = None
     if not is_engine(model):  # before an engine is built
-        entry = get_model(model)
+        cascade = get_cascade(model)
+        entry = cascade or get_model(model)
         get_task(entry.task).settings(entry.options, options)
     wanted = size_of(size)
     with progress() as say:  # an engine may have to be built
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
-            batch=None if is_engine(model) else 1, level=level, heuristic=heuristic, cuda=cuda, graphs=cuda_graph,
+            batch=None if cascade or is_engine(model) else 1, level=level, heuristic=heuristic, cuda=cuda,
+            graphs=cuda_graph,
             plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
             workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,
         )  # type: ignore[arg-type]  # fmt: skip

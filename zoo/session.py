@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from zoo.cascades import Cascade
 from zoo.errors import ZooError
 from zoo.preprocess import Preprocess
 from zoo.registry import Model
 
 if TYPE_CHECKING:
     import numpy as np
+
+L = TypeVar("L", bound="Loaded")
 
 
 class Pending(Protocol):
@@ -35,8 +40,40 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
+class Loaded:
+    """What can be asked of anything loaded: results for pictures, until it is closed."""
+
+    def predict(self, image: str | os.PathLike[str] | np.ndarray, **options: Any) -> Any:
+        """The task's result for one picture: a file, or an array (H, W, 3) uint8 BGR.
+
+        `options` are the task's, as `zoo.run` has them (`conf`, `iou`, `top` …). For many pictures,
+        `zoo.runtime.predict.make_predictor` keeps what this makes anew for each.
+        """
+        from zoo.images.sources import read_image
+        from zoo.runtime.predict import make_predictor
+
+        with make_predictor(self, **options) as predictor:  # type: ignore[arg-type]  # one of the two below
+            return predictor(image if hasattr(image, "shape") else read_image(image)).result
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ZooError(
+            "a session holds threads and memory of its process, and cannot be copied nor handed to another one; hand "
+            "the model's name over and load it there"
+        )
+
+    def __enter__(self: L) -> L:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 @dataclass(frozen=True)
-class Session:
+class Session(Loaded):
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
 
     `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they
@@ -83,18 +120,6 @@ class Session:
         array = host_array(images)
         return [array[start : start + self.step] for start in range(0, len(array), self.step)]
 
-    def predict(self, image: str | os.PathLike[str] | np.ndarray, **options: Any) -> Any:
-        """The task's result for one picture: a file, or an array (H, W, 3) uint8 BGR.
-
-        `options` are the task's, as `zoo.run` has them (`conf`, `iou`, `top` …). For many pictures,
-        `zoo.runtime.predict.make_predictor` keeps what this makes anew for each.
-        """
-        from zoo.images.sources import read_image
-        from zoo.runtime.predict import make_predictor
-
-        with make_predictor(self, **options) as predictor:
-            return predictor(image if hasattr(image, "shape") else read_image(image)).result
-
     def warm_up(self, batch: int = 1, runs: int = 3) -> None:
         """Runs the network on black images of this batch, since the first calls of a session take longer: memory is
         found, kernels are loaded, and on a GPU the CUDA graph of the shape is captured."""
@@ -107,18 +132,6 @@ class Session:
     def close(self) -> None:
         """Frees what the session holds."""
         self.executor.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise ZooError(
-            "a session holds threads and memory of its process, and cannot be copied nor handed to another one; hand "
-            "the model's name over and load it there"
-        )
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -139,3 +152,41 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     import numpy as np
 
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+MOST_OPEN = 64  # networks of a cascade, one for each size in which a part was used
+
+
+@dataclass(frozen=True)
+class CascadeSession(Loaded):
+    """A cascade, ready to use: `predict` gives its results for pictures.
+
+    `open(part, size)` loads a part for images of a size (H, W); that happens when a picture first asks for it, and the
+    sizes that were used last stay. `weights` says where those of all parts came from, `runs_on` what runs them.
+    """
+
+    model: Cascade
+    open: Callable[[str, tuple[int, int]], Session]
+    runs_on: str
+    weights: str
+    _sessions: OrderedDict[tuple[str, tuple[int, int]], Session] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, part: str, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of a part by name for float32 images (N, C, H, W)."""
+        import numpy as np
+
+        key = part, images.shape[2:]
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = self.open(*key)
+            self._sessions.move_to_end(key)
+            while len(self._sessions) > MOST_OPEN:
+                self._sessions.popitem(last=False)[1].close()
+            found = self._sessions[key](np.ascontiguousarray(images))
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    def close(self) -> None:
+        """Frees the networks."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from zoo.cascades import Cascade
 from zoo.engine.end2end import FRAMES
 from zoo.errors import ZooError
 from zoo.labels import labels_for
 from zoo.tasks import get_task
 
 if TYPE_CHECKING:
-    from zoo.session import Session
+    from zoo.session import CascadeSession, Session
 
 T = TypeVar("T")
 
@@ -155,8 +156,25 @@ class FramePredictor(Predictor):
         return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
 
 
-def make_predictor(session: Session, **options: Any) -> Predictor:
+class CascadePredictor(Predictor):
+    """Calls a cascade, whose host code prepares what each of its networks sees."""
+
+    session: CascadeSession
+
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """The results for one picture."""
+        start = time.perf_counter()
+        result = self.session.model(image, self.session.run, self.options)
+        return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
+
+    def warm_up(self, runs: int) -> None:
+        """Nothing: which networks run, and in what sizes, depends on the picture."""
+
+
+def make_predictor(session: Session | CascadeSession, **options: Any) -> Predictor:
     """The predictor for where the session runs and what prepares its pictures."""
+    if isinstance(session.model, Cascade):
+        return CascadePredictor(session, **options)
     if FRAMES in getattr(session.executor, "inputs", ()):
         return FramePredictor(session, **options)
     spec, size = session.preprocess, session.size
