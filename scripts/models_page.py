@@ -20,7 +20,7 @@ HEAD = """# Models
 
 Written by `python scripts/models_page.py` from the registry. Names are followed by millions of parameters, as
 published; an input is the published size, channels x height x width. Class counts are read from the weights.
-Networks of the task `part` answer together with others, as a cascade that stands with its task and runs by its own name.
+Networks of the task `part` answer together with others, as a cascade, which stands with its task and has a name.
 """
 
 
