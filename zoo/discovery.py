@@ -1,5 +1,5 @@
-"""The one place that finds what registers itself: commands, and models, tasks, cascades, references, plugins and formats
-of export, each a group of modules.
+"""The one place that finds what registers itself: commands, and models, tasks, cascades, references, plugins and
+formats of export, each a group of modules.
 
 A group is a folder of this package, where one file is one of them. Other packages add modules by entry points of the
 group's name, in their pyproject.toml:
