@@ -163,6 +163,21 @@ def test_closing_after_an_error_of_cuda_frees_everything(cuda):
     assert not (cuda.events or cuda.streams or cuda.memory)
 
 
+def test_what_a_failed_close_leaves_is_freed_without_the_garbage_collector(cuda):
+    """Errors refer to the frames they went through, and a frame that kept them would keep all it knows."""
+    session = open_session(contexts=2)
+    tickets = [session.submit(images(1)), session.submit(images(1))]
+    cuda.broken = True
+    gc.disable()
+    try:
+        with pytest.raises(ZooError, match=CUDA_FAILED):
+            session.close()
+        del tickets
+        assert not cuda.events
+    finally:
+        gc.enable()
+
+
 def test_a_session_that_cannot_be_opened_leaves_nothing(cuda, monkeypatch):
     stream, calls = cuda.stream, iter(range(9))
     monkeypatch.setattr(cuda, "stream", lambda: out_of_memory() if next(calls) == 2 else stream())

@@ -169,10 +169,10 @@ class GpuSession:
                     with slot.lock:
                         slot.close()
                 except ZooError as error:
-                    errors.append(error)
+                    errors = errors or [error]
             engine.close()
         if errors:
-            raise errors[0]
+            raise errors.pop()  # nor kept by this frame, which it refers to: what the slots held is freed with it
 
     def __enter__(self) -> GpuSession:
         return self

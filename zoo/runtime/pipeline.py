@@ -161,7 +161,7 @@ class FramePipeline:
             self._borrowing.settled()
             self._pending._outcome = self._read()
         except ZooError as error:
-            self._pending._outcome = error
+            self._pending._outcome = error.with_traceback(None)
         self._pending = None
 
     def _open(self) -> None:

@@ -317,6 +317,6 @@ class Ticket:
         try:
             self._outcome = self._slot.take(self._plan)
         except ZooError as error:
-            self._outcome = error
+            self._outcome = error.with_traceback(None)  # its frames would keep all that the slot holds
         if self._slot.pending is self:
             self._slot.pending = None
