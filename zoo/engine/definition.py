@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -190,11 +191,24 @@ class _Zeros(Weights):
         return []
 
     def read(self, name: str, shape: Any) -> np.ndarray:
-        return np.zeros(tuple(shape), np.float32).view(_Untouched)
+        return _zeros(tuple(shape)).view(_Untouched)
 
 
 class _Untouched(np.ndarray):
     """Zeros whose arithmetic gives zeros without computing them: folding a convolution would touch all its memory."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> np.ndarray:
-        return np.zeros(np.broadcast_shapes(*map(np.shape, inputs)), np.float32).view(_Untouched)
+        return _zeros(np.broadcast_shapes(*map(np.shape, inputs))).view(_Untouched)
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros to read. Those of a layer share one memory: what was freed would be zeroed again for the next."""
+    count = math.prod(shape)
+    return _block(1 << max(count - 1, 0).bit_length())[:count].reshape(shape)
+
+
+@functools.cache
+def _block(count: int) -> np.ndarray:
+    block = np.zeros(count, np.float32)
+    block.flags.writeable = False
+    return block
