@@ -263,6 +263,8 @@ def other_yolo(kind: str, yaml: str) -> torch.nn.Module:
         ("DetectionModel", "yolov3-tiny.yaml", "holds a YOLOv3-tinyu detector, not yolov8n: use yolov3_tinyu"),
         ("DetectionModel", "yolov6n.yaml", "holds a YOLOv6 detector, not yolov8n: use yolov6n"),
         ("DetectionModel", "yolov8n-p2.yaml", "holds a YOLOv8-p2 detector, not yolov8n: use yolov8n_p2"),
+        ("DetectionModel", "yolo26n-p6.yaml", "holds a YOLO26-p6 detector, not yolov8n: use yolo26n_p6"),
+        ("DetectionModel", "yolov5n-p6.yaml", "holds a YOLOv5u P6 detector, not yolov8n: use yolov5n6u"),
         ("SegmentationModel", "yolov8n-seg.yaml", "holds a YOLOv8 for segmentation, not yolov8n.*yolov8n_seg"),
         ("PoseModel", "yolov8n-pose.yaml", "holds a YOLOv8 for poses, not yolov8n.*yolov8n_pose"),
         ("PoseModel", "yolo26n-pose.yaml", "holds a YOLO26 for poses, not yolov8n.*yolo26n_pose"),

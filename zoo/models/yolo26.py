@@ -8,15 +8,13 @@ Scopes are ultralytics'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from zoo.blocks.yolo import bottleneck, c3k2, conv, halves, join, linear_conv
-from zoo.blocks.yolo_attention import c2psa, psa_block
+from zoo.blocks.yolo import c3k2, conv, join
+from zoo.blocks.yolo_26 import PAPER, PREFIX, Config, attended, for_training, sppf, trunk
+from zoo.blocks.yolo_attention import c2psa
 from zoo.blocks.yolo_head import (
     DOTA,
     MASKS,
     PERSON,
-    DetectConfig,
     configured_by,
     detect,
     instances,
@@ -27,47 +25,18 @@ from zoo.blocks.yolo_head import (
     turned,
 )
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, fixed_size, max_pool, upsample
+from zoo.ops import add, conv2d, fixed_size, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
-PAPER = "https://docs.ultralytics.com/models/yolo26"
-PREFIX = "one2one_"  # of the head that answers
-TRAINING = ("model.23.cv2.*", "model.23.cv3.*")  # the head for training
-
-
-@dataclass(frozen=True)
-class Config(DetectConfig):
-    reg_max: int = 1
-    nested: bool = False  # C3k in the first two C3k2
-
-
-def sppf(net: Net, x: Tensor, out: int) -> Tensor:
-    found = [linear_conv(net / "cv1", x, x.shape[1] // 2)]
-    for _ in range(3):
-        found.append(max_pool(net / "m", found[-1], 5, 1, pad=2))
-    return net.tap(add(net, conv(net / "cv2", concat(net, found), out), x))
-
-
-def attended(net: Net, x: Tensor, out: int) -> Tensor:
-    """`c3k2` whose one block is a bottleneck and attention after it."""
-
-    def block(net: Net, x: Tensor) -> Tensor:
-        return psa_block(net / 1, bottleneck(net / 0, x, shortcut=True, hidden=x.shape[1] // 2))
-
-    return halves(net, x, out, out // 2, [block])
+TRAINING = for_training(23)
 
 
 def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     """Maps of strides 8, 16 and 32."""
     at, c, n = net / "model", cfg.channels, cfg.repeats(2)
-    x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
-    x = c3k2(at / 2, x, c(256), n, cfg.nested, share=0.25)
-    p3 = c3k2(at / 4, conv(at / 3, x, c(256), 3, 2), c(512), n, cfg.nested, share=0.25)  # stride 8
-    p4 = c3k2(at / 6, conv(at / 5, p3, c(512), 3, 2), c(512), n, nested=True)  # stride 16
-    x = c3k2(at / 8, conv(at / 7, p4, c(1024), 3, 2), c(1024), n, nested=True)
-    p5 = c2psa(at / 10, sppf(at / 9, x, c(1024)), n)  # stride 32
-
+    _, p3, p4, x = trunk(net, x, cfg)
+    p5 = c2psa(at / 10, sppf(at / 9, x), n)
     p4 = c3k2(at / 13, join(at / 12, upsample(at / 11, p5, 2), p4), c(512), n, nested=True)
     p3 = c3k2(at / 16, join(at / 15, upsample(at / 14, p4, 2), p3), c(256), n, nested=True)
     p4 = c3k2(at / 19, join(at / 18, conv(at / 17, p3, c(256), 3, 2), p4), c(512), n, nested=True)

@@ -85,6 +85,8 @@ def _anchors(names: Collection[str], head: int, has: Callable[[str], bool]) -> F
 def _generation(names: Collection[str], head: int) -> tuple[str, str]:
     """(name, pattern of model names) of an ultralytics network with a head without anchors."""
     if any(name.startswith(f"model.{head}.one2one_") for name in names):
+        if head in (29, 31):
+            return f"YOLO26-p{2 if head == 29 else 6}", f"yolo26?_p{2 if head == 29 else 6}"
         return ("YOLO26", "yolo26?") if "model.10.m.0.attn.qkv.conv.weight" in names else ("YOLOv10", "yolov10?")
     if "model.11.weight" in names and "model.16.weight" in names:  # transposed convolutions
         return "YOLOv6", "yolov6?"

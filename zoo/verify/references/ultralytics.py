@@ -50,7 +50,7 @@ class Ultralytics(Library):
             sized = re.fullmatch(r"yolov?\d+[a-z]", stem)  # such as yolov10n.yaml, a file for each size
             sizes = "" if sized or "\nscales:" not in text else "nsmlx"
             names += [re.sub(r"(\d+)", rf"\1{size}", stem, count=1) for size in sizes] or [stem]
-        return [*names, *(f"{name}u" for name in names if re.match(r"yolov[35]", name))]
+        return [*names, *(f"{name.replace('-p6', '6')}u" for name in names if re.match(r"yolov[35]", name))]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         quiet()
@@ -65,8 +65,8 @@ class Ultralytics(Library):
             "segment": tasks.SegmentationModel,
             "obb": tasks.OBBModel,
         }
-        # yolov5nu is yolov5n.yaml there.
-        file = f"{name.removesuffix('u') if name.startswith(('yolov3', 'yolov5')) else name}.yaml"
+        # yolov5nu is yolov5n.yaml there, and yolov5n6u yolov5n-p6.yaml
+        file = re.sub(r"^(yolov[35].*?)u?$", r"\1", re.sub(r"6u$", "-p6u", name)) + ".yaml"
         try:
             task = tasks.guess_model_task(tasks.yaml_model_load(file))
         except FileNotFoundError:
