@@ -189,6 +189,7 @@ SIZES = {
     "fcn_resnet50": (3, 33, 49),
     "deit_tiny_patch16_224": (3, 224, 224),
     "dla46x_c": (3, 64, 96),
+    "yolo26n_p6": (3, 64, 128),
     "hrnet_w18_small": (3, 64, 96),
     "inception_v4": (3, 107, 139),
     "mtcnn_pnet": (3, 37, 50),
