@@ -75,7 +75,7 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("model.5.cv2.linear_conv()", lambda real, net, x, *a, **o: ops.silu(
             net.functional, real(net, x, *a, **o)))),
     ("yolo26n", "no shortcut in SPPF", "model.9", plant("model.9.add()", keeps("x"))),
-    ("yolo26n_p6", "the shortcut of YOLO26's SPPF", "model.12.cv1.bn", plant("model.11.sppf()", changed(shortcut=True))),
+    ("yolo26n_p6", "the shortcut of YOLO26's SPPF", "model.11", plant("model.11.sppf()", changed(shortcut=True))),
     ("yolo26n", "distances in pixels of the first level", "boxes",
         plant("model.23.boxes_around()", lambda real, net, sides, *a: real(net, ops.mul(net.fp32, sides, 8.0), *a))),
     ("yolov5nu", "BatchNorm eps 1e-5", "model.9.cv1.bn", plant("model.9.cv1.bn", changed(eps=1e-5))),
