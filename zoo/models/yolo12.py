@@ -83,8 +83,7 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     p4 = a2c2f(at / 11, join(at / 10, upsample(at / 9, p5, 2), p4), c(512), n, 0, cfg)
     p3 = a2c2f(at / 14, join(at / 13, upsample(at / 12, p4, 2), p3), c(256), n, 0, cfg)
     p4 = a2c2f(at / 17, join(at / 16, conv(at / 15, p3, c(256), 3, 2), p4), c(512), n, 0, cfg)
-    p5 = c3k2(at / 20, join(at / 19, conv(at / 18, p4, c(512), 3, 2), p5), c(1024), n, nested=True)
-    return [p3, p4, p5]
+    return [p3, p4, c3k2(at / 20, join(at / 19, conv(at / 18, p4, c(512), 3, 2), p5), c(1024), n, nested=True)]
 
 
 @register(
@@ -124,6 +123,24 @@ def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
 
 
 @register(
+    task="obb",
+    reference="ultralytics:{name}",
+    preprocess=letterbox(1024),
+    paper=PAPER,
+    configure=configured_by(21, repeats=2),
+    # parameters: as ultralytics 8.4 counts its own models of 15 classes
+    yolo12n_obb=Variant(Config(0.50, 0.25, **DOTA), params=2_642_640),
+    yolo12s_obb=Variant(Config(0.50, 0.50, **DOTA), params=9_545_120),
+    yolo12m_obb=Variant(Config(0.50, 1.00, 512, **DOTA, nested=True), params=20_997_888),
+    yolo12l_obb=Variant(Config(1.00, 1.00, 512, **DOTA, nested=True, large=True), params=27_249_504),
+    yolo12x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True, large=True), params=61_044_864),
+)
+def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    return turned(net / "model" / 21, levels, size, cfg, separable, angle_of)
+
+
+@register(
     task="instances",
     reference="ultralytics:{name}",
     preprocess=letterbox(),
@@ -140,24 +157,6 @@ def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size, head, levels = fixed_size(net, x, 32), net / "model" / 21, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, separable, maps)
-
-
-@register(
-    task="obb",
-    reference="ultralytics:{name}",
-    preprocess=letterbox(1024),
-    paper=PAPER,
-    configure=configured_by(21, repeats=2),
-    # parameters: as ultralytics 8.4 counts its own models of 15 classes
-    yolo12n_obb=Variant(Config(0.50, 0.25, **DOTA), params=2_642_640),
-    yolo12s_obb=Variant(Config(0.50, 0.50, **DOTA), params=9_545_120),
-    yolo12m_obb=Variant(Config(0.50, 1.00, 512, **DOTA, nested=True), params=20_997_888),
-    yolo12l_obb=Variant(Config(1.00, 1.00, 512, **DOTA, nested=True, large=True), params=27_249_504),
-    yolo12x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True, large=True), params=61_044_864),
-)
-def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
-    return turned(net / "model" / 21, levels, size, cfg, separable, angle_of)
 
 
 @register(

@@ -18,12 +18,12 @@ from zoo.registry import Variant, register
 
 @register(
     task="detect",
-    options={"nms": False},
     reference="ultralytics:{name}",
     preprocess=letterbox(),
     paper=PAPER,
     configure=configured_by(29, repeats=2, prefix=PREFIX),
     ignored=for_training(29),
+    options={"nms": False},
     # parameters: as ultralytics 8.4 counts its own models without the head for training
     yolo26n_p2=Variant(Config(0.50, 0.25), params=2_483_536),
     yolo26s_p2=Variant(Config(0.50, 0.50), params=9_474_192),

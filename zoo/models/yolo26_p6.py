@@ -18,12 +18,12 @@ from zoo.registry import Variant, register
 
 @register(
     task="detect",
-    options={"nms": False},
     reference="ultralytics:{name}",
     preprocess=letterbox(1280, stride=64),
     paper=PAPER,
     configure=configured_by(31, repeats=2, prefix=PREFIX),
     ignored=for_training(31),
+    options={"nms": False},
     # parameters: as ultralytics 8.4 counts its own models without the head for training
     yolo26n_p6=Variant(Config(0.50, 0.25), params=3_847_408),
     yolo26s_p6=Variant(Config(0.50, 0.50), params=15_177_488),
