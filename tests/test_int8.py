@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from zoo.api import build_engine, find_weights
 from zoo.engine.calibration import calibrate, pictures_in
@@ -21,9 +20,8 @@ from zoo.engine.passport import description_path, precision_of, rebuild_command
 from zoo.errors import ZooError
 from zoo.measure.ranges import METHODS, Histogram
 from zoo.network import Precision
-from zoo.quantization import LEVELS, Scales, load_scales, quantised_channels
+from zoo.quantization import Scales, load_scales, quantised_channels
 from zoo.registry import get_model
-from zoo.runtime.cpu import CpuSession
 from zoo.trt import Api
 from zoo.weights import RandomWeights
 
@@ -89,49 +87,6 @@ def test_a_step_per_channel() -> None:
 def scales_of(name: str, weights: Any, **changes: Any) -> Scales:
     images = np.random.default_rng(1).standard_normal((2, *SIZE)).astype(np.float32)
     return replace(calibrate(get_model(name), weights, [images], method="max", threads=1), **changes)
-
-
-def rounded(x: torch.Tensor, amax: float) -> torch.Tensor:
-    return torch.fake_quantize_per_tensor_affine(x, float(np.float32(amax / LEVELS)), 0, -128, 127)
-
-
-def test_a_block_is_pytorchs_fake_quantisation(rtx: Api) -> None:
-    """The second block of resnet18's first stage, of which PyTorch rounds weights before normalising."""
-    weights = RandomWeights(0)
-    only = "layer1.1.*"
-    ranges = scales_of("resnet18", weights)
-    others = [site for site in ranges.amax if not site.startswith("layer1.1.")]
-    images = np.random.default_rng(2).standard_normal((2, *SIZE)).astype(np.float32)
-    names = ["layer1.0.relu:1", "layer1.1.bn1", "layer1.1.relu:1"]
-
-    def run(scales: Scales) -> dict[str, np.ndarray]:
-        definition = define(get_model("resnet18"), weights, rtx, (2, *SIZE), Precision("int8", scales=scales))
-        return CpuSession(definition, names, half="float")(images)
-
-    ours = run(replace(ranges, keep=tuple(others)))
-    plain = run(replace(ranges, keep=("*",)))
-    x = torch.from_numpy(ours[names[0]])
-    y = x
-    for conv, bn in (("conv1", "bn1"), ("conv2", "bn2")):
-        kernel = weights.read(f"layer1.1.{conv}.weight", (64, 64, 3, 3))
-        whole, step = quantised_channels(kernel)
-        held = torch.fake_quantize_per_channel_affine(
-            torch.from_numpy(kernel.copy()), torch.from_numpy(step), torch.zeros(64, dtype=torch.int32), 0, -127, 127
-        )
-        assert np.allclose(held.numpy(), whole * step[:, None, None, None], rtol=1e-6, atol=0)
-        y = torch.conv2d(rounded(y, ranges.amax[f"layer1.1.{conv}"]), held, padding=1)
-        stats = [torch.from_numpy(weights.read(f"layer1.1.{bn}.{part}", (64,))) for part in
-                 ("running_mean", "running_var", "weight", "bias")]  # fmt: skip
-        y = torch.batch_norm(y, stats[2], stats[3], stats[0], stats[1], False, 0.0, 1e-5, False)
-        if bn == "bn1":
-            assert distance(ours["layer1.1.bn1"], y.numpy()) < distance(plain["layer1.1.bn1"], y.numpy()) / 8
-            y = torch.relu(torch.from_numpy(ours["layer1.1.bn1"]))  # so that no tie of rounding goes on
-    y = torch.relu(y + rounded(x, ranges.amax["layer1.1.add"]))
-    assert distance(ours[names[2]], y.numpy()) < distance(plain[names[2]], y.numpy()) / 8, only
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "yolov8n", "shufflenet_v2_x0_5"])

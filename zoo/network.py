@@ -38,7 +38,8 @@ def configured(layer: Layer, **attributes: Any) -> Layer:
 class Precision:
     """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares so.
 
-    int8 rounds what layers read by `scales`, and computes everything else in fp16.
+    What layers read is rounded to int8 by `scales`. Everything else is computed in fp16 where the name is int8, and as
+    the name says otherwise: int8 is proven in fp32, so that nothing else is rounded.
     """
 
     name: PrecisionName = "fp32"
@@ -84,6 +85,7 @@ class Definition:
     plugin_ops: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     sites: dict[str, Tensor] = field(default_factory=dict)  # what int8 rounds, by the layer that reads it
+    rounded: dict[str, Tensor] = field(default_factory=dict)  # what became of those that were rounded
     made: dict[str, int] = field(default_factory=dict)  # tensor -> its place in the order of definition
     has_islands: bool = False
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
@@ -162,9 +164,7 @@ class Net:
     def step_of(self, site: str) -> float | None:
         """The step that the tensor of a `site` is rounded to; None where it is not quantised."""
         scales = self.definition.precision.scales
-        if self.definition.precision.name != "int8" or scales is None or self.island:
-            return None
-        return scales.of(site)
+        return None if scales is None or self.island else scales.of(site)
 
     # Weights
 

@@ -136,9 +136,9 @@ def _ranges(path: Any, content: dict[str, Any]) -> dict[str, float]:
 def quantised_channels(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`weights` (out, …) in whole steps of -127 to 127, as float32, and the step of each channel (out,), float32.
 
-    A channel of zeros has a step of 1.
+    A channel of zeros has a step of 1. Values are multiplied by 1 / step, as PyTorch's fake quantisation does.
     """
     amax = np.abs(weights).reshape(len(weights), -1).max(1)
     step = np.where(amax > 0, amax / np.float32(LEVELS), 1).astype(np.float32)
-    whole = np.rint(weights / step.reshape(-1, *(1,) * (weights.ndim - 1)))
+    whole = np.rint(weights * (np.float32(1) / step).reshape(-1, *(1,) * (weights.ndim - 1)))
     return np.clip(whole, -LEVELS, LEVELS).astype(np.float32), step

@@ -15,7 +15,10 @@ def quantised(net: Net, x: Tensor, site: str) -> Tensor:
     """`x` as the layer `site` reads it: rounded to int8 and back, per tensor, where the policy says so."""
     net.definition.sites[site] = x
     step = net.step_of(site)
-    return x if step is None else _pair(net, x, np.float32(step))
+    if step is None:
+        return x
+    net.definition.rounded[site] = rounded = _pair(net, x, np.float32(step))
+    return rounded
 
 
 def quantised_kernel(net: Net, kernel: np.ndarray, scale: np.ndarray | None, site: str) -> Tensor | None:

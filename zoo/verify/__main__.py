@@ -21,6 +21,17 @@ def run(
     ] = False,
     fp16: Fp16 = False,
     bf16: Bf16 = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="int8 where --scales says so, against PyTorch's fake quantisation.")
+    ] = False,
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            "--scales",
+            help="--int8: what zoo.calibrate wrote, for these --weights. Default: ranges of the proof's own images.",
+            show_default=False,
+        ),
+    ] = None,
     weights: WeightsOption = None,
     golden: Annotated[
         Path | None,
@@ -49,12 +60,13 @@ def run(
     """Proves MODEL: every output, and every layer on our own inputs to it, within 4 x what the reference loses in fp32.
 
     A second size and batch are proven too. --fp16 and --bf16 are compared with our own fp32: at most 2 x what the
-    reference loses. Without --weights both sides get calibrated random weights. Exit status 0 when PASSED, 1 when
-    FAILED.
+    reference loses. --int8 is compared with PyTorch's fake quantisation by the rule of fp32. Without --weights both
+    sides get calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
     """
     from zoo.verify import report as reports
 
-    proof = _prove(model, layers, precision_name(fp16, bf16), weights, golden, own_module, size, device)
+    precision = precision_name(fp16, bf16, int8)
+    proof = _prove(model, layers, precision, weights, golden, own_module, size, device, scales)
     facts = {"model": proof.model, "precision": proof.precision, "weights": proof.weights, "executor": proof.executor}
     title = f"{proof.model} {proof.precision}"
     if html:
@@ -79,8 +91,10 @@ def _prove(
     own_module: Path | None,
     size: str | None,
     device: str,
+    scales: Path | None,
 ) -> Any:
     from zoo.api import find_weights
+    from zoo.quantization import load_scales
     from zoo.registry import get_model
     from zoo.trt import load, load_to_define
     from zoo.verify import proof
@@ -89,9 +103,14 @@ def _prove(
     entry = get_model(name)
     if device not in ("cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
-    if layers and precision != "fp32":
+    if scales is not None and (precision != "int8" or weights is None):
+        raise ZooError("--scales FILE belongs to --int8 and to the --weights it was calibrated with; give all three")
+    if precision == "int8" and device == "gpu":
+        raise ZooError("int8 is proven on the CPU; leave --device gpu away")
+    ranges = load_scales(scales) if scales is not None else None
+    if layers and precision not in ("fp32", "int8"):
         raise ZooError(
-            "--layers shows errors along the network, which are judged in fp32 only: "
+            "--layers shows errors along the network, which are judged in fp32 and int8 only: "
             "leave it away, or --fp16 and --bf16"
         )
     if own_module is not None and (weights is not None or golden is not None):
@@ -123,6 +142,7 @@ def _prove(
             size=wanted,
             progress=say,
             own_module=own_module,
+            scales=ranges,
             **how,
         )
 

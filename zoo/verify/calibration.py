@@ -17,10 +17,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from zoo.engine.calibration import calibrate
 from zoo.errors import ZooError
+from zoo.quantization import Scales
+from zoo.registry import Model
 from zoo.verify.references import AnyReference, Reference, library_of, load_reference
 from zoo.verify.remote import RemoteReference, create
 from zoo.verify.running import run_reference
+from zoo.weights import Weights
 
 MIN_DEPENDENCE = 1e-2
 
@@ -76,6 +80,11 @@ def sample_images(count: int, size: tuple[int, int, int], seed: int = 0) -> np.n
             image[:, top:bottom, left:right] = rng.standard_normal((channels, 1, 1), np.float32)
         image += 0.2 * rng.standard_normal(image.shape, np.float32)
     return images
+
+
+def scales_of(model: Model, weights: Weights, size: tuple[int, int, int]) -> Scales:
+    """Scales for the proof of an int8 network, from images as those of the proof."""
+    return calibrate(model, weights, [sample_images(4, size, seed=1)])
 
 
 def dependence(reference: AnyReference, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:

@@ -13,6 +13,7 @@ import numpy as np
 from zoo.engine.definition import Shape, define
 from zoo.errors import Refused, ZooError
 from zoo.network import Definition, Precision, PrecisionName
+from zoo.quantization import Scales
 from zoo.registry import Model
 from zoo.trt import Api
 from zoo.verify.compare import (
@@ -106,6 +107,7 @@ def prove(
     factor: Factor = factor_on_cpu,
     progress: Progress = lambda text: None,
     own_module: Path | None = None,
+    scales: Scales | None = None,
 ) -> Proof:
     """Compares `model` with its PyTorch reference by the rule of `zoo.verify.compare`, at two sizes and batches.
 
@@ -115,11 +117,14 @@ def prove(
     with our own fp32, which is proven first, and each of their layers with the reference. `own_module` is the file of
     the weights, if it holds a whole module that shall take the place of the published one: PyTorch unpickles it, that
     is, runs its code. Of a network that TensorRT refuses, what was written before is compared.
+    int8 is compared with PyTorch's fake quantisation (`zoo.verify.rounding`) by the rule of fp32, everything else being
+    in fp32, with `scales` or with some from its own images.
     Raises ZooError when the reference cannot be made, and for a definition that is refused and not wrong before.
     """
-    from zoo.verify.calibration import calibrated, state_arrays
+    from zoo.verify.calibration import calibrated, scales_of, state_arrays
     from zoo.verify.pretrained import with_own_module
     from zoo.verify.references import load_reference
+    from zoo.verify.rounding import following, nothing_lost, rounded, with_rounded_taps
     from zoo.verify.running import run_reference
 
     shape, filled = (-1, model.input[0], *(size or model.input[1:])), True
@@ -142,16 +147,25 @@ def prove(
         progress("running the network")
         ours = execute(definition, taps, images)
         progress("running the reference")
-        report = compare_reference(reference, images, ours, taps, definition.folded, factor(definition))
+        model = following(reference, ours)
+        report = nothing_lost(compare_reference(model, images, ours, taps, definition.folded, factor(definition)))
         missing = [name for name in report.missing if name not in definition.taps] if layers else report.missing
         return images, ours, replace(report, missing=missing)
 
-    also, notes = {}, ()
+    also, notes, policy = {}, (), Precision()
     try:
-        definition = define(model, weights, api, shape)
+        if precision == "int8":
+            progress("choosing the ranges of int8")
+            policy = replace(policy, scales=scales or scales_of(model, weights, shape[1:]))
+        definition = define(model, weights, api, shape, policy)
         if not filled:
             fill(reference, definition)
-        other = define_at_another_size(model, weights, api, shape)
+        if precision == "int8":
+            reference = rounded(reference, definition)
+            definition = with_rounded_taps(definition)
+        other = define_at_another_size(model, weights, api, shape, policy)
+        if other is not None:
+            other = with_rounded_taps(other)
         # Taps of few values take many images: they are judged at the second size alone where that is the smaller one.
         spared = other is not None and values_of(images_tensor(other)) < values_of(images_tensor(definition))
         count = images_for(definition, taps=not spared)
@@ -175,7 +189,7 @@ def prove(
     else:
         more, found, also[at] = run(other, images_for(other) + 1)
         also[f"{at}, batch 1"] = compare_batches(also[at], found, execute(other, [], more[:1]))
-    if precision != "fp32":
+    if precision in HALVES:
         also = {"fp32": report, **also}
         half = define(model, weights, api, shape, Precision(precision))
         ref32, ref16 = run_reference(reference, images), run_reference(reference, images, HALVES[precision])
@@ -261,7 +275,9 @@ def images_for(definition: Definition, taps: bool = True) -> int:
     return min(max(FEW_IMAGES, FEW_VALUES // fewest), MOST_IMAGES)
 
 
-def define_at_another_size(model: Model, weights: Weights, api: Api, shape: Shape) -> Definition | None:
+def define_at_another_size(
+    model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision = Precision()
+) -> Definition | None:
     """`model` at a size that is odd in units of its stride, and not square; None where no other size fits."""
     for near in (SECOND_SIZE, (shape[2] * 5 // 4, shape[3] * 7 // 4)):
         for stride in (1, 2, 4, 8, 16, 32, 64):
@@ -269,7 +285,7 @@ def define_at_another_size(model: Model, weights: Weights, api: Api, shape: Shap
             if height == width or (height, width) == shape[2:]:
                 continue
             try:
-                return define(model, weights, api, (*shape[:2], height, width))
+                return define(model, weights, api, (*shape[:2], height, width), precision)
             except Refused:
                 raise
             except ZooError:  # it does not fit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -14,8 +15,9 @@ from torch import nn
 
 from zoo.errors import ZooError
 from zoo.verify.compare import Run
-from zoo.verify.references import AnyReference
+from zoo.verify.references import AnyReference, Reference
 from zoo.verify.remote import RemoteReference
+from zoo.verify.rounding import Additions, tap_of
 
 Keep = Callable[[str, np.ndarray], Any]
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -52,7 +54,7 @@ def run_reference(
     if nudge is not None:
         reference = dataclasses.replace(reference, module=_nudged(reference.module, nudge))
     reference.forget()
-    recorder = _Recorder(reference.module, taps, given, keep)
+    recorder = _Recorder(reference, taps, given, keep)
     with torch.no_grad(), recorder:
         outputs = reference.outputs(reference.module(torch.from_numpy(images).to(DTYPES[dtype])))
     return Run({name: _array(value) for name, value in outputs.items()}, recorder.taps, recorder.leaves)
@@ -83,16 +85,20 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 class _Recorder:
     """Records what modules return while it is entered, and lets the network go on with what is given instead.
 
+    What they read is rounded where the reference is an int8 network, and is recorded and exchanged in the same way.
+
     YOLO shares one activation module among all its blocks, so a module may have many paths: the one that lies under
     the module that is running now is the one that was called.
     """
 
     def __init__(
-        self, module: nn.Module, names: bool | Collection[str], given: Mapping[str, np.ndarray], keep: Keep
+        self, reference: Reference, names: bool | Collection[str], given: Mapping[str, np.ndarray], keep: Keep
     ) -> None:
         self.taps: dict[str, Any] = {}
         self.leaves: dict[str, str] = {}
-        self._module, self._names, self._given, self._keep = module, names, given, keep
+        self._module, self._names, self._given, self._keep = reference.module, names, given, keep
+        self._rounding, self._additions = reference.rounding, Additions(self._add)
+        self._added: set[str] = set()
         self._running: list[tuple[str, list[str]]] = []  # path of each module under way, the children that it called
         self._calls: Counter[str] = Counter()
         self._handles: list[Any] = []
@@ -101,21 +107,50 @@ class _Recorder:
         paths: dict[nn.Module, list[str]] = {}
         for path, module in self._module.named_modules(remove_duplicate=False):
             paths.setdefault(module, []).append(path)
-        for module, names in paths.items() if self._names or self._given else ():
-            self._handles.append(module.register_forward_pre_hook(lambda *_, names=names: self._begin(names)))
+        for module, names in paths.items() if self._names or self._given or self._rounding else ():
+            begin = functools.partial(self._begin, names)
+            self._handles.append(module.register_forward_pre_hook(begin))
             self._handles.append(module.register_forward_hook(lambda m, _, result: self._end(m, result)))
+        if self._rounding is not None:
+            self._additions.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
+        if self._rounding is not None:
+            self._additions.__exit__(*error)
         for handle in self._handles:
             handle.remove()
 
-    def _begin(self, names: list[str]) -> None:
+    def _begin(self, names: list[str], module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Notes that a module runs; what it returns, if anything, are its arguments."""
         parent = f"{self._running[-1][0]}." if self._running and self._running[-1][0] else ""
         path = next((name for name in names if name.startswith(parent)), names[0])
         if self._running:
             self._running[-1][1].append(path)
         self._running.append((path, []))
+        calls = self._calls[path]
+        site = f"{path}:{calls}" if calls else path
+        if self._rounding is None or site not in self._rounding.steps:
+            return None
+        return (self._read(site, args[0]), *args[1:])
+
+    def _add(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The operands of an addition in the module that is running."""
+        path = self._running[-1][0] if self._running else ""
+        found = self._rounding.addition(path, (a, b), self._added)
+        if found is None:
+            return a, b
+        site, second = found
+        self._added.add(site)
+        return (a, self._read(site, b)) if second else (self._read(site, a), b)
+
+    def _read(self, site: str, x: torch.Tensor) -> torch.Tensor:
+        """`x` as the layer of `site` reads it."""
+        name, value = tap_of(site), self._rounding.at(site, x)
+        if self._names is True or (self._names and name in self._names):
+            self.taps[name] = self._keep(name, _array(value))
+        ours = self._given.get(name)
+        return value if ours is None or ours.shape != value.shape else torch.tensor(ours, dtype=value.dtype)
 
     def _end(self, module: nn.Module, result: Any) -> Any:
         """Records the result; what it returns, if anything, takes the result's place."""

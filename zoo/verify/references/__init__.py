@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from zoo.verify.rounding import Rounding
+
 PYTORCH = "pip install 'tensorrt-zoo[reference]'"
 
 
@@ -138,11 +140,15 @@ class Library:
 
 @dataclass(frozen=True)
 class Reference:
-    """A published model: `module` is in eval mode, `library` knows how to read what it returns."""
+    """A published model: `module` is in eval mode, `library` knows how to read what it returns.
+
+    `rounding` makes an int8 network of it.
+    """
 
     source: str
     module: nn.Module
     library: Library
+    rounding: Rounding | None = None
 
     def outputs(self, result: Any) -> dict[str, Tensor]:
         """What the module returned, as the outputs of our definitions, by name."""
