@@ -16,6 +16,7 @@ from zoo.runtime import gpu
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.cuda import Cuda, Device, Event, Graph, Stream
 from zoo.runtime.gpu import GpuSession
+from zoo.runtime.loaded import _DTYPES
 
 # ---- a CUDA provider on host memory ---------------------------------------------------------------------------------
 
@@ -264,8 +265,8 @@ class FakeEngine:
     num_optimization_profiles = 1
     device_memory_size = 4096
 
-    def __init__(self, cuda, inputs, outputs, function, capturable=True, sharing=True):
-        self.cuda, self.function = cuda, function
+    def __init__(self, cuda, inputs, outputs, function, capturable=True, sharing=True, dtypes={}):  # noqa: B006
+        self.cuda, self.function, self.dtypes = cuda, function, dtypes  # TensorRT's names of types; FLOAT without one
         self.inputs, self.outputs = inputs, outputs  # name -> profile; name -> shape from the input shapes
         self.capturable, self.sharing, self.contexts = capturable, sharing, 0
         self.names = [*inputs, *outputs]
@@ -275,7 +276,10 @@ class FakeEngine:
         return self.names[index]
 
     def get_tensor_dtype(self, name):
-        return Named(name="FLOAT")
+        return Named(name=self.dtypes.get(name, "FLOAT"))
+
+    def view(self, name, ptr, shape):
+        return host_view(ptr, shape, _DTYPES[self.dtypes.get(name, "FLOAT")])
 
     def get_tensor_format(self, name):
         return "linear"
@@ -342,9 +346,9 @@ class FakeContext:
         assert self.memory in cuda.memory
 
         def work():
-            arrays = {n: host_view(addresses[n], shape) for n, shape in shapes.items()}
+            arrays = {n: engine.view(n, addresses[n], shape) for n, shape in shapes.items()}
             for name, value in engine.function(arrays).items():
-                host_view(addresses[name], self.engine.outputs[name](shapes))[...] = value
+                engine.view(name, addresses[name], engine.outputs[name](shapes))[...] = value
 
         cuda.do(handle, work)
         return True

@@ -15,6 +15,7 @@ from zoo.cascades import Cascade
 from zoo.device import parse_device
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.io import Io, check_io
 from zoo.engine.passport import Engine, labels
 from zoo.engine.plugins import Plugins
 from zoo.engine.shapes import Shapes, input_shapes
@@ -162,6 +163,7 @@ def build_engine(
     plugins: PluginPolicy = "auto",
     self_contained: bool = False,
     end2end: EndToEnd | None = None,
+    io: Io = "fp32",
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
@@ -171,7 +173,7 @@ def build_engine(
     `level`, `heuristic`, `tf32` and `workspace` are those of `zoo.engine.effort.Effort`, `plugins` (the policy) and
     `self_contained`
     those of `zoo.engine.plugins.Plugins`. With `end2end` (`zoo.engine.end2end.EndToEnd`) a detector's engine takes
-    uint8 frames and gives final boxes.
+    uint8 frames and gives final boxes; `io` says what else it takes and gives (`zoo.engine.io`).
     `target` is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time
     without a GPU.
     """
@@ -181,6 +183,7 @@ def build_engine(
     effort, custom = Effort(level, heuristic, tf32, workspace), Plugins(plugins, self_contained)
     wanted = _precision(precision)
     model = get_model(name)
+    check_io(io, model)
     if shapes is not None and not isinstance(shapes, Shapes):
         raise ZooError(f"the shapes are {shapes!r}; they must be zoo.engine.shapes.Shapes, or give a batch")
     if shapes is None:
@@ -198,6 +201,7 @@ def build_engine(
         effort,
         custom,
         end2end,
+        io=io,
         timing_cache=Path(path_of("timing cache is", timing_cache)) if timing_cache else None,
         progress=progress,
     )
@@ -215,6 +219,7 @@ def load(
     heuristic: bool = False,
     workspace: int | None = None,
     plugins: PluginPolicy = "auto",
+    io: Io = "fp32",
     host_code: bool = False,
     auto_rebuild: bool = False,
     cuda: str = "cuda-python",
@@ -233,7 +238,8 @@ def load(
     ONNX and run by onnxruntime on `threads` threads (0: as many as there are cores). On a GPU a model name is compiled
     first (once: the engine is kept in a cache) with `level`, `heuristic` and `workspace` as in
     `zoo.engine.effort.Effort` and custom ops as `plugins` says, and an engine file is loaded, whose weights, precision,
-    size and batch are its own; `host_code` allows one to run the library that it carries.
+    size, batch and `io` (`zoo.engine.io`: what the session takes and gives) are its own; `host_code` allows one to run
+    the library that it carries.
 
     `batch` is fixed, or (min, opt, max). Without it, any number of images may be given, on a GPU in steps of at most
     16. `auto_rebuild`, `cuda`, `graphs`, `contexts` and `stream` are those of `zoo.runtime.engines.load_engine_session`
@@ -253,7 +259,7 @@ def load(
     if is_engine(source):
         if where.kind == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
-        built_in = (wanted, effort, custom) != (Precision(), Effort(), Plugins())
+        built_in = (wanted, effort, custom, io) != (Precision(), Effort(), Plugins(), "fp32")
         if any(option is not None for option in (weights, size, batch)) or built_in:
             raise ZooError(
                 f"{source} is an engine, in which weights, size, batch, precision, plugins and TensorRT's effort are "
@@ -275,6 +281,7 @@ def load(
     if os.path.isdir(source) and os.path.basename(source) != source:
         raise ZooError(f"{source} is a folder; give a model's name, an engine file or weights")
     model = get_model(source)
+    check_io(io, model)
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
     opened = find_weights(model, weights)
     model = adapted(model, opened)
@@ -282,10 +289,10 @@ def load(
         from zoo.runtime.engines import load_model_session
 
         return load_model_session(
-            model, opened, wanted, size, batch=batch, effort=effort, plugins=custom, device=where.index, **on_gpu,
-            progress=progress,
+            model, opened, wanted, size, batch=batch, effort=effort, plugins=custom, io=io, device=where.index,
+            **on_gpu, progress=progress,
         )  # fmt: skip
-    return _cpu_session(model, opened, wanted, size, batch, threads, plugins)
+    return _cpu_session(model, opened, wanted, size, batch, threads, plugins, io)
 
 
 def _precision(wanted: PrecisionName | Precision) -> Precision:
@@ -303,17 +310,19 @@ def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
 
 def _cpu_session(
     model: Model, weights: Weights, precision: Precision, size: tuple[int, int] | None,
-    batch: int | tuple[int, int, int] | None, threads: int, plugins: PluginPolicy,
+    batch: int | tuple[int, int, int] | None, threads: int, plugins: PluginPolicy, io: Io,
 ) -> Session:  # fmt: skip
     from zoo.engine.definition import define
     from zoo.runtime.cpu import CpuSession
     from zoo.trt import load_to_define
 
     shapes = input_shapes(model, 1 if batch is None else batch, size)
-    definition = define(model, weights, load_to_define(precision.name), (-1, *shapes.opt[1:]), precision, plugins)
+    api, shape = load_to_define(precision.name), (-1, *shapes.opt[1:])
+    definition = define(model, weights, api, shape, precision, plugins, io=io)
     executor = CpuSession(definition, threads=threads, batches=None if batch is None else shapes.batches)
     size = shapes.opt[2:]
-    return Session(model, executor, executor.runs_on, model.preprocess, size, labels(weights.metadata), weights.name)
+    names = labels(weights.metadata)
+    return Session(model, executor, executor.runs_on, model.preprocess, size, names, weights.name, io=io)
 
 
 def _cascade_session(cascade: Cascade, weights: Any, **options: Any) -> CascadeSession:

@@ -13,6 +13,7 @@ from zoo.cli import (
     Bf16,
     Fp16,
     Heuristic,
+    IoOption,
     Json,
     Level,
     NoPlugins,
@@ -61,6 +62,7 @@ def run(
         str | None, typer.Option("--max-shapes", "--maxShapes", help="Largest input.", show_default=False)
     ] = None,
     size: Size = None,
+    io: IoOption = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +118,7 @@ def run(
     from zoo import api
     from zoo.engine.definition import define
     from zoo.engine.effort import Effort, parse_workspace
+    from zoo.engine.io import check_io
     from zoo.engine.plugins import Plugins
     from zoo.files import checked_destination
     from zoo.network import Precision
@@ -129,6 +132,7 @@ def run(
         raise ZooError("--scales belongs to --int8; give both")
     ranges = load_scales(scales or f"{entry.name}.scales.json") if int8 else None
     computed = Precision(precision, tuple(fp32_layers or ()), ranges)
+    border = check_io(io or "fp32", entry)
     whole = _end2end(end2end, max_frame, {"conf": conf, "iou": iou, "max_det": max_det})
     _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
     effort = Effort(level, heuristic, tf32, parse_workspace(workspace) if workspace is not None else None)
@@ -145,7 +149,7 @@ def run(
     shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
     policy = Plugins(plugin_policy(plugins, no_plugins), self_contained).policy
     if dry_run:
-        definition = define(entry, source, tensorrt, shapes.network, computed, policy, whole)
+        definition = define(entry, source, tensorrt, shapes.network, computed, policy, whole, border)
         _report(
             {
                 "model": entry.name,
@@ -160,7 +164,7 @@ def run(
     with progress() as say:
         engine = api.build_engine(
             entry.name, weights=source, precision=computed, shapes=shapes, target=tensorrt.flavour,
-            **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole,
+            **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole, io=border,
             timing_cache=timing_cache, progress=say,
         )  # fmt: skip
     engine.save(path)

@@ -49,6 +49,15 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Where it goes. Default: MODEL.SUFFIX.", show_default=False)
 ]
 
+IoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--io",
+        help="What the network takes and gives: fp32, fp16, or uint8 (N, H, W, C), normalised inside. Default: fp32.",
+        show_default=False,
+    ),
+]
+
 Level = Annotated[
     int | None,
     typer.Option(

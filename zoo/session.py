@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from zoo.cascades import Cascade
+from zoo.engine.io import DTYPES, Io, outer
 from zoo.errors import ZooError
-from zoo.preprocess import Preprocess
+from zoo.preprocess import Placement, Preprocess
 from zoo.registry import Model
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class Loaded:
 @dataclass(frozen=True)
 class Session(Loaded):
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
+class Session:
+    """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W), or what
+    `io` says (`zoo.engine.io`); close it when done.
 
     `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they
     have any. `size` is the network's input size (H, W), and `weights` says where the weights came from. More images
@@ -89,6 +93,7 @@ class Session(Loaded):
     labels: list[str] | None
     weights: str
     step: int | None = None
+    io: Io = "fp32"
 
     def __call__(self, images: Any, *, views: bool = False) -> dict[str, Any]:
         """The outputs by name: numpy arrays for a numpy array. On a GPU also device arrays for device arrays, PyTorch's
@@ -120,12 +125,31 @@ class Session(Loaded):
         array = host_array(images)
         return [array[start : start + self.step] for start in range(0, len(array), self.step)]
 
+    def predict(self, image: str | os.PathLike[str] | np.ndarray, **options: Any) -> Any:
+        """The task's result for one picture: a file, or an array (H, W, 3) uint8 BGR.
+
+        `options` are the task's, as `zoo.run` has them (`conf`, `iou`, `top` …). For many pictures,
+        `zoo.runtime.predict.make_predictor` keeps what this makes anew for each.
+        """
+        from zoo.images.sources import read_image
+        from zoo.runtime.predict import make_predictor
+
+        with make_predictor(self, **options) as predictor:
+            return predictor(image if hasattr(image, "shape") else read_image(image)).result
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """What the network takes for one picture (H, W, 3) uint8 BGR, and where the picture lies in it."""
+        if self.io == "uint8":
+            return self.preprocess.apply_bytes(image, self.size)
+        pixels, placement = self.preprocess.apply(image, self.size)
+        return pixels.astype(DTYPES[self.io], copy=False), placement
+
     def warm_up(self, batch: int = 1, runs: int = 3) -> None:
         """Runs the network on black images of this batch, since the first calls of a session take longer: memory is
         found, kernels are loaded, and on a GPU the CUDA graph of the shape is captured."""
         import numpy as np
 
-        images = np.zeros((batch, self.model.input[0], *self.size), np.float32)
+        images = np.zeros(outer((batch, self.model.input[0], *self.size), self.io), DTYPES[self.io])
         for _ in range(runs):
             self(images)
 

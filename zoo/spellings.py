@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 
 _PRECISION = "choose one precision: --fp16, --bf16 or --int8"
 _QUANTISED = "of quantised networks zoo.build has --int8, with ranges that python -m zoo.calibrate writes"
-_FLOAT32 = "inputs and outputs are float32 in linear order, whatever the precision"
+_IO = "--io fp32, fp16 or uint8 says what a network takes and gives, in linear order, whatever the precision"
 _TIMED = "python -m zoo.bench times engines"
 _LAYERS = "python -m zoo.profile times every layer"
 _PORTABLE = (
@@ -30,8 +30,8 @@ INSTEAD = {
     "--layerPrecisions": _ISLANDS,
     "--layerOutputTypes": _ISLANDS,
     "--precisionConstraints": _ISLANDS,
-    "--inputIOFormats": _FLOAT32,
-    "--outputIOFormats": _FLOAT32,
+    "--inputIOFormats": _IO,
+    "--outputIOFormats": _IO,
     "--maxBatch": _SHAPES,
     "--shapes": _SHAPES,
     "--dynamic": _SHAPES,

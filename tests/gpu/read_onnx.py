@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from zoo.engine.definition import INPUT
+from zoo.engine.shapes import INPUT
 from zoo.trt import Api, load
 from zoo.verify.compare import relative_l2
 

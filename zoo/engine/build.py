@@ -10,13 +10,14 @@ from typing import Any
 
 from zoo.driver import device_name
 from zoo.engine import plugins as custom
-from zoo.engine.definition import INPUT, define
+from zoo.engine.definition import define
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
 from zoo.engine.interrupt import interruptible
+from zoo.engine.io import Io, outer_shapes
 from zoo.engine.passport import Engine, describe
 from zoo.engine.plugins import Plugins
-from zoo.engine.shapes import Shapes
+from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import Refused, ZooError
 from zoo.files import replacing
 from zoo.network import Definition, Precision
@@ -37,22 +38,24 @@ def build(
     plugins: Plugins = Plugins(),
     end2end: EndToEnd | None = None,
     *,
+    io: Io = "fp32",
     device: int = 0,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
     """Defines and compiles `model`; the engine comes with its description.
 
-    With `end2end` the engine takes frames and gives final boxes; `shapes` are those of the network inside. `device` is
+    With `end2end` the engine takes frames and gives final boxes; `io` says what else it takes and gives; `shapes` are
+    those of the network inside. `device` is
     the GPU that is current. `timing_cache` is read if it exists and written afterwards. Raises ZooError when the
     definition or the compilation is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
-    definition = define(model, weights, api, shapes.network, precision, plugins.policy, end2end)
+    definition = define(model, weights, api, shapes.network, precision, plugins.policy, end2end, io)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
-    profile = end2end.frames(shapes) if end2end else shapes
+    profile = end2end.frames(shapes) if end2end else outer_shapes(shapes, io)
     data = compile_network(definition, profile, effort, plugins, timing_cache=timing_cache, progress=progress)
-    about = describe(definition, model.configured(weights), shapes, data, effort, plugins, end2end, device)
+    about = describe(definition, model.configured(weights), shapes, data, effort, plugins, end2end, io, device)
     return Engine(data, about)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.io import Io, add_input, check_io, output_type
 from zoo.engine.modules import check_modules
-from zoo.engine.shapes import INPUT, Shape
+from zoo.engine.shapes import Shape
 from zoo.errors import Refused, ZooError, closest
 from zoo.network import Definition, Net, PluginPolicy, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
@@ -30,22 +31,25 @@ def define(
     precision: Precision = Precision(),
     plugins: PluginPolicy = "native",
     end2end: EndToEnd | None = None,
+    io: Io = "fp32",
 ) -> Definition:
     """Writes the network of `model` with `weights`; `shape` is (N, C, H, W), N may be -1.
 
     `plugins` says what custom ops become. With `end2end` the network takes frames and gives final boxes. Without, the
-    input and the outputs are float32 whatever the precision. Raises ZooError when a weight is missing, unused or of
-    another shape, when the size does not fit the model, and when TensorRT refuses a layer.
+    input and the outputs are what `io` says (`zoo.engine.io`), whatever the precision. Raises ZooError when a weight is
+    missing, unused or of another shape, when the size does not fit the model, and when TensorRT refuses a layer.
     """
     if precision.name == "bf16" and not api.strong:
         raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
+    if check_io(io, model) != "fp32" and end2end is not None:
+        raise ZooError(f"--end2end takes frames and gives boxes as they are; leave --io {io} away")
     if precision.scales is not None:
         precision.scales.check(model.name, weights.digest())
         if end2end is not None:  # what is around the network has no ranges
             keep = (*precision.scales.keep, "letterbox*", "nms*", "to_frame*")
             precision = replace(precision, scales=replace(precision.scales, keep=keep))
     try:
-        definition = _define(model.configured(weights), weights, api, shape, precision, plugins, end2end)
+        definition = _define(model.configured(weights), weights, api, shape, precision, plugins, end2end, io)
         unused = _unused(definition, model)
         if unused:
             raise ZooError(
@@ -56,7 +60,7 @@ def define(
     except ZooError as error:
         aligned = None if weights.generated else realigned(weights, _wanted(model, api))
         if aligned is not None:  # only a prefix was in the way
-            return define(model, aligned, api, shape, precision, plugins, end2end)
+            return define(model, aligned, api, shape, precision, plugins, end2end, io)
         cause = _cause(model, weights)
         hint = "" if cause or weights.generated else other_form(weights, str(error), model.input[0])
         reason = f"{cause} ({error})" if cause else f"{error}{hint or _other_variant(model, weights, api)}"
@@ -86,7 +90,7 @@ def _cause(model: Model, weights: Weights) -> str:
 
 def _define(
     model: Model, weights: Weights, api: Api, shape: Shape, precision: Precision, plugins: PluginPolicy = "native",
-    end2end: EndToEnd | None = None,
+    end2end: EndToEnd | None = None, io: Io = "fp32",
 ) -> Definition:  # fmt: skip
     api.log.drain()
     builder = api.trt.Builder(api.log.logger)
@@ -96,9 +100,7 @@ def _define(
         end2end = end2end.settled(model)
         x, placement = end2end.before(net, model, shape)
     else:
-        x = definition.network.add_input(net.unique(INPUT), api.trt.float32, shape)
-    if x is None:
-        raise Refused(f"{api.name} refused an input of shape {shape}: {api.log.drain()}")
+        x = add_input(net, model, shape, io)
     if shape[0] == -1:
         definition.network.get_input(0).set_dimension_name(0, "batch")
     try:
@@ -106,7 +108,7 @@ def _define(
         if end2end is not None:
             outputs = end2end.after(net, outputs, placement)
         for name, tensor in outputs.items():
-            _mark_output(net, name, tensor)
+            _mark_output(net, name, tensor, io)
     except Refused as refusal:
         refusal.definition = definition
         raise
@@ -132,12 +134,11 @@ def creation_flags(api: Api) -> int:
     return 1 << int(flags.STRONGLY_TYPED if api.strong else flags.EXPLICIT_BATCH)
 
 
-def _mark_output(net: Net, name: str, tensor: Tensor) -> None:
-    """Marks `tensor` as the output `name`, int32 or else float32. A layer of its own keeps the tap's name on the tensor
-    before it."""
-    network, float32 = net.network, net.trt.float32
-    kept = tensor.dtype in (float32, net.trt.int32)
-    layer = network.add_identity(tensor) if kept else network.add_cast(tensor, float32)
+def _mark_output(net: Net, name: str, tensor: Tensor, io: Io) -> None:
+    """Marks `tensor` as the output `name`, int32 or else what `io` says. A layer of its own keeps the tap's name
+    on the tensor before it."""
+    network, dtype = net.network, output_type(net, io, tensor)
+    layer = network.add_identity(tensor) if tensor.dtype == dtype else network.add_cast(tensor, dtype)
     output = (net / name).step(layer, "output", tensor)
     output.name = name
     network.mark_output(output)

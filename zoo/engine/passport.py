@@ -15,12 +15,12 @@ from typing import Any
 from zoo.driver import compute_capability, device_name
 from zoo.engine import end2end as whole
 from zoo.engine import plugins as custom
-from zoo.engine.definition import INPUT
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.io import DTYPES, Io
 from zoo.engine.plugins import Plugins
 from zoo.engine.schema import check_fields
-from zoo.engine.shapes import Shapes
+from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import ZooError
 from zoo.files import checked_destination, locked_folder, replacing
 from zoo.network import Definition, Precision
@@ -64,7 +64,7 @@ def description_path(engine: Path) -> Path:
 
 def describe(
     definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort(),
-    plugins: Plugins = Plugins(), end2end: EndToEnd | None = None, device: int = 0,
+    plugins: Plugins = Plugins(), end2end: EndToEnd | None = None, io: Io = "fp32", device: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
@@ -85,7 +85,8 @@ def describe(
         **asdict(effort),
         "plugins": custom.describe(definition, plugins),
         "end2end": whole.describe(end2end),
-        "input": {"name": INPUT, "dtype": "float32", "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
+        "io": io,
+        "input": {"name": INPUT, "dtype": DTYPES[io].name, "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
         "outputs": {o.name: {"dtype": _dtype(api, o), "shape": list(o.shape)} for o in outputs},
         "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
@@ -114,7 +115,7 @@ def _modules(definition: Definition) -> dict[str, dict[str, Any]]:
 
 def _dtype(api: Api, output: Any) -> str:
     """Outputs are counts or values."""
-    return "int32" if output.dtype == api.trt.int32 else "float32"
+    return {api.trt.int32: "int32", api.trt.float16: "float16"}.get(output.dtype, "float32")
 
 
 def _from_anywhere(weights: str) -> str:
@@ -148,6 +149,11 @@ def effort_of(description: dict[str, Any]) -> Effort:
     return Effort(**{field.name: description[field.name] for field in fields(Effort) if field.name in description})
 
 
+def io_of(description: dict[str, Any]) -> Io:
+    """What the engine of a description takes and gives."""
+    return description.get("io") or "fp32"
+
+
 def precision_of(description: dict[str, Any]) -> Precision:
     """The precision of a description, with the scales of int8."""
     found = description.get("scales")
@@ -164,6 +170,7 @@ def rebuild_command(description: dict[str, Any]) -> str:
     command += "" if description["level"] is None else f" --level {description['level']}"
     command += "".join(f" --{option}" for option in ("heuristic", "tf32") if description[option])
     command += "" if effort_of(description).workspace is None else f" --workspace {description['workspace']}B"
+    command += "" if io_of(description) == "fp32" else f" --io {io_of(description)}"
     command += custom.command_options(custom.plugins_of(description))
     command += whole.command_options(whole.end2end_of(description))
     command += f" --weights {shlex.quote(description['weights']['file'])}"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from zoo.engine.io import Io
 from zoo.errors import ZooError
 from zoo.network import PluginPolicy, PrecisionName
 from zoo.text import LONGEST, clean
@@ -120,6 +121,7 @@ def _modules(value: Any) -> bool:
 
 # What descriptions that were written before do not have.
 LATER: dict[str, tuple[str, Check]] = {
+    "io": (f"one of {', '.join(get_args(Io))}", _one_of(*get_args(Io))),
     "workspace": ("null or a number of bytes", _count),
     "islands": ("a list of patterns", lambda value: isinstance(value, list) and all(map(_text, value))),
     "scales": ("null or what zoo.calibrate writes", _object(model=_text, weights=_HASH, amax=_numbers, file=_text)),

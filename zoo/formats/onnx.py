@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Output, Size, WeightsOption, note, precision_name, print_json, size_of
+from zoo.cli import Bf16, Fp16, IoOption, Json, Output, Size, WeightsOption, note, precision_name, print_json, size_of
 from zoo.files import checked_destination
 from zoo.formats import Format
 
@@ -40,6 +40,7 @@ def export(
     bf16: Bf16 = False,
     batch: Batch = None,
     size: Size = None,
+    io: IoOption = None,
     opset: Opset = None,
     external_data: ExternalData = False,
     output: Output = None,
@@ -48,6 +49,7 @@ def export(
     """Writes the network definition of `model` as an ONNX file."""
     from zoo.api import adapted, find_weights
     from zoo.engine.definition import define
+    from zoo.engine.io import check_io
     from zoo.engine.shapes import input_shapes
     from zoo.network import Precision
     from zoo.onnx.files import describe, save
@@ -55,13 +57,14 @@ def export(
     from zoo.trt import load_to_define
 
     entry, batch = get_model(model), -1 if batch is None else batch
+    border = check_io(io or "fp32", entry)
     input_shapes(entry, max(batch, 1), size_of(size))  # refused before weights are read
     path = checked_destination(output or Path(f"{entry.name}.onnx"))
     source = find_weights(entry, weights)
     entry = adapted(entry, source)
     shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
     precision = Precision(precision_name(fp16, bf16))
-    definition = define(entry, source, load_to_define(precision.name), (batch, *shape[1:]), precision)
+    definition = define(entry, source, load_to_define(precision.name), (batch, *shape[1:]), precision, io=border)
     proto, constants = _translated(definition, opset)
     describe(proto, _facts(entry, definition))
     if bf16:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from zoo.engine.build import builder_config, compile_network, serialize
-from zoo.engine.definition import INPUT, creation_flags, define
+from zoo.engine.definition import creation_flags, define
 from zoo.engine.effort import Effort
-from zoo.engine.shapes import Shapes
+from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import Refused
 from zoo.measure.costs import Cost, cost_of
 from zoo.measure.timing import LEAD, Replay

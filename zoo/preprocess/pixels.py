@@ -26,6 +26,17 @@ _CV2 = {
 
 def prepare(image: np.ndarray, spec: Resize, placement: Placement) -> np.ndarray:
     """The network input (C, H, W) float32 for a picture (H, W, 3) uint8 BGR placed so."""
+    part = placed(image, spec, placement)
+    if spec.color == "RGB":
+        part = part[..., ::-1]
+    pixels = part.astype(np.float32) / np.float32(spec.divisor)
+    if any(spec.mean) or any(value != 1 for value in spec.std):
+        pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def placed(image: np.ndarray, spec: Resize, placement: Placement) -> np.ndarray:
+    """The picture resized and placed in the input: (H, W, C) uint8, BGR or grey."""
     if spec.color == "GRAY":
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
     width, height = placement.input
@@ -41,12 +52,7 @@ def prepare(image: np.ndarray, spec: Resize, placement: Placement) -> np.ndarray
         canvas = np.full((height, width, spec.channels), spec.pad, np.uint8)
         canvas[shown[1] : shown[3], shown[0] : shown[2]] = part
         part = canvas
-    if spec.color == "RGB":
-        part = part[..., ::-1]
-    pixels = part.astype(np.float32) / np.float32(spec.divisor)
-    if any(spec.mean) or any(value != 1 for value in spec.std):
-        pixels = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return part
 
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom

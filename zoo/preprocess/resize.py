@@ -114,6 +114,11 @@ class Resize(Preprocess):
 
         return prepare(image, self, placement)
 
+    def bytes(self, image: np.ndarray, placement: Placement) -> np.ndarray:
+        from zoo.preprocess.pixels import placed
+
+        return placed(image, self, placement)
+
     def resampling(self, placement: Placement) -> Resampling | None:
         from zoo.preprocess.tables import axes, rows_first
 

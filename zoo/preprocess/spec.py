@@ -94,6 +94,10 @@ class Preprocess:
         """The network input (C, H, W) float32 for a picture (H, W, 3) uint8 BGR."""
         raise NotImplementedError
 
+    def bytes(self, image: np.ndarray, placement: Placement) -> np.ndarray:
+        """The same before it is normalised: (H, W, C) uint8, BGR or grey. Only `Resize` has such bytes."""
+        raise ZooError(f"{type(self).__name__} does not end in bytes that are only to be normalised")
+
     def resampling(self, placement: Placement) -> Resampling | None:
         """The same for the GPU, or None when it has no kernel: then the picture is prepared on the CPU."""
         return None
@@ -104,12 +108,20 @@ class Preprocess:
         `size` is the (height, width) of the network input, without it the published one. Raises `ZooError` for a size
         that the network cannot have.
         """
+        placement = self._placed(image, size)
+        return self.pixels(image, placement), placement
+
+    def apply_bytes(self, image: np.ndarray, size: tuple[int, int] | None = None) -> tuple[np.ndarray, Placement]:
+        """The same for a network that normalises: (H, W, C) uint8, BGR or grey."""
+        placement = self._placed(image, size)
+        return self.bytes(image, placement), placement
+
+    def _placed(self, image: np.ndarray, size: tuple[int, int] | None) -> Placement:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8" or not image.size:
             raise ZooError(f"Expected a picture (H, W, 3) of uint8, got {image.shape} of {image.dtype}.")
         height, width = size or self.input[1:]
         self.check_size(height, width)
-        placement = self.placement(image.shape[:2], (height, width))
-        return self.pixels(image, placement), placement
+        return self.placement(image.shape[:2], (height, width))
 
     def check_size(self, height: int, width: int) -> None:
         """Raise `ZooError`, naming the nearest valid sizes, unless the network input can be `height` x `width`."""

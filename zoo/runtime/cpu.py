@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.engine.definition import INPUT
+from zoo.engine.shapes import INPUT
 from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.onnx import to_onnx
@@ -24,7 +24,8 @@ Half = Literal["declared", "float", "round"]
 
 
 class CpuSession:
-    """Runs a definition on the CPU: `session(images)` takes float32 (N, C, H, W) and returns the outputs by name.
+    """Runs a definition on the CPU: `session(images)` takes float32 (N, C, H, W), or what else the definition takes,
+    and returns the outputs by name.
 
     `taps` names tensors of the definition to return besides the outputs. Half precision is emulated: `half="round"`
     computes in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU. `batches` are
@@ -63,6 +64,9 @@ class CpuSession:
         )
         outputs = [output.name for output in self._session.get_outputs()]
         self._names = outputs[: len(outputs) - len(names)] + taps
+        self.dtype = _declared(network.get_input(0))
+        declared = [_declared(network.get_output(i)) for i in range(network.num_outputs)]
+        self._halves = {name for name, dtype in zip(self._names, declared) if dtype == np.float16}  # computed in fp32
         self._owner = os.getpid()
         self._submitted = ThreadPoolExecutor(1)  # its thread starts with the first submission
         self._room = threading.BoundedSemaphore(MOST_SUBMITTED)
@@ -72,7 +76,8 @@ class CpuSession:
         self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {api.name} network"
 
     def __call__(self, images: Any, *, views: bool = False) -> dict[str, np.ndarray]:
-        """The outputs (and taps) by name for float32 images (N, C, H, W): an array, or a dict {"images": array}.
+        """The outputs (and taps) by name for images of `self.dtype` and `self.shape`: an array, or a dict
+        {"images": array}.
 
         They are the caller's own: `views`, which saves a copy on a GPU, saves none here. Raises ZooError for another
         name, type or shape, and after `close`.
@@ -110,8 +115,8 @@ class CpuSession:
                 )
             images = images[INPUT]
         array = host_array(images)
-        if array.dtype != np.float32:
-            raise ZooError(f"input '{INPUT}' is {array.dtype}, the network takes float32; convert it first")
+        if array.dtype != self.dtype:
+            raise ZooError(f"input '{INPUT}' is {array.dtype}, the network takes {self.dtype}; convert it first")
         fixed = [n if isinstance(n, int) else None for n in self.shape]
         if array.ndim != 4 or 0 in array.shape or any(want not in (None, n) for want, n in zip(fixed, array.shape)):
             wanted = "x".join("N" if n is None else str(n) for n in fixed)
@@ -126,10 +131,13 @@ class CpuSession:
         from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
         try:
-            found = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
+            images = images.astype(np.float32) if images.dtype == np.float16 else np.ascontiguousarray(images)
+            found = self._session.run(None, {INPUT: images})
         except (Fail, InvalidArgument, RuntimeException) as error:  # a batch that the definition holds as a constant
             raise ZooError(_refusal(str(error), images.shape)) from None
-        return dict(zip(self._names, found))
+        named = zip(self._names, found)
+        with np.errstate(over="ignore"):  # what half precision cannot hold is infinite, as on a GPU
+            return {name: value.astype(np.float16) if name in self._halves else value for name, value in named}
 
     def close(self) -> None:
         """Waits for what was submitted; from now on every call is refused."""
@@ -151,6 +159,12 @@ def _refusal(words: str, shape: tuple[int, ...]) -> str:
         return f"onnxruntime refused {images}: {words.splitlines()[0]}"
     layer, why = named.groups()
     return f"the layer '{layer}' cannot take {images}; is a batch or a size written into it? onnxruntime: {why}"
+
+
+def _declared(tensor: Any) -> np.dtype:
+    """The type of an input or output in the definition, which onnxruntime may not compute in."""
+    names = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "UINT8": np.uint8}
+    return np.dtype(names[tensor.dtype.name])
 
 
 def _single_places(network: Any) -> set[str]:

@@ -17,9 +17,11 @@ from zoo.driver import device_count, device_name, driver_problem
 from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import end2end_of
+from zoo.engine.io import Io
 from zoo.engine.passport import (
     Engine,
     effort_of,
+    io_of,
     load_description,
     load_engine,
     precision_of,
@@ -86,6 +88,7 @@ def _load(path: Path, cuda: str, device: int) -> Engine:
 def load_model_session(
     model: Model, weights: Weights, precision: Precision = Precision(), size: tuple[int, int] | None = None, *,
     batch: int | tuple[int, int, int] | None = None, effort: Effort = Effort(), plugins: Plugins = Plugins(),
+    io: Io = "fp32",
     device: int = 0, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1,
     stream: Any = None, progress: Progress = lambda text: None,
 ) -> Session:  # fmt: skip
@@ -98,13 +101,13 @@ def load_model_session(
     api = load("tensorrt")
     key = json.dumps([
         model.name, weights.digest(), asdict(precision), str(shapes), api.name, device_name(device), asdict(effort),
-        asdict(plugins), definitions_digest(),
+        asdict(plugins), io, definitions_digest(),
     ])  # fmt: skip
     name = f"{model.name}-{precision.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def build_here() -> Engine:
         with provider(cuda, device).active():  # TensorRT builds for the GPU that is current
-            return _build(model, weights, api, shapes, precision, effort, plugins, device, progress)
+            return _build(model, weights, api, shapes, precision, effort, plugins, io, device, progress)
 
     engine, path = kept_engine(name, build_here, progress)
     session = _session(engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
@@ -113,10 +116,10 @@ def load_model_session(
 
 def _build(
     model: Model, weights: Weights, api: Api, shapes: Shapes, precision: Precision, effort: Effort, plugins: Plugins,
-    device: int, progress: Progress,
+    io: Io, device: int, progress: Progress,
 ) -> Engine:  # fmt: skip
     """The engine, with the timings that are kept; where they cannot be used, without them."""
-    options: dict[str, Any] = {"device": device, "progress": progress}
+    options: dict[str, Any] = {"io": io, "device": device, "progress": progress}
     try:
         timings = timing_cache_path(api, device)
     except ZooError:
@@ -175,7 +178,9 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
         )
     precision, effort = precision_of(description), effort_of(description)
     plugins, end2end = plugins_of(description), end2end_of(description)
-    return build(model, weights, load(), shapes, precision, effort, plugins, end2end, progress=progress).save(path)
+    io = io_of(description)
+    engine = build(model, weights, load(), shapes, precision, effort, plugins, end2end, io=io, progress=progress)
+    return engine.save(path)
 
 
 def execute_on_gpu(definition: Definition, taps: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
@@ -215,4 +220,5 @@ def _session(engine: Engine, path: Path, device: int, **options: Any) -> Session
         tuple(description["input"]["opt"][2:]),
         description["labels"],
         description["weights"]["file"],
+        io=io_of(description),
     )

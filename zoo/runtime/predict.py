@@ -57,9 +57,9 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> Prediction:
         """The results for one picture."""
         start = time.perf_counter()
-        pixels, placement = self.session.preprocess.apply(image, self.session.size)
+        pixels, placement = self.session.prepare(image)
         prepared = time.perf_counter()
-        outputs = {name: np.asarray(value)[0] for name, value in self.session(pixels[None]).items()}
+        outputs = {name: _float32(np.asarray(value)[0]) for name, value in self.session(pixels[None]).items()}
         inferred = time.perf_counter()
         result = self.task(outputs, placement, self.session.labels, self.options)
         steps = (start, prepared, inferred, time.perf_counter())
@@ -171,6 +171,11 @@ class CascadePredictor(Predictor):
         """Nothing: which networks run, and in what sizes, depends on the picture."""
 
 
+def _float32(values: np.ndarray) -> np.ndarray:
+    """Outputs in half precision as tasks take them."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
 def make_predictor(session: Session | CascadeSession, **options: Any) -> Predictor:
     """The predictor for where the session runs and what prepares its pictures."""
     if isinstance(session.model, Cascade):
@@ -178,7 +183,11 @@ def make_predictor(session: Session | CascadeSession, **options: Any) -> Predict
     if FRAMES in getattr(session.executor, "inputs", ()):
         return FramePredictor(session, **options)
     spec, size = session.preprocess, session.size
-    on_gpu = hasattr(session.executor, "cuda") and spec.resampling(spec.placement(size, size)) is not None
+    on_gpu = (
+        hasattr(session.executor, "cuda")
+        and session.io == "fp32"
+        and spec.resampling(spec.placement(size, size)) is not None
+    )
     return (GpuPredictor if on_gpu else Predictor)(session, **options)
 
 
