@@ -310,7 +310,7 @@ def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
 
 def _cpu_session(
     model: Model, weights: Weights, precision: Precision, size: tuple[int, int] | None,
-    batch: int | tuple[int, int, int] | None, threads: int, plugins: PluginPolicy, io: Io,
+    batch: int | tuple[int, int, int] | None, threads: int, plugins: PluginPolicy, io: Io = "fp32",
 ) -> Session:  # fmt: skip
     from zoo.engine.definition import define
     from zoo.runtime.cpu import CpuSession
