@@ -75,8 +75,6 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Session(Loaded):
-    """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W); close it when done.
-class Session:
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W), or what
     `io` says (`zoo.engine.io`); close it when done.
 
@@ -124,18 +122,6 @@ class Session:
             return None
         array = host_array(images)
         return [array[start : start + self.step] for start in range(0, len(array), self.step)]
-
-    def predict(self, image: str | os.PathLike[str] | np.ndarray, **options: Any) -> Any:
-        """The task's result for one picture: a file, or an array (H, W, 3) uint8 BGR.
-
-        `options` are the task's, as `zoo.run` has them (`conf`, `iou`, `top` …). For many pictures,
-        `zoo.runtime.predict.make_predictor` keeps what this makes anew for each.
-        """
-        from zoo.images.sources import read_image
-        from zoo.runtime.predict import make_predictor
-
-        with make_predictor(self, **options) as predictor:
-            return predictor(image if hasattr(image, "shape") else read_image(image)).result
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """What the network takes for one picture (H, W, 3) uint8 BGR, and where the picture lies in it."""
