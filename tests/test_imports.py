@@ -29,7 +29,7 @@ CORE = {
     "quantization": {"errors", "files"},
     "network": {"errors", "trt", "weights", "quantization"},
     "ops": {"errors", "network", "quantization"},
-    "blocks": {"errors", "network", "ops", "weights"},
+    "blocks": {"errors", "network", "ops", "plugins", "weights"},
     "plugins": {"errors", "files", "discovery", "driver", "nvrtc", "trt", "network", "ops"},
     "onnx": {"errors", "files"},
     "images": {"errors", "files", "text"},

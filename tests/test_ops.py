@@ -588,6 +588,11 @@ CASES = [
     Case("pixel_unshuffle", nn.PixelUnshuffle(2), lambda net, x: ops.pixel_unshuffle(net, x, 2), (8, 6, 10)),
     Case("channel_shuffle", nn.ChannelShuffle(4), lambda net, x: ops.channel_shuffle(net, x, 4)),
     Case("index_select", lambda x: x[:, [5, 0, 5]], lambda net, x: ops.index_select(net, x, 1, [5, 0, 5])),
+    Case(
+        "take_rows of topk",
+        lambda x: x.flatten(2).gather(1, x.sum((2, 3)).topk(3, 1).indices[..., None].expand(-1, -1, 90)),
+        lambda net, x: ops.take_rows(net, fold(net, x), ops.topk(net, ops.reduce_sum(net.fp32, x, (2, 3)), 3, 1)[1]),
+    ),
     Case("topk", lambda x: x.topk(3, 2).values, lambda net, x: ops.topk(net, x, 3, 2)[0]),
     Case(
         "gather at topk's indices",

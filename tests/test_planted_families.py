@@ -180,6 +180,12 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("features.3.concat()", lambda real, net, x: real(net, x[::-1]))),
     ("mtcnn_pnet", "poolings round down", "pool1", plant("pool1", changed(ceil_mode=False))),
     ("mtcnn_onet", "maps flattened row by row", "dense5", plant("transpose()", keeps("x"))),
+    ("rtdetr_r18", "values know their positions", "model.decoder.layers.0.self_attn.v_proj",
+        plant("model.decoder.layers.0.self_attn.attend_placed()", lambda real, net, x, positions, heads: real(
+            net, ops.add(net, x, positions), ops.mul(net, positions, 0.0), heads))),
+    ("rtdetr_r18", "boxes not moved but made anew", "model.decoder.query_pos_head.layers.0:1",
+        plant("model.decoder.refined():0", lambda real, net, change, boxes: ops.sigmoid(
+            net.fp32.functional, net.fp32.enter(change)))),
 ]  # fmt: skip
 
 SIZES = {
@@ -200,7 +206,7 @@ SIZES = {
 def size_of(name: str) -> tuple[int, int, int]:
     if name.endswith("net_resnet34") or name.startswith(("fpn", "unet")):
         return (3, 32, 64)
-    return SIZES.get(name) or ((3, 96, 160) if name.startswith("yolo") else SIZE)
+    return SIZES.get(name) or ((3, 96, 160) if name.startswith(("yolo", "rtdetr")) else SIZE)
 
 
 @functools.cache

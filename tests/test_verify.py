@@ -252,6 +252,42 @@ class Features:
     others: tuple[torch.Tensor, ...] = ()
 
 
+class Choosing(torch.nn.Module):
+    """Of three values the two that score most go on, in this order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores, values = x.unbind(1)
+        return values.gather(1, self.score(scores).topk(2, 1).indices)
+
+
+def test_the_reference_chooses_by_our_scores() -> None:
+    """Rounding may put one before another; scores that are wrong are told all the same, and so is another choice."""
+    from zoo.verify.proof import compare_half_outputs, compare_reference
+
+    class Chooser(Library):
+        def choosers(self, module: torch.nn.Module) -> list[str]:
+            return ["score"]
+
+    reference = Reference("test:net", Choosing().eval(), Chooser())
+    more = 1 + 2.0**-23
+    images = np.array([[[1, more, 0.5], [3, 4, 5]]], np.float32)
+    ours = {"score": np.array([[more, 1, 0.5]], np.float32), "logits": np.array([[3, 4]], np.float32)}
+    assert compare_reference(reference, images, ours, ["score"]).ok
+    by_its_own = compare_reference(plain(Choosing()), images, {"logits": ours["logits"]})
+    assert [row.name for row in by_its_own.failures] == ["logits"]
+    wrong = compare_reference(reference, images, ours | {"score": ours["score"] * np.float32(1.001)}, ["score"])
+    assert [row.name for row in wrong.failures] == ["score", "score"]
+    wrong = compare_reference(reference, images, ours | {"logits": np.array([[4, 3]], np.float32)}, ["score"])
+    assert {row.name for row in wrong.failures} == {"logits"}
+
+    half = ours | {"logits": ours["logits"] * np.float32(1 + 2.0**-11)}
+    assert compare_half_outputs(reference, images, half, {}, run_reference(reference, images), "float16").ok
+
+
 class Naming(torch.nn.Module):
     """Modules that return a dictionary and a dataclass, as those of torchvision and of transformers do."""
 

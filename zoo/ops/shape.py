@@ -164,6 +164,12 @@ def gather(net: Net, x: Tensor, axis: int, indices: Tensor) -> Tensor:
     return net.step(configured(layer, axis=axis), "gather", x, indices)
 
 
+def take_rows(net: Net, x: Tensor, indices: Tensor) -> Tensor:
+    """Each picture's rows of its own: x (N, S, C) at `indices` (N, K) -> (N, K, C)."""
+    layer = net.network.add_gather(net.enter(x), indices, 1)
+    return net.step(configured(layer, num_elementwise_dims=1), "take_rows", x, indices)
+
+
 def split(net: Net, x: Tensor, sizes: Sequence[int], axis: int = 1) -> list[Tensor]:
     """Cuts x along `axis` into pieces of these sizes, which must add up."""
     if sum(sizes) != x.shape[axis]:

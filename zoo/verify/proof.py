@@ -145,7 +145,7 @@ def prove(
         images = images_of(definition, count)
         taps = [name for name, tensor in definition.taps.items() if values_of(tensor) >= least] if layers else []
         progress("running the network")
-        ours = execute(definition, taps, images)
+        ours = execute(definition, with_choosers(taps, reference), images)
         progress("running the reference")
         model = following(reference, ours)
         report = nothing_lost(compare_reference(model, images, ours, taps, definition.folded, factor(definition)))
@@ -192,10 +192,10 @@ def prove(
     if precision in HALVES:
         also = {"fp32": report, **also}
         half = define(model, weights, api, shape, Precision(precision))
-        ref32, ref16 = run_reference(reference, images), run_reference(reference, images, HALVES[precision])
         taps = list(half.taps) if layers else []
-        found = execute(half, taps, images)
-        report = compare_half(found, ours, ref16, ref32, HALVES[precision], factor(half))
+        found = execute(half, with_choosers(taps, reference), images)
+        ref32 = run_reference(reference, images)
+        report = compare_half_outputs(reference, images, found, ours, ref32, HALVES[precision], factor(half))
         if layers:
             own = own_half_rows(reference, images, found, taps, HALVES[precision], factor(half))
             report = replace(report, own=own, rule=f"{report.rule}; each module alike on our own inputs")
@@ -334,6 +334,37 @@ def compare_reference(
     return report_of(outputs, whole, leaves, taps, folded, factor, [*own, *own_outputs])
 
 
+def compare_half_outputs(
+    reference: AnyReference,
+    images: np.ndarray,
+    ours: Mapping[str, np.ndarray],
+    ours32: Mapping[str, np.ndarray],
+    ref32: Run,
+    dtype: Literal["float16", "bfloat16"],
+    factor: float = HALF_FACTOR,
+) -> Report:
+    """`compare_half` on `images`. Where the network chooses, its fp32 run may have chosen others than its half one: the
+    reference that fp32 was proven to equal stands in for it, and chooses as the half one did.
+    """
+    from zoo.verify.running import run_reference
+
+    given = choices(reference, ours)
+    if given:
+        ref32 = run_reference(reference, images, given=given)
+        ours32 = ref32.outputs
+    return compare_half(ours, ours32, run_reference(reference, images, dtype, given=given), ref32, dtype, factor)
+
+
+def with_choosers(taps: Sequence[str], reference: AnyReference) -> list[str]:
+    """`taps`, and those by which the network chooses."""
+    return list(dict.fromkeys([*taps, *reference.choosers]))
+
+
+def choices(reference: AnyReference, ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our results by which the reference shall choose: in float64, as half precision would make many of them equal."""
+    return {name: ours[name].astype(np.float64) for name in reference.choosers if name in ours}
+
+
 def own_half_rows(
     reference: AnyReference,
     images: np.ndarray,
@@ -375,6 +406,7 @@ def _rows(
     """
     from zoo.verify.running import run_reference
 
+    given = {**given, **choices(reference, ours)}
     rounded = run_reference(reference, images, dtype, taps=taps, given=given)
 
     def keep(name: str, exact: np.ndarray) -> Row:

@@ -55,6 +55,7 @@ class RemoteReference:
     source: str
     process: _Process
     number: int  # by which the process knows it
+    choosers: Collection[str] = ()  # none of these references has any
 
     def describe(self) -> str:
         """Its modules, as PyTorch prints them."""

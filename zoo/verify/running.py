@@ -41,7 +41,8 @@ def run_reference(
     `taps` asks for what the modules return: all of them, or those of these names; the run holds what `keep(name,
     value)` makes of each, by default the values. `given` are tensors by tap: where a module of that name returns, the
     network goes on with the given one in place of its own, if the shapes are equal. So each module is seen on inputs
-    of our choice, and no error reaches it from the modules before it.
+    of our choice, and no error reaches it from the modules before it. Arrays of float64 are given in float64, whatever
+    the precision of the run.
 
     `nudge` is a seed: each parameter is off by at most its last bit, at random, so that everything is rounded anew.
     """
@@ -170,7 +171,8 @@ class _Recorder:
         if getattr(module, "inplace", False):  # its input, which others may hold too, is its result
             value.copy_(torch.from_numpy(ours))
             return None
-        value = torch.tensor(ours, dtype=value.dtype)  # a copy, since later modules may work in place
+        dtype = torch.float64 if ours.dtype == np.float64 else value.dtype
+        value = torch.tensor(ours, dtype=dtype)  # a copy, since later modules may work in place
         return _with_first(result, value)
 
 

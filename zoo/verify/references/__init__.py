@@ -111,6 +111,14 @@ class Library:
         """
         return False
 
+    def choosers(self, module: nn.Module) -> Collection[str]:
+        """The paths of modules by whose results `module` chooses what goes on, such as queries by their scores.
+
+        Of two that are nearly equal rounding decides. So the reference chooses by our results there, which are judged
+        as those of any other module.
+        """
+        return ()
+
     def forget(self, module: nn.Module) -> None:
         """Drops what `module` remembers of its last input: the next may have another size or precision."""
 
@@ -157,6 +165,11 @@ class Reference:
     def describe(self) -> str:
         """Its modules, as PyTorch prints them."""
         return str(self.module)
+
+    @property
+    def choosers(self) -> Collection[str]:
+        """The modules by whose results it chooses what goes on."""
+        return self.library.choosers(self.module)
 
     def forget(self) -> None:
         """Drops what the module remembers of its last input."""

@@ -28,6 +28,14 @@ SEGFORMER = {  # widths and depths of the stages, width of the head
     "segformer_b5": (LARGE, [3, 6, 40, 3], 768),
 }
 ADE20K = 150  # classes
+BASIC, BOTTLENECK = ("basic", [64, 128, 256, 512], 0.5), ("bottleneck", [256, 512, 1024, 2048], 1.0)
+RTDETR = {  # blocks, widths, share of the encoder's inner layers; depths, layers of the decoder, widths of the encoder
+    "rtdetr_r18": (*BASIC, [2, 2, 2, 2], 3, 256, 1024),
+    "rtdetr_r34": (*BASIC, [3, 4, 6, 3], 4, 256, 1024),
+    "rtdetr_r50": (*BOTTLENECK, [3, 4, 6, 3], 6, 256, 1024),
+    "rtdetr_r101": (*BOTTLENECK, [3, 4, 23, 3], 6, 384, 2048),
+}
+COCO = 80
 
 
 class Transformers(Library):
@@ -36,7 +44,7 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*DEPTH_ANYTHING, *SEGFORMER]
+        return [*DEPTH_ANYTHING, *SEGFORMER, *RTDETR]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
@@ -44,9 +52,23 @@ class Transformers(Library):
             return _depth_anything(*DEPTH_ANYTHING[name])
         if name in SEGFORMER:
             return _segformer(*SEGFORMER[name], ADE20K if classes is None else classes)
+        if name in RTDETR:
+            return self.adopt(_rtdetr(*RTDETR[name], COCO if classes is None else classes))
         raise self.unknown(name)
 
+    def adopt(self, module: nn.Module) -> nn.Module:
+        if hasattr(module, "model") and hasattr(module.model, "decoder"):
+            _without_training(module.model.decoder, module.config.num_labels)
+        return module
+
+    def choosers(self, module: nn.Module) -> Collection[str]:
+        return ["model.enc_score_head"] if hasattr(getattr(module, "model", None), "enc_score_head") else []
+
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        if "pred_boxes" in result:
+            height, width = (8 * side for side in result.encoder_last_hidden_state[0].shape[2:])
+            boxes = result.pred_boxes * result.pred_boxes.new_tensor([width, height] * 2)
+            return {"boxes": boxes.transpose(1, 2), "scores": result.logits.sigmoid().transpose(1, 2)}
         return {"depth": result.predicted_depth} if "predicted_depth" in result else {"logits": result.logits}
 
 
@@ -83,6 +105,36 @@ def _segformer(widths: list[int], depths: list[int], head: int, classes: int) ->
         drop_path_rate=0.0,  # for training
     )
     return SegformerForSemanticSegmentation(config)
+
+
+def _rtdetr(
+    blocks: str, widths: list[int], share: float, depths: list[int], layers: int, width: int, hidden: int, classes: int
+) -> nn.Module:
+    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+
+    config = RTDetrConfig(
+        backbone_config=RTDetrResNetConfig(
+            hidden_sizes=widths, depths=depths, layer_type=blocks, out_indices=[2, 3, 4]
+        ),
+        freeze_backbone_batch_norms=False,  # computes the same, and can be measured
+        encoder_in_channels=widths[1:],
+        hidden_expansion=share,
+        encoder_hidden_dim=width,
+        encoder_ffn_dim=hidden,
+        decoder_in_channels=[width] * 3,
+        decoder_layers=layers,
+        num_labels=classes,
+        num_denoising=0,  # for training
+    )
+    return RTDetrForObjectDetection(config)
+
+
+def _without_training(decoder: Any, classes: int) -> None:
+    """The class heads of all layers but the last serve training: what has the shape of their logits stands there."""
+    from torch import nn
+
+    for i in range(len(decoder.class_embed) - 1):
+        decoder.class_embed[i] = nn.ZeroPad2d((0, classes - decoder.config.d_model, 0, 0))
 
 
 LIBRARY = Transformers()
