@@ -75,6 +75,14 @@ def attend_deformable(
     return ms_deform_attn(at, value, places, weights, sizes)
 
 
+def positions(net: Net, size: tuple[int, int], width: int) -> Tensor:
+    """(1, H * W, width) for each place of a map: sines and cosines of its row, then those of its column."""
+    waves = 10000.0 ** -(np.arange(width // 4) / (width // 4))
+    angles = [places.reshape(-1, 1) * waves for places in np.mgrid[: size[0], : size[1]]]
+    values = np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
+    return net.constant(values[None], "positions")
+
+
 def anchors(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
     """The logits (1, S, 4) of a square box around each place of all levels, and which places take part (1, S, 1)."""
     boxes = []

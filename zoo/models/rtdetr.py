@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from zoo.blocks.detr import (
     anchored,
     attend_deformable,
@@ -20,6 +18,7 @@ from zoo.blocks.detr import (
     best,
     detections,
     mlp_head,
+    positions,
     refined,
     without_edges,
 )
@@ -119,18 +118,10 @@ def fuse(net: Net, maps: list[Tensor], out: int, share: float) -> Tensor:
     return y if inner == out else conv(net / "conv3", y, out)
 
 
-def positions(net: Net, size: tuple[int, int], width: int) -> Tensor:
-    """(1, H * W, width): sines and cosines of the row, then those of the column."""
-    waves = 10000.0 ** -(np.arange(width // 4) / (width // 4))
-    angles = [places.reshape(-1, 1) * waves for places in np.mgrid[: size[0], : size[1]]]
-    values = np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
-    return net.tap(net.constant(values[None], "positions"))
-
-
 def interact(net: Net, x: Tensor, hidden: int) -> Tensor:
     """Attention within the coarsest map, normalised after each sum."""
-    size, at = tuple(x.shape[2:]), net / "layers" / 0
-    places = positions(net / "position_embedding", size, x.shape[1])
+    size = tuple(x.shape[2:])
+    at, places = net / "layers" / 0, (net / "position_embedding").tap(positions(net, size, x.shape[1]))
     x = as_tokens(net, x)
     x = add(at, x, attend_placed(at / "self_attn", x, places, HEADS))
     x = layer_norm(at / "self_attn_layer_norm", x)
