@@ -56,6 +56,7 @@ OWNERS = {  # who may import a heavy library
     "tensorrt_rtx": "zoo/trt.py",
     "timm": "zoo/verify/",
     "torch": "zoo/verify/",
+    "tritonclient": "zoo/formats/triton.py",
     "torchvision": "zoo/verify/",
     "efficientnet_lite_pytorch": "zoo/verify/",
     "facenet_pytorch": "zoo/verify/",

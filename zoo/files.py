@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -45,6 +46,30 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextmanager
+def adding_to(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterator[Path]:
+    """An empty folder beside `folder`. When the block ends well, what it then holds under `names` moves into `folder`,
+    in this order; otherwise nothing does.
+
+    Raises ZooError where one of the names is taken there, and where nothing can be written.
+    """
+    folder, names = Path(folder), list(names)
+    for name in names:
+        if os.path.lexists(folder / name):
+            raise ZooError(f"{folder / name} is there already; remove it, or name another folder")
+    temporary = folder.absolute().with_name(f".{secrets.token_hex(6)}{_SUFFIX}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for name in names:
+            os.rename(temporary / name, folder / name)
+    except OSError as error:
+        raise ZooError(f"cannot write to {folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def checked_destination(path: str | os.PathLike[str]) -> Path:

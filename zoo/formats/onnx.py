@@ -52,7 +52,6 @@ def export(
     from zoo.engine.io import check_io
     from zoo.engine.shapes import input_shapes
     from zoo.network import Precision
-    from zoo.onnx.files import describe, save
     from zoo.registry import get_model
     from zoo.trt import load_to_define
 
@@ -65,12 +64,10 @@ def export(
     shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
     precision = Precision(precision_name(fp16, bf16))
     definition = define(entry, source, load_to_define(precision.name), (batch, *shape[1:]), precision, io=border)
-    proto, constants = _translated(definition, opset)
-    describe(proto, _facts(entry, definition))
     if bf16:
         note("onnxruntime lacks bf16 for most layers: this file is for TensorRT")
+    proto, data = write(entry, definition, path, opset, external=external_data or None)
     nodes, version = len(proto.graph.node), proto.opset_import[0].version
-    data = save(proto, path, constants, external=external_data or None)
     result = {"model": entry.name, "file": str(path), "opset": version, "nodes": nodes, "bytes": path.stat().st_size}
     if data is not None:
         result |= {"data": str(data), "data_bytes": data.stat().st_size}
@@ -80,6 +77,17 @@ def export(
     print(f"{path}: {result['bytes'] / 1e6:.1f} MB, {nodes} nodes, opset {version}, checked with onnx.checker")
     if data is not None:
         print(f"{data}: {result['data_bytes'] / 1e6:.1f} MB of weights, which belong beside it")
+
+
+def write(
+    model: Model, definition: Definition, path: Path, opset: int | None = None, external: bool | None = None
+) -> tuple[Any, Path | None]:
+    """Writes `definition` to `path`, described; gives the ONNX model and the file of its external data, if any."""
+    from zoo.onnx.files import describe, save
+
+    proto, constants = _translated(definition, opset)
+    describe(proto, _facts(model, definition))
+    return proto, save(proto, path, constants, external=external)
 
 
 def _translated(definition: Definition, opset: int | None) -> tuple[Any, dict[str, np.ndarray]]:

@@ -115,7 +115,15 @@ def _open_file(name: str) -> str | Iterable[Frame | BadSource]:
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """The picture (H, W, 3) uint8 BGR in an image file. Raises `ZooError` when there is none to read."""
-    found = _read_image(os.fspath(path))
+    return _picture(_read_image(os.fspath(path)))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """The picture (H, W, 3) uint8 BGR in the bytes of an image file. Raises `ZooError`, with `name`, without one."""
+    return _picture(_decode(name, np.frombuffer(data, np.uint8)))
+
+
+def _picture(found: Frame | BadSource) -> np.ndarray:
     if isinstance(found, BadSource):
         raise ZooError(found.message)
     return found.image
@@ -124,9 +132,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 def _read_image(name: str) -> Frame | BadSource:
     try:
         data = np.fromfile(name, np.uint8)  # not cv2.imread, which cannot say why it failed
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # grey, alpha and 16 bits become 8-bit BGR; obeys EXIF rotation
     except OSError as error:
         return BadSource(name, f"'{name}' cannot be read: {error.strerror}.")
+    except MemoryError:
+        return BadSource(name, f"'{name}' cannot be decoded: there is not enough memory.")
+    return _decode(name, data)
+
+
+def _decode(name: str, data: np.ndarray) -> Frame | BadSource:
+    """The picture in the bytes of an image file."""
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # grey, alpha and 16 bits become 8-bit BGR; obeys EXIF rotation
     except (cv2.error, MemoryError) as error:
         if "OPENCV_IO_MAX_IMAGE" in str(error):
             most = os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"]
