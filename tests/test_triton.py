@@ -167,6 +167,7 @@ KERNEL = {"nms": {"version": 1, "implementation": "cuda"}}
         ({"flavour": "rtx"}, "is an engine of TensorRT-RTX, and Triton's .* --target tensorrt"),
         ({"version": "8.6.1"}, "TensorRT 8.6.1, and .* nothing certain is known here .*8.6.3, 10.3.0.*support matrix"),
         ({"version": "11.4.0.106"}, "TensorRT 11.4.0.106, and"),
+        ({"io": "uint8"}, "was built with --io uint8, and pictures are prepared in float32"),
         ({"batches": (4, 4, 4)}, r"takes exactly 4 picture\(s\).*--minShapes.*zoo.build lenet5"),
         (
             {"plugins": {"policy": "auto", "ops": KERNEL, "self_contained": False, "shell": shell.FORMAT}},

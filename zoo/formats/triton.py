@@ -315,7 +315,7 @@ def _copy(source: Path) -> Write:
 def _plan(engine: Path, serving: Serving) -> Network:
     """An engine of full TensorRT, with the container that can load it. Raises ZooError for those that none can."""
     from zoo.engine.end2end import FRAMES
-    from zoo.engine.passport import load_engine, rebuild_command, shapes_of
+    from zoo.engine.passport import io_of, load_engine, rebuild_command, shapes_of
     from zoo.engine.plugins import uses_shell
     from zoo.registry import get_model
 
@@ -330,6 +330,10 @@ def _plan(engine: Path, serving: Serving) -> Network:
         raise ZooError(
             f"{engine} needs the zoo's library of kernels, which Triton does not load: build it with --self-contained "
             "or --plugins native"
+        )
+    if io_of(about) != "fp32":
+        raise ZooError(
+            f"{engine} was built with --io {io_of(about)}, and pictures are prepared in float32: build it without"
         )
     shapes = shapes_of(about)
     low, high = shapes.batches
