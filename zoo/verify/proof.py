@@ -144,13 +144,19 @@ def prove(
         """On `count` images; the taps of at `least` so many values for each."""
         images = images_of(definition, count)
         taps = [name for name, tensor in definition.taps.items() if values_of(tensor) >= least] if layers else []
+        taps = taps or list(reference.choosers)
         progress("running the network")
-        ours = execute(definition, with_choosers(taps, reference), images)
+        ours = execute(definition, taps, images)
         progress("running the reference")
         model = following(reference, ours)
         report = nothing_lost(compare_reference(model, images, ours, taps, definition.folded, factor(definition)))
         missing = [name for name in report.missing if name not in definition.taps] if layers else report.missing
         return images, ours, replace(report, missing=missing)
+
+    def alone(report: Report, definition: Definition, images: Any, ours: Any) -> Report:
+        """The first of the images by itself."""
+        found = execute(definition, list(reference.choosers), images[:1])
+        return compare_batches(reference, images[:1], report, {name: ours[name][:1] for name in found}, found)
 
     also, notes, policy = {}, (), Precision()
     try:
@@ -185,10 +191,10 @@ def prove(
         other = definition
     at = "{}x{}".format(*tuple(images_tensor(other).shape)[2:])
     if other is definition:
-        also[f"{at}, batch 1"] = compare_batches(report, ours, execute(definition, [], images[:1]))
+        also[f"{at}, batch 1"] = alone(report, definition, images, ours)
     else:
         more, found, also[at] = run(other, images_for(other) + 1)
-        also[f"{at}, batch 1"] = compare_batches(also[at], found, execute(other, [], more[:1]))
+        also[f"{at}, batch 1"] = alone(also[at], other, more, found)
     if precision in HALVES:
         also = {"fp32": report, **also}
         half = define(model, weights, api, shape, Precision(precision))
@@ -246,11 +252,21 @@ class _UpToTaps:
         return getattr(self._network, name)
 
 
-def compare_batches(report: Report, together: Mapping[str, np.ndarray], alone: Mapping[str, np.ndarray]) -> Report:
-    """The outputs of the first image `alone` against those in the batch of `report`, within the bounds there."""
-    rows = []
-    for row in report.outputs:
-        expected, found = together[row.name][:1], alone[row.name]
+def compare_batches(
+    reference: AnyReference,
+    images: np.ndarray,
+    report: Report,
+    before: Mapping[str, np.ndarray],
+    now: Mapping[str, np.ndarray],
+) -> Report:
+    """The outputs on `images` `now`, in a batch of another size, against those `before`, within the bounds of `report`.
+
+    A network that chooses may choose otherwise now: what it chooses by is compared so, the outputs with the reference.
+    """
+    choosers = [row for row in report.taps if row.name in reference.choosers]
+    rows = compare_reference(reference, images, now).outputs if choosers else []
+    for row in choosers or report.outputs:
+        found, expected = now[row.name], before[row.name]
         rows.append(replace(judged(row.name, found, expected, expected, expected, 1, row.bound), noise=row.noise))
     return Report(rows, rule="each image of a batch as it is alone, within the bounds of the batch")
 
