@@ -7,7 +7,7 @@ quiet=(--quiet --disable-pip-version-check)
 
 [ -x .venv-test/bin/python ] || "$python" -m venv .venv-test
 # One command with torch's version in it: on its own, another package would bring the newest torch with gigabytes of CUDA.
-.venv-test/bin/python -m pip install "${quiet[@]}" -e ".[reference,dev]" -c constraints.txt
+.venv-test/bin/python -m pip install "${quiet[@]}" -e ".[reference,dev,eval]" -c constraints.txt
 # The package of the original YOLOv5 asks for a huggingface-hub that others no longer accept; it runs with today's.
 .venv-test/bin/python -m pip install "${quiet[@]}" -c constraints.txt "setuptools<81" pandas seaborn
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps yolov5==7.0.14

@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDING = ["docs/adding-a-task.md", "docs/adding-a-plugin.md", "docs/adding-a-reference.md"]
-PAGES = ["docs/adding-a-model.md", *ADDING, "docs/export.md", "docs/int8.md", "docs/serving.md"]
+PAGES = ["docs/adding-a-model.md", *ADDING, "docs/export.md", "docs/int8.md", "docs/eval.md", "docs/serving.md"]
 RUN = ["README.md", "CONTRIBUTING.md", "docs/serving.md"]  # section by section
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *PAGES]
 COPIED = ["zoo", "scripts", "samples", "tests", "docs", "pyproject.toml", "constraints.txt", "README.md"]

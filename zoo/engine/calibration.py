@@ -54,7 +54,8 @@ def calibrate(
                     raise ZooError(f"'{name}' is not finite on these pictures, so it has no range")
                 histogram.add(found[name])
             count += len(batch)
-            progress(f"counting what {len(tensors)} tensors hold: picture {count}")
+            if count & (count - 1) == 0:  # told ever more seldom
+                progress(f"counting what {len(tensors)} tensors hold: picture {count}")
     progress(f"choosing {len(tensors)} ranges by {method}")
     ranges = tied(definition, {name: METHODS[method](histogram) for name, histogram in histograms.items()})
     amax = {site: float(np.float32(ranges[tensor.name])) for site, tensor in definition.sites.items()}
