@@ -420,8 +420,7 @@ def name_files(folder: Path) -> list[bytes]:
 
 def take_names(path: Path) -> None:
     """What --names takes: a file, or the names themselves."""
-    from zoo.gen_wts import given_names
-    from zoo.labels import labels_for
+    from zoo.labels import given_names, labels_for
 
     names = given_names(str(path))
     sayable(*labels_for(len(names), names))

@@ -111,6 +111,40 @@ def test_pictures_of_browsers_and_phones_are_read_in_folders(tmp_path: Path) -> 
     assert [Path(frame.name).name for frame in open_sources([str(tmp_path)])] == ["a.jpg", "b.jfif", "c.mpo"]
 
 
+def test_a_folder_says_what_it_passes_over(tmp_path: Path) -> None:
+    data = picture(tmp_path / "pics" / "a.png").read_bytes()
+    for name in ("b", "c.data", "d.picture", "e.txt", ".hidden"):
+        (tmp_path / "pics" / name).write_bytes(data)
+    (tmp_path / "pics" / "inner").mkdir()
+    result = run(tmp_path / "pics", "--save", tmp_path / "out")
+    words = "4 files passed over, which are no pictures or videos by their suffix: b, c.data, d.picture, …"
+    assert result.returncode == 0 and f"{tmp_path / 'pics'}: {words}" in result.stderr.splitlines()
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["results"]) == 1
+
+
+@pytest.mark.parametrize(("pictures", "frames"), [(1, [None]), (3, [0, 1, 2])])
+def test_a_gif_that_moves_is_a_video(pictures: int, frames: list[int | None], tmp_path: Path) -> None:
+    from PIL import Image
+
+    first, *rest = (Image.new("L", (30, 30), 80 * i) for i in range(pictures))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest)
+    found = [*open_sources([str(tmp_path)])]
+    assert [frame.index if frame.is_video else None for frame in found] == frames  # type: ignore[union-attr]
+    assert [int(frame.image.mean()) for frame in found] == [80 * i for i in range(pictures)]  # type: ignore[union-attr]
+
+
+def test_names_given_to_a_run(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n")
+    seven = ROOT / "samples" / "digit_7.png"
+    result = run(seven, "--names", names, "--save", tmp_path / "out")
+    assert result.returncode == 0 and "  seven (7)" in result.stdout, result.stdout + result.stderr
+    result = run(seven, "--names", "a,b", "--save", tmp_path / "out")
+    assert result.returncode == 2 and "10 classes but 2 labels were given; give one per class" in result.stderr
+    result = run(seven, "--names", ",", "--save", tmp_path / "out")
+    assert result.returncode == 2 and result.stderr.startswith("error: --names ',' holds no name")
+
+
 def test_a_picture_of_too_many_pixels(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     header = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes())

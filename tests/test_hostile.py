@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from zoo.errors import ZooError
-from zoo.gen_wts import given_names
+from zoo.labels import given_names
 from zoo.weights import load_weights, save_safetensors
 
 ROOT = Path(__file__).resolve().parent.parent

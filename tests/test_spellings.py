@@ -46,6 +46,10 @@ def test_what_asks_for_what_is_done_anyway_is_taken(monkeypatch: pytest.MonkeyPa
     assert parse_workspace(f"{64 << 20}B") == 64 << 20
 
 
+def test_a_size_in_two_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "write --imgsz 64x96" in refusal(monkeypatch, capsys, "--imgsz", "64", "96")
+
+
 def test_a_description_of_before_has_no_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = build_engine("lenet5").save(tmp_path / "a.engine")
     beside = tmp_path / "a.engine.json"

@@ -38,6 +38,10 @@ WeightsOption = Annotated[
         show_default=False,
     ),
 ]
+Names = Annotated[
+    str | None,
+    typer.Option("--names", help="Class names: a text file with one per line, or a,b,c.", show_default=False),
+]
 Fp16 = Annotated[bool, typer.Option("--fp16", "--half", help="Half precision; the input and the outputs stay float32.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16 (TensorRT 10 or later, TensorRT-RTX).")]
 Size = Annotated[

@@ -10,7 +10,6 @@ Checkpoints are read as data: nothing of them is executed. Only --random and --g
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +17,11 @@ import numpy as np
 import typer
 
 from zoo.api import adapted, find_published
-from zoo.cli import command
+from zoo.cli import Names, command
 from zoo.engine.passport import labels as said_labels
 from zoo.errors import ZooError
+from zoo.labels import given_names
 from zoo.registry import Model, get_cascade, get_model
-from zoo.text import LONGEST, clean
 from zoo.weights import Weights, check_finite, from_arrays, load_weights, save_safetensors, save_wts
 from zoo.weights.base import is_counter
 
@@ -38,10 +37,7 @@ def run(
     random: Annotated[
         int | None, typer.Option("--random", help="Calibrated random weights with this seed instead.")
     ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option("--names", help="Class names: a text file with one per line, or a,b,c.", show_default=False),
-    ] = None,
+    names: Names = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: weights/MODEL.safetensors.")] = None,
     wts: Annotated[bool, typer.Option("--wts", help="Write tensorrtx's text format instead of safetensors.")] = False,
     golden: Annotated[
@@ -119,23 +115,6 @@ def _labels(names: str | None, weights: Weights, classes: int | None) -> list[st
             f"{weights.name} has {classes} classes and {len(labels)} names; give one for each with --names FILE"
         )
     return labels
-
-
-def given_names(names: str) -> list[str]:
-    """The class names of --names: the lines of a file, or a,b,c. Raises ZooError where there are none."""
-    if os.path.isfile(names):
-        try:
-            lines = Path(names).read_text("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ZooError(
-                f"the names in {names} cannot be read ({error}); a text file in UTF-8 was expected"
-            ) from None
-    else:
-        lines = names.split(",")
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise ZooError(f"--names {clean(names, LONGEST)!r} holds no name; give a text file with one a line, or a,b,c")
-    return found
 
 
 def from_random(model: Model, seed: int) -> Weights:

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from zoo.cli import (
     Heuristic,
     Json,
     Level,
+    Names,
     NoPlugins,
     PluginsOption,
     Size,
@@ -40,6 +41,7 @@ from zoo.cli import (
 from zoo.device import parse_device
 from zoo.engine.effort import parse_workspace
 from zoo.errors import ZooError
+from zoo.labels import given_names
 from zoo.registry import get_cascade, get_model
 from zoo.tasks import Option, Task, all_tasks, get_task
 from zoo.text import clean
@@ -84,6 +86,7 @@ def run(
     warmup: Annotated[
         int, typer.Option("--warmup", "--warmUp", min=0, help="Runs on a black picture before the first source.")
     ] = 0,
+    names: Names = None,
     verbose: Verbose = False,
     **chosen: Any,
 ) -> None:
@@ -96,6 +99,7 @@ def run(
     from zoo.runtime.predict import make_predictor
 
     parse_device(device)
+    labels = given_names(names) if names is not None else None
     options = {name: value for name, value in chosen.items() if value is not None}
     if weights is None:
         model, weights = model_in(model)
@@ -113,6 +117,8 @@ def run(
             plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
             workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,
         )  # type: ignore[arg-type]  # fmt: skip
+    if labels is not None:
+        session = replace(session, labels=labels)
     with session:
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
@@ -161,7 +167,7 @@ def _predict_all(predictor: Any, sources: list[str], save: Path, show: Show | No
     from concurrent.futures import ThreadPoolExecutor
 
     from zoo.images.gallery import Gallery
-    from zoo.images.sources import BadSource, open_sources
+    from zoo.images.sources import BadSource, open_sources, passed_over
     from zoo.runtime.predict import ahead
 
     underway: deque[tuple[Any, Any]] = deque()  # (frame, its pending prediction)
@@ -195,6 +201,10 @@ def _predict_all(predictor: Any, sources: list[str], save: Path, show: Show | No
             except (ZooError, MemoryError) as error:
                 refuse(frame.name, f"{frame.name}: {error or 'there is not enough memory to draw it'}")
 
+    for source in sources:
+        if names := passed_over(source):
+            shown = ", ".join(Path(name).name for name in names[:3]) + (", …" if names[3:] else "")
+            note(f"{source}: {len(names)} files passed over, which are no pictures or videos by their suffix: {shown}")
     gallery = Gallery(save, sources)
     outcome = _Outcome(gallery)
     try:

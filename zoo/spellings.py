@@ -67,11 +67,17 @@ INSTEAD = {
     "--version": "python -m zoo --version says it",
 }
 
+SIZES = ("--size", "--imgsz")
+SMALLEST_SIZE = 16  # a smaller number behind a size is a webcam's
+
 
 def check_words(words: Iterable[str], own: Iterable[str]) -> None:
     """Raises ZooError for the first option among the words of a command line that other tools have and this command,
     whose options are `own`, has not."""
-    known = set(own)
+    words, known = [*words], set(own)
+    for word, *values in zip(words, words[1:], words[2:]):
+        if word in SIZES and all(value.isdecimal() and int(value) >= SMALLEST_SIZE for value in values):
+            raise ZooError(f"{word} takes one word, height x width: write {word} {'x'.join(values)}")
     for word in words:
         name = word.partition("=")[0]
         if word == "--":

@@ -88,13 +88,27 @@ def _open(source: str) -> Iterator[str | Iterable[Frame | BadSource]]:
 
 
 def _pictures(folder: str) -> list[str]:
-    """Image and video files of `folder` by their suffix; hidden ones are other programs' business."""
+    """Image and video files of `folder` by their suffix."""
+    return [name for name in _files(folder) if _is_known(name)]
+
+
+def passed_over(source: str) -> list[str]:
+    """The files of a folder that are not read, since their suffixes are none of a picture or a video."""
+    if not os.path.isdir(source):
+        return []
+    return sorted(name for name in _files(source) if not _is_known(name) and os.path.isfile(name))
+
+
+def _files(folder: str) -> list[str]:
+    """What is in `folder`; hidden files are other programs' business."""
     try:
-        names = os.listdir(folder)
+        return [str(Path(folder, name)) for name in os.listdir(folder) if name[0] != "."]
     except OSError:
         return []
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    return [str(Path(folder, name)) for name in names if name[0] != "." and Path(name).suffix.lower() in known]
+
+
+def _is_known(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def _open_files(source: str, names: list[str], if_none: str) -> Iterator[str | Iterable[Frame | BadSource]]:
@@ -110,7 +124,17 @@ def _open_file(name: str) -> str | Iterable[Frame | BadSource]:
         return [BadSource(name, f"'{name}' cannot be read: {error.strerror}.")]
     if size == 0:
         return [BadSource(name, f"'{name}' is empty (0 bytes).")]
-    return _read_video(name, name) if Path(name).suffix.lower() in VIDEO_SUFFIXES else name
+    suffix = Path(name).suffix.lower()
+    return _read_video(name, name) if suffix in VIDEO_SUFFIXES or suffix == ".gif" and _moves(name) else name
+
+
+def _moves(name: str) -> bool:
+    """Whether an image file holds several pictures, as an animated GIF does."""
+    try:
+        with _named_in_utf8(name) as opened:
+            return cv2.imcount(opened) > 1
+    except (cv2.error, OSError, MemoryError):
+        return False
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

@@ -3,11 +3,12 @@ COCO-80 in ultralytics'. Else «class 17»."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.errors import ZooError, closest
-from zoo.text import LONGEST_LABEL, clean
+from zoo.text import LONGEST, LONGEST_LABEL, clean
 
 _FOLDER = Path(__file__).parent
 
@@ -32,3 +33,20 @@ def labels_for(count: int, names: Sequence[str] | str | None = None) -> list[str
     if len(labels) != count:
         raise ZooError(f"The network has {count} classes but {len(labels)} labels were given; give one per class.")
     return labels
+
+
+def given_names(names: str) -> list[str]:
+    """The class names of --names: the lines of a file, or a,b,c. Raises ZooError where there are none."""
+    if os.path.isfile(names):
+        try:
+            lines = Path(names).read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ZooError(
+                f"the names in {names} cannot be read ({error}); a text file in UTF-8 was expected"
+            ) from None
+    else:
+        lines = names.split(",")
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ZooError(f"--names {clean(names, LONGEST)!r} holds no name; give a text file with one a line, or a,b,c")
+    return found
