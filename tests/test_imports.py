@@ -63,6 +63,7 @@ OWNERS = {  # who may import a heavy library
     "pytorchyolo": "zoo/verify/",
     "ultralytics": "zoo/verify/",
     "yolov5": "zoo/verify/",
+    "yolox": "zoo/verify/",
 }
 
 

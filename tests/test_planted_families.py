@@ -89,6 +89,10 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("yolov8n_obb", "boxes turned the other way", "boxes",
         plant("model.22.turned_boxes_around()", lambda real, net, sides, angles, *a: real(
             net, sides, ops.mul(net.fp32, angles, -1.0), *a))),
+    ("yolox_nano", "pixels of a square row by row", "backbone.backbone.stem.conv.bn",
+        plant("backbone.backbone.stem.transpose()", lambda real, net, x, axes: real(net, x, (0, 3, 5, 1, 2, 4)))),
+    ("yolox_nano", "places are half a cell of the first level on", "boxes",
+        plant("head.add()", lambda real, net, x, y: real(net, real(net, x, y), 4.0))),
     ("yolov6n", "SiLU, as in the other YOLOs", "model.0.act", plant("model.0.act", instead(ops.silu))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",

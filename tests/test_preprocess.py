@@ -156,6 +156,17 @@ def test_the_letterbox_and_the_way_back_are_ultralytics(size: tuple[int, int], a
             np.testing.assert_array_equal(placement.to_image(boxes), expected)
 
 
+@pytest.mark.parametrize("size", [(640, 640), (384, 640), (416, 416)])
+def test_the_canvas_of_yolox_is_megviis(size: tuple[int, int]) -> None:
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from yolox.data.data_augment import preproc
+
+    for image in [*pictures()[:2], noise(500, 333)]:
+        np.testing.assert_array_equal(get_model("yolox_s").preprocess.apply(image, size)[0], preproc(image, size)[0])
+
+
 # The libraries themselves
 
 

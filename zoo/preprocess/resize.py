@@ -24,6 +24,7 @@ _CHOICES = {
     ),
     "color": ("RGB", "BGR", "GRAY"),
     "align": ("center", "corner"),
+    "rounding": ("nearest", "down"),
 }
 
 
@@ -33,9 +34,10 @@ class Resize(Preprocess):
     std, in float32.
 
     `place` says how. "stretch": to the size of the input, whatever its shape. "fit" (a letterbox): as large as it fits,
-    in the middle or (`align` "corner") at the left top, the rest filled with the byte `pad`. "crop": the short side
-    becomes `resize`, then the middle is cut out; at another input size than the published one the share of the picture
-    stays the same.
+    in the middle or (`align` "corner") at the left top, the rest filled with the byte `pad`; of the input's height
+    and width `margin` pixels stay free, and the picture's are rounded to the nearest pixel or (`rounding`) "down".
+    "crop": the short side becomes `resize`, then the middle is cut out; at another input size than the published one
+    the share of the picture stays the same.
 
     `interpolation` names the reference's library. Pillow (torchvision, timm) widens its filters when it shrinks
     (antialiasing); OpenCV (ultralytics, yolov5) does not, but for "cv2:area", which averages where it shrinks and is
@@ -54,6 +56,8 @@ class Resize(Preprocess):
     pad: int = 0
     align: str = "center"
     stride: int = 1
+    margin: int = 0
+    rounding: str = "nearest"
 
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
@@ -69,6 +73,7 @@ class Resize(Preprocess):
             ("size", len(sides) == 2 and all(map(_counts, sides)), "a side or (height, width)"),
             ("resize", self.resize is None or _counts(self.resize), "a number of pixels"),
             ("stride", _counts(self.stride), "a number of pixels"),
+            ("margin", self.margin == 0 or _counts(self.margin) and self.margin < min(sides), "a number of pixels"),
             ("pad", self.pad == 0 or _counts(self.pad) and self.pad < 256, "a byte"),
             ("divisor", _numbers((self.divisor,)) and self.divisor, "a number other than 0"),
             ("mean", _numbers(self.mean, self.channels), per_channel),
@@ -91,8 +96,9 @@ class Resize(Preprocess):
 
     def _fit(self, picture: tuple[int, int], size: tuple[int, int]) -> Placement:
         """ultralytics' LetterBox(auto=False): the same roundings."""
-        ratio = min(size[1] / picture[1], size[0] / picture[0])
-        resized = (max(round(picture[0] * ratio), 1), max(round(picture[1] * ratio), 1))
+        ratio = min((side - self.margin) / own for side, own in zip(size, picture))
+        whole = round if self.rounding == "nearest" else int
+        resized = (max(whole(picture[0] * ratio), 1), max(whole(picture[1] * ratio), 1))
         left, top = (round((side - new) / 2 - 0.1) for side, new in zip(size, resized))
         return Placement(picture, resized, (left, top) if self.align == "center" else (0, 0), size)
 

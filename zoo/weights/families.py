@@ -107,6 +107,7 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
 
 
 _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
+    (Family("a YOLOX", "yolox_*"), lambda names: "backbone.backbone.stem.conv.conv.weight" in names),
     (
         Family("a DeepLabV3+ of segmentation-models-pytorch", "deeplabv3plus_*"),
         lambda names: "decoder.aspp.0.project.0.weight" in names,
