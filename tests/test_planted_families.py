@@ -190,6 +190,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("rtdetr_r18", "boxes not moved but made anew", "model.decoder.query_pos_head.layers.0:1",
         plant("model.decoder.refined():0", lambda real, net, change, boxes: ops.sigmoid(
             net.fp32.functional, net.fp32.enter(change)))),
+    ("rtdetr_l", "queries without their anchors", "model.28.query_pos_head.layers.0",
+        plant("model.28.anchored_at()", lambda real, net, changes, *a: net.fp32.enter(changes))),
 ]  # fmt: skip
 
 SIZES = {

@@ -15,9 +15,11 @@ from zoo.network import Net, Tensor
 from zoo.ops import (
     add,
     div,
+    expand_batch,
     hardtanh,
     linear,
     log,
+    matmul,
     mul,
     narrow,
     reduce_max,
@@ -26,6 +28,7 @@ from zoo.ops import (
     sigmoid,
     softmax,
     sub,
+    take_rows,
     topk,
     transpose,
 )
@@ -38,10 +41,10 @@ EDGE = 0.01  # places whose anchor lies so near to a border take no part
 NEVER = 1e4  # the logit of 1
 
 
-def mlp_head(net: Net, x: Tensor, hidden: int, out: int, layers: int = 3) -> Tensor:
-    """Linear layers with ReLU between them."""
+def mlp_head(net: Net, x: Tensor, hidden: int, out: int, layers: int = 3, act: Net | None = None) -> Tensor:
+    """Linear layers with ReLU between them, which is at `act` where it is a module."""
     for i in range(layers - 1):
-        x = relu(net.functional, linear(net / "layers" / i, x, hidden))
+        x = relu(act or net.functional, linear(net / "layers" / i, x, hidden))
     return net.tap(linear(net / "layers" / (layers - 1), x, out))
 
 
@@ -51,6 +54,27 @@ def attend_placed(net: Net, x: Tensor, positions: Tensor, heads: int) -> Tensor:
     q, k = (linear(net / name, placed, width) for name in ("q_proj", "k_proj"))
     x = attend_each(net, q, k, linear(net / "v_proj", x, width), heads)
     return net.tap(linear(net / "o_proj", x, width))
+
+
+def attend_packed(net: Net, x: Tensor, positions: Tensor, heads: int, *, batch_first: bool) -> Tensor:
+    """The same in torch.nn.MultiheadAttention, which keeps the three projections in one.
+
+    Unless `batch_first`, its own result has the tokens before the batch: it is judged with what comes next.
+    """
+    width, placed = x.shape[-1], add(net, x, positions)
+    weight, bias = net.weight("in_proj_weight", 3 * width, width), net.weight("in_proj_bias", 3 * width)
+
+    def project(x: Tensor, part: int) -> Tensor:
+        rows = slice(part * width, (part + 1) * width)
+        kernel = net.constant(weight[None, rows], "in_proj_weight")
+        return add(net, matmul(net, x, kernel, transpose=True), net.constant(bias[None, None, rows], "in_proj_bias"))
+
+    x = attend_each(net, project(placed, 0), project(placed, 1), project(x, 2), heads)
+    x = linear(net.functional, x, width, weight="out_proj.weight", bias="out_proj.bias")
+    if batch_first:
+        return net.tap(x)
+    net.definition.folded.add(net.scope)
+    return x
 
 
 def attend_deformable(
@@ -105,6 +129,13 @@ def anchored(net: Net, changes: Tensor, sizes: Sizes) -> Tensor:
     """Boxes (N, S, 4) as logits: the anchors of all levels, changed."""
     at = net.fp32
     return add(at, at.enter(changes), at.constant(anchors(sizes)[0], "anchors"))
+
+
+def anchored_at(net: Net, changes: Tensor, sizes: Sizes, places: Tensor) -> Tensor:
+    """The same for some `places` (N, Q) alone, with their `changes` (N, Q, 4)."""
+    at = net.fp32
+    logits = expand_batch(at, at.constant(anchors(sizes)[0], "anchors"), like=changes)
+    return add(at, at.enter(changes), take_rows(at, logits, places))
 
 
 def best(net: Net, logits: Tensor, queries: int) -> Tensor:

@@ -8,9 +8,11 @@ without activation and a depthwise one. In b0 to b3 two learned numbers follow e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from zoo.blocks.hgnet import stem
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, conv_bn, flatten, global_avg_pool, linear, max_pool, mul, pad, relu
+from zoo.ops import add, concat, conv2d, conv_bn, flatten, global_avg_pool, linear, mul, relu
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -35,24 +37,15 @@ def scaled(net: Net, x: Tensor) -> Tensor:
 
 
 def conv(
-    net: Net, x: Tensor, out: int, k: int, affine: bool, *, stride: int = 1, groups: int = 1, padding: int | None = None
+    net: Net, x: Tensor, out: int, k: int, affine: bool, *, stride: int = 1, groups: int = 1, pad: int | None = None
 ) -> Tensor:
-    x = relu(net / "act", conv_bn(net, x, out, k, stride, padding, groups=groups))
+    x = relu(net / "act", conv_bn(net, x, out, k, stride, pad, groups=groups))
     return scaled(net / "lab", x) if affine else x
 
 
 def light(net: Net, x: Tensor, out: int, affine: bool) -> Tensor:
     x = conv_bn(net / "conv1", x, out, 1)
     return conv(net / "conv2", x, out, 5, affine, groups=out)
-
-
-def stem(net: Net, x: Tensor, middle: int, out: int, affine: bool) -> Tensor:
-    x = conv(net / "stem1", x, middle, 3, affine, stride=2)
-    x = pad(net.functional, x, (0, 1, 0, 1))
-    y = conv(net / "stem2a", x, middle // 2, 2, affine, padding=0)
-    y = conv(net / "stem2b", pad(net.functional, y, (0, 1, 0, 1)), middle, 2, affine, padding=0)
-    x = concat(net, [max_pool(net / "pool", x, 2, 1, ceil_mode=True), y])
-    return conv(net / "stem4", conv(net / "stem3", x, middle, 3, affine, stride=2), out, 1, affine)
 
 
 def block(net: Net, x: Tensor, width: int, out: int, layers: int, is_light: bool, affine: bool) -> Tensor:
@@ -94,7 +87,7 @@ def block(net: Net, x: Tensor, width: int, out: int, layers: int, is_light: bool
     ),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    x = stem(net / "stem", x, *cfg.stem, cfg.affine)
+    x = stem(net / "stem", x, *cfg.stem, partial(conv, affine=cfg.affine))
     for stage, (width, out, depth) in enumerate(cfg.stages):
         at = net / "stages" / stage
         if stage > 0:

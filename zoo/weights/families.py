@@ -43,6 +43,8 @@ def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
         return Family("a fused YOLO, its BatchNorms folded into the convolutions", "", _FUSED)
     if "model.0.conv.conv.weight" in names:
         return Family("a YOLOv5 from before v6.0, whose stem is a Focus", "", _OLD)
+    if has("enc_score_head."):
+        return Family("an RT-DETR of ultralytics", "rtdetr_[lx]")
     if has("linear.weight"):
         return _classifier(names, head)
     if has("anchors"):

@@ -68,25 +68,43 @@ class Ultralytics(Library):
         # yolov5nu is yolov5n.yaml there, and yolov5n6u yolov5n-p6.yaml
         file = re.sub(r"^(yolov[35].*?)u?$", r"\1", re.sub(r"6u$", "-p6u", name)) + ".yaml"
         try:
-            task = tasks.guess_model_task(tasks.yaml_model_load(file))
+            description = tasks.yaml_model_load(file)
         except FileNotFoundError:
             raise self.unknown(name) from None
+        task = "detect" if name.startswith("rtdetr") else tasks.guess_model_task(description)
         if task not in kinds:
             raise ZooError(f"{name} of ultralytics does {task}; its models here are those that {' and '.join(kinds)}")
         classes = classes or TRAINED_CLASSES.get(task)
-        return self.adopt(kinds[task](file, verbose=False, **{} if classes is None else {"nc": classes}))
+        kind = tasks.RTDETRDetectionModel if name.startswith("rtdetr") else kinds[task]
+        return self.adopt(kind(file, verbose=False, **{} if classes is None else {"nc": classes}))
 
     def adopt(self, module: nn.Module) -> nn.Module:
-        from ultralytics.nn.tasks import DetectionModel
+        from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
 
-        if isinstance(module, DetectionModel):
+        if isinstance(module, RTDETRDetectionModel):
+            _without_training(module.model[-1])
+        elif isinstance(module, DetectionModel):
             _without_selection(module.model[-1])
         return module
 
+    def choosers(self, module: nn.Module) -> Collection[str]:
+        head = len(module.model) - 1
+        return [f"model.{head}.enc_score_head"] if hasattr(module.model[head], "enc_score_head") else []
+
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         import torch
-        from ultralytics.nn.tasks import ClassificationModel, OBBModel, PoseModel, SegmentationModel
+        from ultralytics.nn.tasks import (
+            ClassificationModel,
+            OBBModel,
+            PoseModel,
+            RTDETRDetectionModel,
+            SegmentationModel,
+        )
 
+        if isinstance(module, RTDETRDetectionModel):
+            boxes, scores = result[0].transpose(1, 2).split((4, module.model[-1].nc), dim=1)
+            height, width = (8 * side for side in module.model[-1].shapes[0])
+            return {"boxes": boxes * boxes.new_tensor([width, height] * 2)[:, None], "scores": scores}
         if isinstance(module, ClassificationModel):
             return {"logits": result[1]}
         masked, head = isinstance(module, SegmentationModel), module.model[-1]
@@ -111,6 +129,8 @@ class Ultralytics(Library):
         for head in module.modules():
             if hasattr(head, "shape") and hasattr(head, "strides"):
                 head.shape = None
+            if hasattr(head, "valid_mask"):
+                head.shapes = []
 
     def published(self, name: str) -> Published:
         file = f"{name}u.pt" if re.fullmatch(r"yolov[35]\w*(?<!u)", name) else f"{name}.pt"
@@ -130,6 +150,18 @@ def _without_selection(head: Any) -> None:
     if head.end2end:
         head.fuse()
         head.postprocess = _as_they_are
+
+
+def _without_training(head: Any) -> None:
+    """RT-DETR's head without what serves training only, and with all classes of all queries for a result."""
+    import torch
+    from torch import nn
+
+    head.denoising_class_embed = nn.Identity()
+    head.denoising_class_embed.weight = None
+    for i in range(len(head.dec_score_head) - 1):
+        head.dec_score_head[i] = nn.Identity()
+    head.postprocess = lambda boxes, scores: torch.cat([boxes, scores], dim=-1)
 
 
 def _as_they_are(found: Tensor) -> Tensor:
