@@ -46,6 +46,24 @@ def run(
             "--scales", help="--int8: what zoo.calibrate wrote. Default: MODEL.scales.json.", show_default=False
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="--int8: calibrate with these pictures, and keep layers in fp16 until --max-drop holds. They are "
+            "labelled as zoo.eval reads them; else the fp32 answers count as right.",
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", help="--data: what the metric may lose, in points of 100.")
+    ] = 0.5,
+    layout: Annotated[
+        str | None, typer.Option("--format", help="--data: how it is labelled, as in zoo.eval.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="--data: how many pictures.", show_default=False)
+    ] = None,
     fp32_layers: Annotated[
         list[str] | None,
         typer.Option("--fp32-layers", help="Modules that stay in fp32, as a pattern: 'layer4.*'.", show_default=False),
@@ -130,8 +148,10 @@ def run(
     precision, entry = precision_name(fp16, bf16, int8), get_model(model)
     if scales and not int8:
         raise ZooError("--scales belongs to --int8; give both")
-    ranges = load_scales(scales or f"{entry.name}.scales.json") if int8 else None
-    computed = Precision(precision, tuple(fp32_layers or ()), ranges)
+    if data and (not int8 or scales):
+        raise ZooError("--data belongs to --int8 and makes the ranges that --scales would give; leave --scales away")
+    islands = tuple(fp32_layers or ())
+    ranges = load_scales(scales or f"{entry.name}.scales.json") if int8 and not data else None
     border = check_io(io or "fp32", entry)
     whole = _end2end(end2end, max_frame, {"conf": conf, "iou": iou, "max_det": max_det})
     _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
@@ -148,6 +168,8 @@ def run(
     entry = api.adapted(entry, source)
     shapes = _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)
     policy = Plugins(plugin_policy(plugins, no_plugins), self_contained).policy
+    gate = _gate(entry, source, data, layout, samples, max_drop, islands, shapes.opt[2:]) if data else None
+    computed = Precision(precision, islands, gate.scales if gate else ranges)
     if dry_run:
         definition = define(entry, source, tensorrt, shapes.network, computed, policy, whole, border)
         _report(
@@ -169,6 +191,8 @@ def run(
         )  # fmt: skip
     engine.save(path)
     result = {**engine.description, "engine": str(path), "seconds": round(time.perf_counter() - started, 2)}
+    if gate:
+        result |= {"metric": gate.metric, "fp32": gate.fp32, "drop": gate.drop, "tried": gate.tried}
     if as_json:
         print_json(result)
         return
@@ -179,6 +203,27 @@ def run(
         f"{tensorrt.name}, {result['seconds']} s"
     )
     print(f"{path}.json: its description")
+
+
+def _gate(
+    model: Any, weights: Any, data: Path, layout: str | None, samples: int | None, max_drop: float,
+    islands: tuple[str, ...], size: tuple[int, int],
+) -> Any:  # fmt: skip
+    """Which layers int8 needs higher; the table goes to stderr, and the ranges where the next build looks for them."""
+    from zoo.measure.gate import find_layers, samples_in
+
+    found, unlabelled = samples_in(model, weights, data, layout, samples, size)
+    if unlabelled:
+        note(f"the fp32 answers count as right, since the pictures have no labels: {unlabelled}")
+    with progress() as say:
+        gate = find_layers(
+            model, weights, found, max_drop, agreement=bool(unlabelled), islands=islands, size=size, progress=say
+        )
+    for line in gate.table():
+        note(line)
+    path = gate.scales.save(f"{model.name}.scales.json")
+    note(f"{path}: the ranges, and the {len(gate.scales.keep)} layers that stay in fp16; --scales takes it again")
+    return gate
 
 
 def _end2end(wanted: bool, max_frame: str, options: dict[str, Any]) -> Any:

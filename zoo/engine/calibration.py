@@ -95,14 +95,14 @@ def _moves(layer: Layer) -> bool:
     return layer.kind in ("CONCATENATION", "IDENTITY", "SHUFFLE", "SLICE") or largest or nearest
 
 
-def pictures_in(folder: str | Path, samples: int) -> list[Path]:
-    """At most `samples` image files of `folder` and the folders below it, evenly spread over their sorted names.
+def pictures_in(folder: str | Path, samples: int | None = None) -> list[Path]:
+    """The image files of `folder` and the folders below it by name, or at most `samples` of them, evenly spread.
 
     Raises ZooError where there are none.
     """
     from zoo.images.sources import IMAGE_SUFFIXES
 
-    if samples < 1:
+    if samples is not None and samples < 1:
         raise ZooError(f"samples is {samples}; it must be at least 1")
     root = Path(folder)
     if not root.is_dir():
@@ -110,7 +110,9 @@ def pictures_in(folder: str | Path, samples: int) -> list[Path]:
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not found:
         raise ZooError(f"'{folder}' holds no picture, nor do the folders below it; --data takes a folder with pictures")
-    return [found[i * len(found) // samples] for i in range(samples)] if len(found) > samples else found
+    if samples is None or samples >= len(found):
+        return found
+    return [found[i * len(found) // samples] for i in range(samples)]
 
 
 def prepared(

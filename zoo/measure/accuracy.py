@@ -89,7 +89,7 @@ class TopK(Meter):
             {"class": self.labels[i], "pictures": int(n), "top-1": a / n, "top-5": b / n}
             for i, (n, a, b) in enumerate(self._counts.tolist()) if n
         ]  # fmt: skip
-        return {"top-1": best / pictures, "top-5": five / pictures}, rows
+        return {"top-1": float(best / pictures), "top-5": float(five / pictures)}, rows
 
     @staticmethod
     def truth(result: Any) -> int:
