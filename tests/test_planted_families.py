@@ -182,6 +182,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("stages.1.blocks.0.token_mixer.norm.identity", _nothing)),
     ("squeezenet1_1", "the wide half first", "features.3",
         plant("features.3.concat()", lambda real, net, x: real(net, x[::-1]))),
+    ("efficientvit_b0", "products not divided by their sum", "stages.2.blocks.1.context_module.main.proj.norm",
+        plant("stages.2.blocks.1.context_module.main.div()", keeps("x"))),
     ("mtcnn_pnet", "poolings round down", "pool1", plant("pool1", changed(ceil_mode=False))),
     ("mtcnn_onet", "maps flattened row by row", "dense5", plant("transpose()", keeps("x"))),
     ("rtdetr_r18", "values know their positions", "model.decoder.layers.0.self_attn.v_proj",
