@@ -61,6 +61,11 @@ dla169.in1k
     "fastvit-license": """
 fastvit_t8.apple_in1k fastvit_t12.apple_in1k fastvit_s12.apple_in1k
 """,
+    "cvnets-license": """
+mobilevit_xxs.cvnets_in1k mobilevit_xs.cvnets_in1k mobilevit_s.cvnets_in1k mobilevitv2_050.cvnets_in1k
+mobilevitv2_075.cvnets_in1k mobilevitv2_100.cvnets_in1k mobilevitv2_125.cvnets_in1k mobilevitv2_150.cvnets_in1k
+mobilevitv2_175.cvnets_in1k mobilevitv2_200.cvnets_in1k
+""",
 }
 _REPOSITORIES = {
     repository.partition(".")[0]: (repository, licence)
