@@ -78,7 +78,6 @@ def separable(net: Net, x: Tensor) -> Tensor:
 def linear_attention(net: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (k^T v) / (q (k^T 1)) of tensors (N, heads, S, D), in fp32."""
     net = net.fp32
-    q, k, v = (net.enter(x) for x in (q, k, v))
     weighed = matmul(net, q, matmul(net, transpose(net, k, (0, 1, 3, 2)), v))
     total = reduce_sum(net, mul(net, q, reduce_sum(net, k, 2, keepdims=True)), 3, keepdims=True)
     return div(net, weighed, add(net, total, 1e-5))
