@@ -44,7 +44,7 @@ class Config:
     num_classes: int = 1000
 
 
-def conv(
+def conv_act(
     net: Net,
     x: Tensor,
     out: int,
@@ -65,14 +65,14 @@ def conv(
 
 def inverted_residual(net: Net, x: Tensor, out: int, stride: int = 1, *, normalised: bool = True) -> Tensor:
     hidden = 4 * x.shape[1]
-    x = conv(net / "inverted_conv", x, hidden, normalised=normalised)
-    x = conv(net / "depth_conv", x, hidden, 3, stride, groups=hidden, normalised=normalised)
-    return conv(net / "point_conv", x, out, activation=None)
+    x = conv_act(net / "inverted_conv", x, hidden, normalised=normalised)
+    x = conv_act(net / "depth_conv", x, hidden, 3, stride, groups=hidden, normalised=normalised)
+    return conv_act(net / "point_conv", x, out, activation=None)
 
 
 def separable(net: Net, x: Tensor) -> Tensor:
-    y = conv(net / "depth_conv", x, x.shape[1], 3, groups=x.shape[1])
-    return conv(net / "point_conv", y, x.shape[1], activation=None)
+    y = conv_act(net / "depth_conv", x, x.shape[1], 3, groups=x.shape[1])
+    return conv_act(net / "point_conv", y, x.shape[1], activation=None)
 
 
 def linear_attention(net: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def multi_scale_attention(net: Net, x: Tensor, depth: int) -> Tensor:
     q, k, v = split(net, transpose(net, both, (0, 1, 3, 2)), [depth] * 3, 3)
     x = linear_attention(net, relu(net / "kernel_func", q), relu(net / "kernel_func", k), v)
     x = reshape(net, transpose(net, x, (0, 1, 3, 2)), (0, 2 * width, height, columns))
-    return net.tap(conv(net / "proj", x, width, activation=None))
+    return net.tap(conv_act(net / "proj", x, width, activation=None))
 
 
 def block(net: Net, x: Tensor, depth: int) -> Tensor:
@@ -116,7 +116,7 @@ def block(net: Net, x: Tensor, depth: int) -> Tensor:
     efficientvit_b3=Variant(Config((32, 64, 128, 256, 512), (1, 3, 5, 6, 9), 32, (2304, 2560)), params=48_646_056),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    x = conv(net / "stem" / "in_conv", x, cfg.widths[0], 3, 2)
+    x = conv_act(net / "stem" / "in_conv", x, cfg.widths[0], 3, 2)
     for i in range(cfg.depths[0]):
         at = net / "stem" / f"res{i}"
         x = at.tap(add(at, separable(at / "main", x), x))
@@ -129,5 +129,7 @@ def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
             else:
                 x = block(at, x, cfg.head_width)
     head, last = net / "head", net / "head" / "classifier"
-    x = linear(last / 0, pooled(head / "global_pool", conv(head / "in_conv", x, cfg.head[0])), cfg.head[1], bias=None)
+    x = linear(
+        last / 0, pooled(head / "global_pool", conv_act(head / "in_conv", x, cfg.head[0])), cfg.head[1], bias=None
+    )
     return linear(last / 4, hardswish(last / 2, layer_norm(last / 1, x)), cfg.num_classes)
