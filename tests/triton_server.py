@@ -110,6 +110,12 @@ def metric(port: int, name: str, model: str) -> float:
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f'{name}{{model="{model}"'))
 
 
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """What the server itself has computed for, without the processes of its Python models."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def together(work: Callable[[], Any], threads: int, calls: int) -> float:
     """Seconds for `threads` threads with `calls` calls each."""
 
@@ -180,15 +186,18 @@ def main(model: str = "lenet5", weights: str | None = None, threads: int = 8, ca
                 assert [asked(client, url, model, [one])[0] for one in data] == expected
             images = np.zeros((1, *shape), np.float32)
             picture = np.array([[data[0]]], np.object_)
-            rates = {}
+            rates, costs = {}, {}
             for protocol, (client, url) in clients.items():
                 for what, tensor, array in (("identity", "images", images), (f"{model}_network", "images", images),
                                             (model, "picture", picture)):  # fmt: skip
                     call = infer(client, url, what, tensor, array)
                     call()
+                    spent = cpu_seconds(process)
                     for count in (1, threads):
                         seconds = together(call, count, calls)
                         rates[f"{what} {protocol} x{count}"] = round(count * calls / seconds, 1)
+                    spent = cpu_seconds(process) - spent
+                    costs[f"{what} {protocol}"] = round(1e3 * spent / (calls * (1 + threads)), 2)
             requests = metric(metrics, "nv_inference_count", f"{model}_network")
             runs = metric(metrics, "nv_inference_exec_count", f"{model}_network")
             assert runs < requests, "no two requests were computed together"
@@ -199,8 +208,16 @@ def main(model: str = "lenet5", weights: str | None = None, threads: int = 8, ca
                     os.kill(stub, signal.SIGKILL)
             ready = urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/health/ready").status
             assert not probe(http, model), "a killed stub was not noticed"
-            print(json.dumps({"model": model, "pictures": len(data), "requests": requests, "runs": runs,
-                              "requests/s": rates, "health/ready after a killed stub": ready}, indent=1))  # fmt: skip
+            figures = {
+                "model": model,
+                "pictures": len(data),
+                "requests": requests,
+                "runs": runs,
+                "requests/s": rates,
+                "server's own ms of CPU a request": costs,
+                "health/ready after a killed stub": ready,
+            }
+            print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
