@@ -53,6 +53,12 @@ INSTEAD = {
         None,
         "published weights and a photo are the reader's",
     ),
+    "python -m zoo.run yolov8n rtsp://camera/stream --frames 500": Instead(
+        "python -m zoo.run lenet5 rtsp://127.0.0.1:9/stream --frames 500", "No frame could be read", "no camera is here"
+    ),
+    "ffmpeg -i talk.mkv -f avi -c:v mjpeg - | python -m zoo.run yolov8n - --no-save": Instead(
+        None, None, "FFmpeg and the film are the reader's"
+    ),
     "python -m zoo.run yolov8n street.jpg --fp16 --device gpu": Instead(
         "python -m zoo.run yolov8n samples/digit_7.png --fp16 --device gpu --weights random",
         "driver|tensorrt",

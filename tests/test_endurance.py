@@ -67,7 +67,9 @@ def test_what_a_run_wrote_the_next_one_replaces(tmp_path: Path) -> None:
     source, out = picture(tmp_path / "a.png"), tmp_path / "out"
     for _ in range(2):
         with Gallery(out) as gallery:
-            assert gallery.add(Frame(str(source), DRAWN), DRAWN) == out / "a.png"
+            frame = Frame(str(source), DRAWN)
+            assert gallery.place(frame) == out / "a.png"
+            gallery.write(frame, DRAWN, gallery.place(frame))
             assert gallery.claim("results.json") == out / "results.json"
 
 
@@ -76,7 +78,7 @@ def test_a_forged_record_gives_nothing_away(tmp_path: Path, line: str) -> None:
     (tmp_path / ".zoo-files").write_text(line + "\n", encoding="latin-1")
     picture(tmp_path / "a.png", 1)
     with Gallery(tmp_path) as gallery:
-        assert gallery.add(Frame("elsewhere/a.png", DRAWN), DRAWN).name == "a-2.png"
+        assert gallery.place(Frame("elsewhere/a.png", DRAWN)).name == "a-2.png"
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path: Path) -> None:

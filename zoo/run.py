@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,10 +47,13 @@ from zoo.registry import get_cascade, get_model
 from zoo.tasks import Option, Task, all_tasks, get_task
 from zoo.text import clean
 
-AHEAD = 8  # drawn frames that may wait to be written
+if TYPE_CHECKING:
+    import numpy as np
+
+WRITERS = min(os.cpu_count() or 1, 32)  # threads that draw and encode
+AHEAD = 2 * WRITERS  # drawn frames that may wait to be written
 RANDOM = "warning: the weights are random, and so are the answers"
-UNDERWAY = 2  # pictures that the network may be at: one is copied while it runs on the other
-Show = Callable[[Any, Any, Path], None]  # (frame, prediction, where its picture went)
+Show = Callable[[Any, Any, "Path | None"], None]  # (frame, prediction, where its picture went)
 
 
 def run(
@@ -57,14 +61,26 @@ def run(
         str, typer.Argument(help="A name from python -m zoo.list, an engine file, or weights that name their model.")
     ],
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders, globs, video files, webcam index.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Image and video files, folders, globs, streams (rtsp://…), a pipe or - for it, webcam index.",
+        ),
     ],
     weights: WeightsOption = None,
     size: Size = None,
     save: Annotated[
         Path, typer.Option("--save", "--save-dir", help="Folder for drawn pictures and results.json.")
     ] = Path("runs"),
+    no_save: Annotated[bool, typer.Option("--no-save", help="Draw nothing: results.json only.")] = False,
     as_json: Json = False,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", min=1, help="Pictures that go through the network at once.")
+    ] = 1,
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", min=1, help="The most to read of each video, stream or webcam.", show_default=False),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, gpu, auto, or a certain GPU: gpu:1 or 1.")] = "auto",
     fp16: Fp16 = False,
     level: Level = None,
@@ -96,6 +112,8 @@ def run(
     when some of several sources could not be read, 2 when none could.
     """
     from zoo.api import is_engine, load, model_in
+    from zoo.images.gallery import Gallery
+    from zoo.images.sources import open_sources
     from zoo.runtime.predict import make_predictor
 
     parse_device(device)
@@ -109,10 +127,11 @@ def run(
         entry = cascade or get_model(model)
         get_task(entry.task).settings(entry.options, options)
     wanted = size_of(size)
+    batches = None if cascade or is_engine(model) else (1, batch, batch) if batch > 1 else 1
     with progress() as say:  # an engine may have to be built
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
-            batch=None if cascade or is_engine(model) else 1, level=level, heuristic=heuristic, cuda=cuda,
+            batch=batches, level=level, heuristic=heuristic, cuda=cuda,
             graphs=cuda_graph,
             plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
             workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,
@@ -123,10 +142,11 @@ def run(
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note(RANDOM)
-        with make_predictor(session, **options) as predictor:
+        with make_predictor(session, batch=batch, **options) as predictor:
             predictor.warm_up(warmup)
             show = None if as_json else functools.partial(_print, task=predictor.task, verbose=verbose)
-            outcome = _predict_all(predictor, sources, save, show)
+            _tell_passed_over(sources)
+            outcome = _predict_all(predictor, open_sources(sources, frames), Gallery(save, sources), not no_save, show)
         results = {
             "model": session.model.name,
             "weights": session.weights,
@@ -157,59 +177,89 @@ class _Outcome:
     stopped: bool = False
 
 
-def _predict_all(predictor: Any, sources: list[str], save: Path, show: Show | None) -> _Outcome:
-    """Results and errors, one JSON record per picture; pictures and videos are drawn into `save`, and `show` tells of
-    each. Ctrl-C ends the reading; what was read until then is finished.
-
-    Three threads overlap: one decodes ahead, this one predicts, one draws and writes; on a GPU, copying and inference
-    overlap too.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from zoo.images.gallery import Gallery
-    from zoo.images.sources import BadSource, open_sources, passed_over
-    from zoo.runtime.predict import ahead
-
-    underway: deque[tuple[Any, Any]] = deque()  # (frame, its pending prediction)
-    pending: deque[tuple[Any, Any]] = deque()  # (frame, its record to be)
-
-    def refuse(name: str, message: str) -> None:
-        outcome.bad.append({"source": name, "error": message})
-        note(f"error: {message}")
-
-    def finish(frame: Any, prediction: Any) -> dict[str, Any]:
-        path = gallery.add(frame, predictor.task.draw(frame.image, prediction.result))
-        if show is not None:
-            show(frame, prediction, path)
-        return _record(frame, prediction, predictor.task, path)
-
-    def settle(most: int) -> None:
-        """Passes predictions on to the drawing thread until at most `most` are under way."""
-        while len(underway) > most:
-            frame, prediction = underway.popleft()
-            try:
-                pending.append((frame, drawing.submit(finish, frame, prediction.result())))
-            except ZooError as error:  # one picture's trouble is not that of the others
-                refuse(frame.name, f"{frame.name}: {error}")
-
-    def collect(most: int) -> None:
-        """Takes records from the drawing thread until at most `most` are waited for."""
-        while len(pending) > most:
-            frame, record = pending.popleft()
-            try:
-                outcome.items.append(record.result())
-            except (ZooError, MemoryError) as error:
-                refuse(frame.name, f"{frame.name}: {error or 'there is not enough memory to draw it'}")
+def _tell_passed_over(sources: list[str]) -> None:
+    """Says which files of folders are not looked at."""
+    from zoo.images.sources import passed_over
 
     for source in sources:
         if names := passed_over(source):
             shown = ", ".join(Path(name).name for name in names[:3]) + (", …" if names[3:] else "")
             note(f"{source}: {len(names)} files passed over, which are no pictures or videos by their suffix: {shown}")
-    gallery = Gallery(save, sources)
+
+
+def _predict_all(predictor: Any, frames: Iterable[Any], gallery: Any, draws: bool, show: Show | None) -> _Outcome:
+    """Results and errors, one JSON record per picture; pictures and videos go drawn into the gallery if it `draws`, and
+    `show` tells of each. Ctrl-C ends the reading; what was read until then is finished.
+
+    Threads decode ahead, draw and write, while this one predicts, and one writes the frames of videos in their order.
+    What is told and recorded keeps the order of the sources.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from zoo.images.sources import BadSource
+    from zoo.runtime.predict import ahead
+
+    underway: deque[tuple[Any, Any]] = deque()  # (frame, its pending prediction)
+    pending: deque[tuple[Any, Any, Any, Any]] = deque()  # (frame, its prediction, where it goes, its writing)
+
+    def refuse(name: str, message: str) -> None:
+        outcome.bad.append({"source": name, "error": message})
+        note(f"error: {message}")
+
+    def draw(frame: Any, prediction: Any) -> np.ndarray:
+        return predictor.task.draw(frame.image, prediction.result)
+
+    def picture(frame: Any, prediction: Any, path: Path) -> None:
+        gallery.write(frame, draw(frame, prediction), path)
+
+    def film(frame: Any, drawn: Any, path: Path) -> None:
+        gallery.write(frame, drawn.result(), path)
+
+    def save(frame: Any, prediction: Any) -> None:
+        """Starts the drawing and writing of a picture."""
+        if not draws:
+            pending.append((frame, prediction, None, None))
+            return
+        path = gallery.place(frame)
+        if frame.is_video:
+            job = filming.submit(film, frame, drawing.submit(draw, frame, prediction), path)
+        else:
+            job = drawing.submit(picture, frame, prediction, path)
+        pending.append((frame, prediction, path, job))
+
+    def settle(most: int) -> None:
+        """Passes predictions on to the drawing threads until at most `most` are under way."""
+        while len(underway) > most:
+            frame, prediction = underway.popleft()
+            try:
+                save(frame, prediction.result())
+            except ZooError as error:  # one picture's trouble is not that of the others
+                refuse(frame.name, f"{frame.name}: {error}")
+
+    def collect(most: int) -> None:
+        """Takes what was written until at most `most` are waited for."""
+        while len(pending) > most:
+            frame, prediction, path, job = pending.popleft()
+            try:
+                if job is not None:
+                    job.result()
+                record = _record(frame, prediction, predictor.task, path)
+            except (ZooError, MemoryError) as error:
+                refuse(frame.name, f"{frame.name}: {error or 'there is not enough memory to draw it'}")
+                continue
+            if show is not None:
+                show(frame, prediction, path)
+            outcome.items.append(record)
+
     outcome = _Outcome(gallery)
     try:
-        with gallery, ThreadPoolExecutor(1) as drawing, _interrupt_noted() as stopped:  # one thread keeps the order
-            for frame in ahead(open_sources(sources), ended=stopped):
+        with (
+            gallery,
+            ThreadPoolExecutor(WRITERS) as drawing,
+            ThreadPoolExecutor(1) as filming,
+            _interrupt_noted() as stopped,
+        ):
+            for frame in ahead(frames, ended=stopped):
                 if isinstance(frame, BadSource):
                     refuse(frame.name, frame.message)
                     continue
@@ -217,13 +267,13 @@ def _predict_all(predictor: Any, sources: list[str], save: Path, show: Show | No
                     underway.append((frame, predictor.submit(frame.image)))
                 except ZooError as error:
                     refuse(frame.name, f"{frame.name}: {error}")
-                settle(UNDERWAY - 1)
+                settle(predictor.underway - 1)
                 collect(AHEAD)  # a slow disk must not fill the memory with frames
             settle(0)
             collect(0)
             outcome.stopped = stopped.is_set()
     except ZooError as error:  # a video that could not be written whole
-        refuse(str(save), str(error))
+        refuse(str(gallery.folder), str(error))
     return outcome
 
 
@@ -244,7 +294,7 @@ def _interrupt_noted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any]:
+def _record(frame: Any, prediction: Any, task: Any, path: Path | None) -> dict[str, Any]:
     position = {"frame": frame.index} if frame.is_video else {}
     steps = {name: round(value, 3) for name, value in prediction.ms.items()}
     size = {"width": frame.image.shape[1], "height": frame.image.shape[0]}
@@ -253,12 +303,12 @@ def _record(frame: Any, prediction: Any, task: Any, path: Path) -> dict[str, Any
         **position,
         **size,
         **task.to_json(prediction.result),
-        "picture": str(path),
+        **({} if path is None else {"picture": str(path)}),
         "ms": steps,
     }
 
 
-def _print(frame: Any, prediction: Any, path: Path, *, task: Task, verbose: bool) -> None:
+def _print(frame: Any, prediction: Any, path: Path | None, *, task: Task, verbose: bool) -> None:
     """A line for a picture or a frame, with what was found in a few words, then a line for each thing; where these may
     be many, only if `verbose`."""
     steps = " + ".join(f"{value:.1f}" for value in prediction.ms.values()) + " ms"
@@ -267,7 +317,9 @@ def _print(frame: Any, prediction: Any, path: Path, *, task: Task, verbose: bool
     if frame.is_video:
         where = f"{frame.name} frame {frame.index}{summary} ({steps})"
     else:
-        where = f"{frame.name}{summary} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps}) -> {path}"
+        where = f"{frame.name}{summary} ({frame.image.shape[1]}x{frame.image.shape[0]}, {steps})" + (
+            f" -> {path}" if path else ""
+        )
     print(clean(where))
     for line in task.describe(prediction.result) if details else ():
         print(f"  {clean(line)}")

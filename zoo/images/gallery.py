@@ -31,6 +31,7 @@ class Gallery:
     def __init__(self, folder: Path, sources: Iterable[str] = ()) -> None:
         self.folder = folder
         self._paths: dict[str, Path] = {}  # source -> file
+        self._taken: set[Path] = set()  # the same files, resolved
         self._sinks: dict[str, VideoSink] = {}
         self._open = ExitStack()
         there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
@@ -39,23 +40,27 @@ class Gallery:
         self._sources = {Path(source).resolve() for source in sources if os.path.isfile(source)}
         self._ours = _recorded(folder)
 
-    def add(self, frame: Frame, drawn: np.ndarray) -> Path:
-        """Writes `drawn` (H, W, 3) uint8 BGR and returns the file it goes to."""
+    def place(self, frame: Frame) -> Path:
+        """The file that a frame goes to: one for all frames of a source. One thread at a time."""
         if frame.name not in self._paths:
             self._paths[frame.name] = self._new_path(frame)
-        path = self._paths[frame.name]
+            self._taken.add(self._paths[frame.name].resolve())
+        return self._paths[frame.name]
+
+    def write(self, frame: Frame, drawn: np.ndarray, path: Path) -> None:
+        """Writes `drawn` (H, W, 3) uint8 BGR to its place. Pictures may be written by many threads, frames of videos by
+        one, in their order."""
         if not frame.is_video:
             save_image(path, drawn)
-            return path
+            return
         if frame.name not in self._sinks:
             size = (drawn.shape[1], drawn.shape[0])
             self._sinks[frame.name] = self._open.enter_context(VideoSink(path, frame.fps or 30.0, size))
         self._sinks[frame.name].write(drawn)
-        return path
 
     def claim(self, name: str) -> Path:
         """The file `name` in the folder, or `name-2` … where a file is that no gallery wrote. It counts as ours."""
-        return self._claim(Path(name).stem, Path(name).suffix, set())
+        return self._claim(Path(name).stem, Path(name).suffix)
 
     def _new_path(self, frame: Frame) -> Path:
         """A name of its own: never a source, nor that of a file of the same name from another folder."""
@@ -63,11 +68,16 @@ class Gallery:
         stem = source.stem if source.suffix else f"webcam{frame.name}" if frame.name.isdecimal() else source.name
         stem = os.fsdecode(os.fsencode(stem)[:LONGEST_STEM])
         suffix = ".mp4" if frame.is_video else source.suffix if source.suffix.lower() in PICTURE_SUFFIXES else ".png"
-        return self._claim(stem, suffix, {source.resolve(), *(path.resolve() for path in self._paths.values())})
+        return self._claim(stem, suffix, source.resolve())
 
-    def _claim(self, stem: str, suffix: str, taken: set[Path]) -> Path:
+    def _claim(self, stem: str, suffix: str, source: Path | None = None) -> Path:
         path, count = self.folder / f"{stem}{suffix}", 1
-        while path.resolve() in taken | self._sources or (os.path.lexists(path) and path.name not in self._ours):
+        while (
+            (resolved := path.resolve()) == source
+            or resolved in self._taken
+            or resolved in self._sources
+            or (os.path.lexists(path) and path.name not in self._ours)
+        ):
             count += 1
             path = self.folder / f"{stem}-{count}{suffix}"
         if path.name not in self._ours:

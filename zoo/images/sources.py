@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,8 @@ from zoo.errors import ZooError
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .ras .sr .tif .tiff .webp".split()
 )
-DECODERS = 4  # threads; OpenCV lets them run side by side
+DECODERS = min(os.cpu_count() or 1, 32)  # threads; OpenCV lets them run side by side
+STDIN = "-"  # the source that is a video on the standard input
 VIDEO_SUFFIXES = frozenset(
     ".3gp .asf .avi .flv .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .ts .webm .wmv".split()
 )
@@ -48,17 +50,21 @@ class BadSource:
     message: str
 
 
-def open_sources(sources: Sequence[str]) -> Iterator[Frame | BadSource]:
+def open_sources(sources: Sequence[str], frames: int | None = None) -> Iterator[Frame | BadSource]:
     """Every frame of every source, in the given order; a folder's or glob's files in sorted order.
 
     A source is an image or video file, a folder (its image and video files, not those of its subfolders), a glob, a
-    stream's URL, or a webcam's number. What cannot be read comes as a `BadSource` and the iteration goes on. Image
-    files are decoded a few ahead, by `DECODERS` threads.
+    stream's URL, a named pipe, "-" (a video on the standard input), or a webcam's number. `frames` is the most that is
+    read of each video, stream or webcam. What cannot be read comes as a `BadSource` and the iteration goes on. Image
+    files are decoded ahead, by `DECODERS` threads.
     """
     underway: deque[Future[Frame | BadSource] | Iterable[Frame | BadSource]] = deque()
     with ThreadPoolExecutor(DECODERS) as pool:
         for found in itertools.chain.from_iterable(map(_open, map(str, sources))):
-            underway.append(pool.submit(_read_image, found) if isinstance(found, str) else found)
+            if isinstance(found, str):
+                underway.append(pool.submit(_read_image, found))
+            else:
+                underway.append(itertools.islice(found, frames))
             if len(underway) > DECODERS:
                 yield from _frames(underway.popleft())
         while underway:
@@ -75,9 +81,11 @@ def _open(source: str) -> Iterator[str | Iterable[Frame | BadSource]]:
         yield from _open_files(source, _pictures(source), "is not a folder with image or video files")
     elif os.path.isfile(source):
         yield _open_file(source)
+    elif source == STDIN:
+        yield _read_video("stdin", "pipe:0")
     elif source.isdecimal():
         yield _read_video(source, int(source))
-    elif "://" in source:
+    elif "://" in source or _is_pipe(source):
         yield _read_video(source, source)
     elif glob.has_magic(source):
         files = [name for name in glob.glob(source, recursive=True) if os.path.isfile(name)]
@@ -85,6 +93,13 @@ def _open(source: str) -> Iterator[str | Iterable[Frame | BadSource]]:
     else:
         problem = f"'{source}' does not exist; give an image, a video, a folder, a glob or a webcam number."
         yield [BadSource(source, problem)]
+
+
+def _is_pipe(source: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(source).st_mode)
+    except (OSError, ValueError):  # not there, or no path at all
+        return False
 
 
 def _pictures(folder: str) -> list[str]:
@@ -181,9 +196,11 @@ def _decode(name: str, data: np.ndarray) -> Frame | BadSource:
 
 
 def _read_video(name: str, device: str | int) -> Iterator[Frame | BadSource]:
-    """Frames of a file, URL or webcam (`device` is a number)."""
+    """Frames of a file, URL, pipe or webcam (`device` is a number)."""
     with _named_in_utf8(device) as opened:
-        capture = cv2.VideoCapture(opened)
+        # Of a pipe nothing may be read by a backend that then gives up.
+        piped = isinstance(opened, str) and (opened.startswith("pipe:") or _is_pipe(opened))
+        capture = cv2.VideoCapture(opened, cv2.CAP_FFMPEG if piped else cv2.CAP_ANY)
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 0 < fps < 1000 else 30.0  # webcams and damaged headers report 0, NaN or nonsense

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -47,7 +48,10 @@ class Predictor:
     """Calls a session with pictures: `predictor(image)` takes (H, W, 3) uint8 BGR.
 
     `options` are those of the session's task; what is not given is the model's own. Raises ZooError for others.
+    `underway` pictures may be submitted before the result of the first is asked for.
     """
+
+    underway = 2  # on a GPU one is copied while the network runs on the other
 
     def __init__(self, session: Session, **options: Any) -> None:
         self.session = session
@@ -156,6 +160,89 @@ class FramePredictor(Predictor):
         return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
 
 
+class BatchPredictor(Predictor):
+    """Calls a session with up to `batch` pictures at once. Threads prepare them and decode their outputs while the
+    network runs on others."""
+
+    def __init__(self, session: Session, batch: int, **options: Any) -> None:
+        super().__init__(session, **options)
+        self.batch, self.underway = batch, 2 * batch
+        self._workers = ThreadPoolExecutor(os.cpu_count())
+        self._network = ThreadPoolExecutor(1)
+        self._waiting: list[_Batched] = []
+
+    def submit(self, image: np.ndarray) -> Pending:
+        """Takes a picture. Its batch is started when it is full, or when one of its results is asked for."""
+        pending = _Batched(self, self._workers.submit(_timed, self.session.prepare, image))
+        self._waiting.append(pending)
+        if len(self._waiting) == self.batch:
+            self.start()
+        return pending
+
+    def start(self) -> None:
+        """Starts the network on what was submitted since the last batch."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._network.submit(self._run, waiting)
+
+    def _run(self, batch: list[_Batched]) -> None:
+        """The network on a batch, without the pictures that could not be prepared."""
+        good = []
+        for item in batch:
+            error = item.prepared.exception()  # waits for it
+            if error is None:
+                good.append(item)
+            else:
+                item.decoded.set_exception(error)
+        if not good:
+            return
+        try:
+            images = np.stack([item.prepared.result()[0][0] for item in good])
+            outputs, inference = _timed(self.session, images)
+        except BaseException as error:  # raised again where the results are asked for
+            for item in good:
+                item.decoded.set_exception(error)
+            return
+        for index, item in enumerate(good):
+            mine = {name: _float32(np.asarray(value)[index]) for name, value in outputs.items()}
+            self._workers.submit(self._decode, item, mine, inference / len(good))
+
+    def _decode(self, item: _Batched, outputs: dict[str, np.ndarray], inference: float) -> None:
+        (_, placement), preprocess = item.prepared.result()
+        try:
+            result, postprocess = _timed(self.task, outputs, placement, self.session.labels, self.options)
+        except BaseException as error:
+            item.decoded.set_exception(error)
+            return
+        times = {"preprocess": preprocess, "inference": inference, "postprocess": postprocess}
+        item.decoded.set_result(Prediction(result, times))
+
+    def close(self) -> None:
+        self._network.shutdown()
+        self._workers.shutdown()
+
+
+@dataclass(frozen=True, eq=False)
+class _Batched:
+    """A picture of a batch: prepared as ((pixels, placement), milliseconds), then decoded."""
+
+    predictor: BatchPredictor
+    prepared: Future[tuple[tuple[np.ndarray, Any], float]]
+    decoded: Future[Prediction] = field(default_factory=Future)
+
+    def result(self) -> Prediction:
+        if self in self.predictor._waiting:
+            self.predictor.start()
+        return self.decoded.result()
+
+
+def _timed(call: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+    """What a call gives, and the milliseconds that it took."""
+    start = time.perf_counter()
+    found = call(*arguments)
+    return found, (time.perf_counter() - start) * 1e3
+
+
 class CascadePredictor(Predictor):
     """Calls a cascade, whose host code prepares what each of its networks sees."""
 
@@ -176,12 +263,17 @@ def _float32(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
-def make_predictor(session: Session | CascadeSession, **options: Any) -> Predictor:
-    """The predictor for where the session runs and what prepares its pictures."""
-    if isinstance(session.model, Cascade):
-        return CascadePredictor(session, **options)
-    if FRAMES in getattr(session.executor, "inputs", ()):
-        return FramePredictor(session, **options)
+def make_predictor(session: Session | CascadeSession, *, batch: int = 1, **options: Any) -> Predictor:
+    """The predictor for where the session runs and what prepares its pictures. With a `batch` of more than 1 so many
+    go through the network at once, prepared on the host. Raises ZooError for a session that takes them one by one."""
+    cascade = isinstance(session.model, Cascade)
+    if cascade or FRAMES in getattr(session.executor, "inputs", ()):
+        if batch > 1:
+            what = f"{session.model.name} is a cascade" if cascade else "this engine takes frames of any size"
+            raise ZooError(f"{what}, which pictures go through one by one; leave the batch away")
+        return (CascadePredictor if cascade else FramePredictor)(session, **options)
+    if batch > 1:
+        return BatchPredictor(session, batch, **options)
     spec, size = session.preprocess, session.size
     on_gpu = (
         hasattr(session.executor, "cuda")
