@@ -6,40 +6,21 @@ is 1e-3. Of the last blocks' branches two end in a fork, 1x3 before 3x1. Scopes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zoo.blocks.inception_v4 import averaged, branch, conv
 from zoo.blocks.timm_layers import pooled
 from zoo.network import Net, Tensor
-from zoo.ops import avg_pool, concat, conv_bn, linear, max_pool, relu
+from zoo.ops import concat, linear, max_pool
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
-Step = tuple[int, int | tuple[int, int]]  # channels, kernel
 ROW, COLUMN = (1, 7), (7, 1)
 
 
 @dataclass(frozen=True)
 class Config:
     num_classes: int = 1000
-
-
-def conv(net: Net, x: Tensor, out: int, k: int | tuple[int, int], *, stride: int = 1, padded: bool = True) -> Tensor:
-    return conv_bn(net, x, out, k, stride, None if padded else 0, eps=1e-3, activation=relu)
-
-
-def branch(
-    net: Net, x: Tensor, steps: Sequence[Step], *, stride: int = 1, padded: bool = True, first: int = 0
-) -> Tensor:
-    """Convolutions one after the other; `stride` and `padded` are the last one's."""
-    for i, (out, k) in enumerate(steps, start=first):
-        last = i == first + len(steps) - 1
-        x = conv(net / i, x, out, k, stride=stride if last else 1, padded=padded or not last)
-    return x
-
-
-def averaged(net: Net, x: Tensor, out: int) -> Tensor:
-    return conv(net / 1, avg_pool(net / 0, x, 3, 1, 1, count_include_pad=False), out, 1)
 
 
 def stem(net: Net, x: Tensor) -> Tensor:

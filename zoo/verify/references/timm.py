@@ -46,7 +46,7 @@ mobilenetv4_conv_small.e2400_r224_in1k mobilenetv4_conv_medium.e500_r256_in1k mo
 efficientvit_b0.r224_in1k efficientvit_b1.r224_in1k efficientvit_b2.r224_in1k efficientvit_b3.r224_in1k pvt_v2_b0.in1k
 pvt_v2_b1.in1k pvt_v2_b2.in1k pvt_v2_b3.in1k pvt_v2_b4.in1k pvt_v2_b5.in1k ghostnetv2_100.in1k ghostnetv2_130.in1k
 ghostnetv2_160.in1k poolformer_s12.sail_in1k poolformer_s24.sail_in1k poolformer_s36.sail_in1k poolformer_m36.sail_in1k
-poolformer_m48.sail_in1k
+poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
