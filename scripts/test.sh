@@ -22,6 +22,9 @@ quiet=(--quiet --disable-pip-version-check)
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps tritonclient==2.73.0 grpcio==1.85.3 python-rapidjson==1.25
 # YOLOX: Megvii's code with what it imports and the others have not.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps pixeltable-yolox==0.4.3 loguru==0.7.3 tabulate==0.10.0 pycocotools==2.0.11
+# YOLO-NAS, likewise.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps modern-yolonas==0.5.0 supervision==0.31.2 pydeprecate==0.14.0 \
+    defusedxml==0.7.1
 # Libraries of three generations of TensorRT, which the plugins' shell is held to. 8.6 is for Python 3.10: its bindings are not used.
 lean=.venv-test/tensorrt-lean
 fetch=(-m pip install "${quiet[@]}" --no-deps --only-binary=:all: --target)

@@ -60,6 +60,7 @@ OWNERS = {  # who may import a heavy library
     "torchvision": "zoo/verify/",
     "efficientnet_lite_pytorch": "zoo/verify/",
     "facenet_pytorch": "zoo/verify/",
+    "modern_yolonas": "zoo/verify/",
     "pytorchyolo": "zoo/verify/",
     "ultralytics": "zoo/verify/",
     "yolov5": "zoo/verify/",

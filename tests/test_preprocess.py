@@ -167,6 +167,19 @@ def test_the_canvas_of_yolox_is_megviis(size: tuple[int, int]) -> None:
         np.testing.assert_array_equal(get_model("yolox_s").preprocess.apply(image, size)[0], preproc(image, size)[0])
 
 
+def test_the_canvas_of_yolo_nas_leaves_a_border() -> None:
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from modern_yolonas.inference.preprocess import preprocess
+
+    for image in [*pictures()[:2], noise(3, 3000), noise(500, 333)]:
+        theirs, _, offset = preprocess(image)
+        ours, placement = get_model("yolo_nas_s").preprocess.apply(image)
+        np.testing.assert_array_equal(ours, theirs[0].numpy())
+        assert placement.offset == offset
+
+
 # The libraries themselves
 
 

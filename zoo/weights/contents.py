@@ -19,7 +19,7 @@ from zoo.weights.tensors import Array, Tensor
 
 # Where weights lie, the averaged ones first.
 _KEYS = (
-    "ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema", "teacher",
+    "ema", "ema_net", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema", "teacher",
     "model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "params", "module",
     "generator", "student", "encoder", "backbone",
 )  # fmt: skip

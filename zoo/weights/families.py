@@ -109,6 +109,7 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
 
 
 _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
+    (Family("a YOLO-NAS", "yolo_nas_*"), lambda names: "backbone.stage1.blocks.bottlenecks.0.alpha" in names),
     (Family("a YOLOX", "yolox_*"), lambda names: "backbone.backbone.stem.conv.conv.weight" in names),
     (
         Family("a DeepLabV3+ of segmentation-models-pytorch", "deeplabv3plus_*"),
