@@ -10,6 +10,7 @@ import pytest
 from planting import Plant, changed, edit, identity, instead, keeps, plant, planted, zero
 
 from zoo import ops
+from zoo.blocks.detr import positions
 from zoo.engine.definition import define
 from zoo.network import Net, Tensor
 from zoo.registry import get_model
@@ -210,6 +211,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
             net.fp32.functional, net.fp32.enter(change)))),
     ("rtdetr_l", "queries without their anchors", "model.28.query_pos_head.layers.0",
         plant("model.28.anchored_at()", lambda real, net, changes, *a: net.fp32.enter(changes))),
+    ("detr_r50", "positions of RT-DETR", "model.encoder.layers.0.self_attn.q_proj",
+        plant("model.position_embedding.waves()", lambda real, *args: positions(*args))),
 ]  # fmt: skip
 
 SIZES = {
@@ -218,6 +221,7 @@ SIZES = {
     "deeplabv3_mobilenet_v3_large": (3, 17, 609),
     "fcn_resnet50": (3, 33, 49),
     "deit_tiny_patch16_224": (3, 224, 224),
+    "detr_r50": (3, 65, 97),
     "dla46x_c": (3, 64, 96),
     "yolo26n_p6": (3, 64, 128),
     "hrnet_w18_small": (3, 64, 96),

@@ -17,6 +17,7 @@ from zoo.ops import (
     div,
     expand_batch,
     hardtanh,
+    layer_norm,
     linear,
     log,
     matmul,
@@ -50,10 +51,22 @@ def mlp_head(net: Net, x: Tensor, hidden: int, out: int, layers: int = 3, act: N
 
 def attend_placed(net: Net, x: Tensor, positions: Tensor, heads: int) -> Tensor:
     """Self-attention of x (N, S, C) whose queries and keys know their positions, and whose values do not."""
-    width, placed = x.shape[-1], add(net, x, positions)
-    q, k = (linear(net / name, placed, width) for name in ("q_proj", "k_proj"))
-    x = attend_each(net, q, k, linear(net / "v_proj", x, width), heads)
-    return net.tap(linear(net / "o_proj", x, width))
+    placed = add(net, x, positions)
+    return attend_projected(net, placed, placed, x, heads)
+
+
+def attend_projected(net: Net, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention of q (N, Q, C) to k and v (N, S, C), each projected by itself."""
+    width = q.shape[-1]
+    q, k, v = (linear(net / f"{name}_proj", x, width) for name, x in zip("qkv", (q, k, v)))
+    return net.tap(linear(net / "o_proj", attend_each(net, q, k, v, heads), width))
+
+
+def fed_forward(net: Net, x: Tensor, hidden: int) -> Tensor:
+    """The end of a layer: an MLP with ReLU, and the normalisation after its sum with x (N, S, C)."""
+    at = net / "mlp"
+    y = linear(at / "fc2", relu(at / "activation_fn", linear(at / "fc1", x, hidden)), x.shape[-1])
+    return net.tap(layer_norm(net / "final_layer_norm", add(net, x, at.tap(y))))
 
 
 def attend_packed(net: Net, x: Tensor, positions: Tensor, heads: int, *, batch_first: bool) -> Tensor:
@@ -105,6 +118,21 @@ def positions(net: Net, size: tuple[int, int], width: int) -> Tensor:
     angles = [places.reshape(-1, 1) * waves for places in np.mgrid[: size[0], : size[1]]]
     values = np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
     return net.constant(values[None], "positions")
+
+
+def waves(net: Net, size: tuple[int, int], width: int) -> Tensor:
+    """The same as DETR has them: angles run to 2 pi over the map, sines and cosines take turns.
+
+    The reference makes a map of it for each picture: it is judged with what reads it.
+    """
+    net.definition.folded.add(net.scope)
+    rates = 10000.0 ** -(np.arange(width // 4) * 4 / width)
+    angles = [
+        2 * np.pi * (places.reshape(-1, 1) + 1) / (side + 1e-6) * rates
+        for places, side in zip(np.mgrid[: size[0], : size[1]], size)
+    ]
+    values = [np.stack([np.sin(angle), np.cos(angle)], -1).reshape(len(angle), -1) for angle in angles]
+    return net.constant(np.concatenate(values, axis=1)[None], "positions")
 
 
 def anchors(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
@@ -160,9 +188,8 @@ def _clipped(net: Net, x: Tensor) -> Tensor:
     return hardtanh(net.functional, x, 1e-5, 1.0)
 
 
-def detections(net: Net, boxes: Tensor, logits: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+def detections(net: Net, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
     """Boxes (N, 4, Q) in pixels of an input of `size` (height, width), and scores (N, classes, Q)."""
     at, (height, width) = net.fp32, size
     boxes = mul(at, boxes, at.constant(np.array([[[width, height] * 2]]), "size"))
-    scores = sigmoid(net.functional, logits)
     return {"boxes": transpose(at, boxes, (0, 2, 1)), "scores": transpose(net, scores, (0, 2, 1))}

@@ -17,6 +17,7 @@ from zoo.blocks.detr import (
     attend_placed,
     best,
     detections,
+    fed_forward,
     mlp_head,
     positions,
     refined,
@@ -148,10 +149,7 @@ def decode(net: Net, x: Tensor, placed: Tensor, boxes: Tensor, memory: Tensor, s
     at = net / "encoder_attn"
     y = attend_deformable(at, at / "attn", add(net, x, placed), boxes, memory, sizes, HEADS, POINTS)
     y = at.tap(linear(at / "output_proj", (at / "attn").tap(y), WIDTH))
-    x, at = layer_norm(net / "encoder_attn_layer_norm", add(net, x, y)), net / "mlp"
-    y = relu(at / "activation_fn", linear(at / "fc1", x, 1024))
-    y = at.tap(linear(at / "fc2", y, WIDTH))
-    return net.tap(layer_norm(net / "final_layer_norm", add(net, x, y)))
+    return fed_forward(net, layer_norm(net / "encoder_attn_layer_norm", add(net, x, y)), 1024)
 
 
 def queries(net: Net, memory: Tensor, sizes: list[tuple[int, int]], classes: int) -> tuple[Tensor, Tensor]:
@@ -190,4 +188,5 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
         placed = mlp_head(net / "query_pos_head", boxes, 2 * WIDTH, WIDTH, layers=2)
         x = decode(net / "layers" / i, x, placed, boxes, memory, sizes)
         boxes = refined(net, mlp_head(net / "bbox_embed" / i, x, WIDTH, 4), boxes)
-    return detections(net, boxes, linear(net / "class_embed" / (cfg.layers - 1), x, cfg.num_classes), size)
+    scores = sigmoid(net.functional, linear(net / "class_embed" / (cfg.layers - 1), x, cfg.num_classes))
+    return detections(net, boxes, scores, size)

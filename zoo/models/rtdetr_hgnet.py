@@ -181,5 +181,5 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
         placed = mlp_head(head, boxes, 2 * WIDTH, WIDTH, layers=2, act=head / "act")
         x = decode(net / "decoder" / "layers" / i, x, placed, boxes, memory, sizes)
         boxes = refined(net, mlp_head(at, x, WIDTH, 4, act=at / "act"), boxes)
-    logits = linear(net / "dec_score_head" / (LAYERS - 1), x, cfg.num_classes)
-    return detections(net, boxes, logits, size)
+    scores = sigmoid(net.functional, linear(net / "dec_score_head" / (LAYERS - 1), x, cfg.num_classes))
+    return detections(net, boxes, scores, size)

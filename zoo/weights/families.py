@@ -130,6 +130,7 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: "neck.reassemble_stage.layers.0.projection.weight" in names,
     ),
     (Family("an RT-DETR of transformers", "rtdetr_r*"), lambda names: "model.enc_score_head.weight" in names),
+    (Family("a DETR of transformers", "detr_*"), lambda names: "class_labels_classifier.weight" in names),
     (Family("a SegFormer of transformers", "segformer_*"), lambda names: "decode_head.linear_fuse.weight" in names),
     (
         Family(

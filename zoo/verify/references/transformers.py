@@ -36,6 +36,8 @@ RTDETR = {  # blocks, widths, share of the encoder's inner layers; depths, layer
     "rtdetr_r101": (*BOTTLENECK, [3, 4, 23, 3], 6, 384, 2048),
 }
 COCO = 80
+DETR = {"detr_r50": "resnet50", "detr_r101": "resnet101"}  # timm's name of the backbone
+COCO_NUMBERS = 91  # of which 80 are classes
 
 
 class Transformers(Library):
@@ -44,7 +46,7 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*DEPTH_ANYTHING, *SEGFORMER, *RTDETR]
+        return [*DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
@@ -54,10 +56,14 @@ class Transformers(Library):
             return _segformer(*SEGFORMER[name], ADE20K if classes is None else classes)
         if name in RTDETR:
             return self.adopt(_rtdetr(*RTDETR[name], COCO if classes is None else classes))
+        if name in DETR:
+            return self.adopt(_detr(DETR[name], COCO_NUMBERS if classes is None else classes))
         raise self.unknown(name)
 
     def adopt(self, module: nn.Module) -> nn.Module:
-        if hasattr(module, "model") and hasattr(module.model, "decoder"):
+        if type(module).__name__.endswith("ForObjectDetection"):
+            module.register_forward_pre_hook(_keep_size)
+        if type(module).__name__ == "RTDetrForObjectDetection":
             _without_training(module.model.decoder, module.config.num_labels)
         return module
 
@@ -66,9 +72,11 @@ class Transformers(Library):
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         if "pred_boxes" in result:
-            height, width = (8 * side for side in result.encoder_last_hidden_state[0].shape[2:])
+            height, width = module.input_size
             boxes = result.pred_boxes * result.pred_boxes.new_tensor([width, height] * 2)
-            return {"boxes": boxes.transpose(1, 2), "scores": result.logits.sigmoid().transpose(1, 2)}
+            none = type(module).__name__ == "DetrForObjectDetection"  # the last class
+            scores = result.logits.softmax(-1)[..., :-1] if none else result.logits.sigmoid()
+            return {"boxes": boxes.transpose(1, 2), "scores": scores.transpose(1, 2)}
         return {"depth": result.predicted_depth} if "predicted_depth" in result else {"logits": result.logits}
 
 
@@ -127,6 +135,22 @@ def _rtdetr(
         num_denoising=0,  # for training
     )
     return RTDetrForObjectDetection(config)
+
+
+def _detr(backbone: str, classes: int) -> nn.Module:
+    from unittest import mock
+
+    from transformers import DetrConfig, DetrForObjectDetection
+
+    config = DetrConfig(backbone=backbone, num_labels=classes)
+    # a frozen normalisation computes the same as the one in its place, which can be measured
+    with mock.patch("transformers.models.detr.modeling_detr.replace_batch_norm", lambda model: None):
+        return DetrForObjectDetection(config).requires_grad_(True)
+
+
+def _keep_size(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """The size of the picture, in parts of which boxes are returned."""
+    module.input_size = inputs[0].shape[2:]  # type: ignore[assignment]
 
 
 def _without_training(decoder: Any, classes: int) -> None:
