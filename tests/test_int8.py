@@ -99,6 +99,13 @@ def test_every_convolution_and_shortcut_is_a_site(rtx: Api, name: str) -> None:
     assert all(site in convolutions or "add" in site for site in definition.sites)
 
 
+def test_linear_layers_of_tokens_are_sites_and_classifiers_are_not(rtx: Api) -> None:
+    model = get_model("deit_tiny_patch16_224")
+    sites = define(model, RandomWeights(0), rtx, (1, *model.input)).sites
+    layers = [f"blocks.{i}.{name}" for i in range(12) for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    assert list(sites) == ["patch_embed.proj", *layers]
+
+
 def test_a_shortcut_is_rounded_and_not_what_the_convolution_gives(rtx: Api) -> None:
     for name, site, shortcut in (
         ("resnet18", "layer1.1.add", "layer1.0.relu:1"),

@@ -16,6 +16,7 @@ from planting import Plant, changed, plant, planted
 from torch import nn
 
 from zoo import ops
+from zoo.blocks.transformer import as_tokens
 from zoo.engine.calibration import calibrate
 from zoo.engine.definition import define
 from zoo.errors import ZooError
@@ -101,15 +102,28 @@ def residual(net: Net, x: Tensor) -> Tensor:
     return net.tap(ops.relu(net.functional, ops.add(net, y, x)))
 
 
+class Tokens(nn.Module):
+    """(N, C, H, W) -> (N, H * W, C)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+
+def build(net: Net, x: Tensor) -> Tensor:
+    x = residual(net / 2, residual(net / 1, ops.conv2d(net / 0, x, 16, 3)))
+    return ops.linear(net / 4, as_tokens(net, x), 24)
+
+
 @functools.cache
 def small() -> Case:
-    """A convolution and two blocks."""
+    """A convolution, two blocks, and a linear layer over all places."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), Residual(), Residual()).eval()
+    blocks = nn.Conv2d(8, 16, 3, padding=1), Residual(), Residual()
+    module = nn.Sequential(*blocks, Tokens(), nn.Linear(16, 24)).eval()
     for norm in (layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.uniform_(norm.running_var, 0.5, 2)
-    model = small_model(lambda net, x: residual(net / 2, residual(net / 1, ops.conv2d(net / 0, x, 16, 3))))
+    model = small_model(build)
     reference = Reference("small", module, Library())
     weights, images = from_arrays(state_arrays(reference)), sample_images(2, (8, 24, 24), seed=2)
     return Case(model, reference, weights, calibrate(model, weights, [images], threads=1), images)
@@ -146,6 +160,8 @@ MISTAKES: list[tuple[str, str, Plant]] = [
     ("steps along the wrong axis", "1.bn1", plant("1.conv1._pair():0", changed(axis=1))),
     ("another zero", "1.conv2.input", plant("1.conv2._pair():1", other_zero)),
     ("another zero in the first layer", "0.input", plant("0._pair():1", other_zero)),
+    ("steps of a linear layer's weights", "4", plant("4._pair():0", shifted)),
+    ("the scale of a linear layer's input", "4.input", plant("4._pair():1", scaled(1.001))),
     ("the other operand", "2", plant("2.add()", lambda real, net, x, y: ops.add(net, y, y))),
 ]  # fmt: skip
 
@@ -175,12 +191,12 @@ def test_a_tie_follows_ours_and_nothing_else_does() -> None:
 
 def test_what_the_reference_does_not_read_is_refused() -> None:
     assert nothing_lost(Report([], extra=["block"])).extra == ["block"]
-    with pytest.raises(ZooError, match="no convolution and no addition at 'block.conv'"):
+    with pytest.raises(ZooError, match="no convolution, linear layer or addition at 'block.conv'"):
         nothing_lost(Report([], extra=["block", "block.conv.input"]))
 
 
 def test_folded_branches_are_refused(rtx: Api) -> None:
-    with pytest.raises(ZooError, match="no convolution and no addition at 'stem' .* folds into one convolution"):
+    with pytest.raises(ZooError, match="no convolution, linear layer or addition at 'stem' .* folds into one"):
         prove(get_model("mobileone_s0"), rtx, precision="int8", size=(32, 32))
 
 

@@ -21,8 +21,12 @@ def quantised(net: Net, x: Tensor, site: str) -> Tensor:
     return rounded
 
 
-def quantised_kernel(net: Net, kernel: np.ndarray, scale: np.ndarray | None, site: str) -> Tensor | None:
+def quantised_kernel(
+    net: Net, kernel: np.ndarray, scale: np.ndarray | None, site: str, lead: tuple[int, ...] = ()
+) -> Tensor | None:
     """`kernel` (out, …) x `scale` (out,) rounded to int8 and back, per channel; None where the site stays as it is.
+
+    The tensor has the shape (*lead, out, …), with ones for `lead`.
 
     `scale` is a normalisation that is folded in. The kernel itself is rounded, before that: its whole numbers are then
     those of PyTorch's, and no rounding in the product moves one.
@@ -34,8 +38,8 @@ def quantised_kernel(net: Net, kernel: np.ndarray, scale: np.ndarray | None, sit
     if scale is not None:
         whole = whole * np.sign(scale).reshape(broadcast)
         step = np.where(scale != 0, step * np.abs(scale), 1).astype(np.float32)
-    constant = net.constant((whole * step.reshape(broadcast)).astype(np.float32), "kernel")
-    return _pair(net, constant, step, axis=0)
+    values = (whole * step.reshape(broadcast)).astype(np.float32)
+    return _pair(net, net.constant(values.reshape(*lead, *values.shape), "kernel"), step, axis=len(lead))
 
 
 def quantised_shortcut(net: Net, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

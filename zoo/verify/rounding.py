@@ -32,8 +32,9 @@ ALIKE = 0.5  # relative distance of what is rounded from what was not, at most
 class Rounding:
     """How what the modules of a reference read is rounded.
 
-    `steps` are by the module of a convolution ("layer1.0.conv1", "path:k" for its k-th further call), or by the module
-    that adds ("layer1.0.add", "layer1.0.add:1"). `ours` holds what our layers read there, by the name of the tap.
+    `steps` are by the module of a convolution or a linear layer ("layer1.0.conv1", "path:k" for its k-th further call),
+    or by the module that adds ("layer1.0.add", "layer1.0.add:1"). `ours` holds what our layers read there, by the name
+    of the tap.
     """
 
     steps: Mapping[str, float]
@@ -102,7 +103,7 @@ def rounded(reference: AnyReference, definition: Definition) -> Reference:
     layers = dict(module.named_modules(remove_duplicate=False))
     for path in dict.fromkeys(site.partition(":")[0] for site in steps if _adder(site) is None):
         weight = getattr(layers.get(path), "weight", None)
-        if not isinstance(weight, nn.Parameter) or weight.ndim != 4:
+        if not isinstance(weight, nn.Parameter) or weight.ndim not in (2, 4):
             raise _nothing_at([path])
         weight.data = _rounded_kernel(weight.data)
     return replace(reference, module=module, rounding=Rounding(steps))
@@ -127,8 +128,8 @@ def nothing_lost(report: Report) -> Report:
 
 def _nothing_at(sites: Sequence[str]) -> ZooError:
     return ZooError(
-        f"int8 cannot be proven here: the reference has no convolution and no addition at '{sites[0]}' whose numbers "
-        "are rounded (branches that our definition folds into one convolution are several there)"
+        f"int8 cannot be proven here: the reference has no convolution, linear layer or addition at '{sites[0]}' whose "
+        "numbers are rounded (branches that our definition folds into one convolution are several there)"
     )
 
 
@@ -138,7 +139,7 @@ def _rounded(definition: Definition) -> dict[str, Tensor]:
 
 def _place(site: str) -> str:
     """The module of the reference that reads the tensor of a site."""
-    return site.replace(".conv2d()", "")
+    return site.replace(".conv2d()", "").replace(".linear()", "")
 
 
 def _adder(site: str) -> str | None:
