@@ -17,6 +17,7 @@ from zoo.network import Precision
 from zoo.registry import get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
+from zoo.tasks import get_task
 from zoo.trt import Api
 from zoo.verify.calibration import calibrated, sample_images, state_arrays
 from zoo.verify.compare import compare_runs
@@ -178,3 +179,26 @@ def test_final_boxes_are_those_that_ultralytics_selects(name: str) -> None:
         assert sure.sum() > 0.9 * len(sure)
         np.testing.assert_array_equal(classes[sure], expected[picture, sure, 5])
         np.testing.assert_allclose(boxes[sure], expected[picture, sure, :4], atol=2e-4)
+
+
+def test_an_anchor_counts_for_every_class_as_torchvision_decides() -> None:
+    """The published selection, with fewer candidates on each level than it considers."""
+    from zoo.tasks.detect import select
+    from zoo.verify.references import load_reference
+
+    torch.manual_seed(0)
+    reference, images = load_reference("torchvision:fcos_resnet50_fpn"), sample_images(2, SMALL, seed=3)
+    logits = reference.module.head.classification_head.cls_logits
+    torch.nn.init.normal_(logits.weight, std=0.05)
+    torch.nn.init.constant_(logits.bias, -7.0)
+    raw = run_reference(reference, images).outputs
+    del reference.module.postprocess_detections  # ours, which gives every anchor
+    with torch.no_grad():
+        expected = reference.module(torch.from_numpy(images))
+    options = get_task("detect").settings(get_model("fcos_resnet50_fpn").options)
+    for boxes, scores, theirs in zip(raw["boxes"], raw["scores"], expected):
+        anchors, *found = select(boxes, scores, **options)
+        assert 20 < len(set(anchors)) < len(anchors) <= options["max_det"]
+        assert (scores > np.float32(options["conf"])).sum() < 1000
+        for ours, name_of in zip(found, ("boxes", "scores", "labels")):
+            np.testing.assert_allclose(ours, theirs[name_of].numpy(), rtol=1e-5, atol=1e-4)

@@ -610,6 +610,8 @@ CASES = [
     Case("add", lambda x: x + x.relu(), lambda net, x: ops.add(net, x, ops.relu(net, x))),
     Case("sub", lambda x: x.relu() - 2 * x, lambda net, x: ops.sub(net, ops.relu(net, x), times(net, x, 2))),
     Case("mul", lambda x: x * x.tanh(), lambda net, x: ops.mul(net, x, ops.tanh(net, x))),
+    Case("minimum", lambda x: torch.minimum(x, x.tanh()), lambda net, x: ops.minimum(net, x, ops.tanh(net, x))),
+    Case("maximum", lambda x: x.clamp(min=0.5), lambda net, x: ops.maximum(net, x, 0.5)),
     Case("div", lambda x: 2 * x / x.tanh(), lambda net, x: ops.div(net, times(net, x, 2), ops.tanh(net, x))),
     Case("add a number", lambda x: 2 + x, lambda net, x: ops.add(net, 2, x)),
     Case("sub from a number", lambda x: 1 - x.flatten(1), lambda net, x: ops.sub(net, 1.0, ops.flatten(net, x))),

@@ -398,9 +398,10 @@ def test_depth_is_of_the_picture_and_its_extremes_are_told() -> None:
 
 def test_what_is_chosen_last_counts() -> None:
     task = get_task("detect")
-    assert task.settings() == {"conf": 0.25, "iou": 0.7, "max_det": 300, "nms": True}
-    assert task.settings({"iou": 0.45}, {}) == {"conf": 0.25, "iou": 0.45, "max_det": 300, "nms": True}
-    assert task.settings({"iou": 0.45}, {"iou": 1}) == {"conf": 0.25, "iou": 1.0, "max_det": 300, "nms": True}
+    usual = {"conf": 0.25, "iou": 0.7, "max_det": 300, "nms": True, "multi_label": False}
+    assert task.settings() == usual
+    assert task.settings({"iou": 0.45}, {}) == usual | {"iou": 0.45}
+    assert task.settings({"iou": 0.45}, {"iou": 1}) == usual | {"iou": 1.0}
 
 
 @pytest.mark.parametrize(

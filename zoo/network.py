@@ -253,8 +253,7 @@ class Net:
         if not self._is_module:
             return self._checked(layer, self.unique(self._below(f"{op}()")), op, inputs)
         if folded is not None:
-            folded._claim(op)
-            self.definition.folded.add(folded.scope)
+            folded.fold(op)
         call = self._claim(op)
         tensor = (folded or self)._checked(layer, self.unique(self.scope), op, inputs)
         self.definition.taps[call] = tensor
@@ -270,6 +269,10 @@ class Net:
     def state(self, **facts: Any) -> None:
         """Records what the module of this scope has beside its weights, to be held against a checkpoint's module."""
         self.definition.facts.setdefault(self.scope, {}).update(facts)
+
+    def fold(self, op: str) -> None:
+        """Records that this call of the module of `op` has no tensor of its own."""
+        self.definition.folded.add(self._claim(op))
 
     def tap(self, x: Tensor) -> Tensor:
         """Records `x` as what the module of this scope returns (for modules made of several ops)."""

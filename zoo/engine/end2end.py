@@ -55,6 +55,10 @@ class EndToEnd:
         options = task.settings(model.options, given)
         if not options.pop("nms"):
             raise ZooError(f"--end2end suppresses boxes, and those of {model.name} are final: build it without")
+        if options.pop("multi_label", False):
+            raise ZooError(
+                f"--end2end counts an anchor once, {model.name} for every class that scores enough: build it without"
+            )
         return replace(self, **options)
 
     @property

@@ -1,5 +1,5 @@
 """Class names. A label set is a file here, one name a line; ImageNet-1k and Pascal VOC in torchvision's order,
-COCO-80 in ultralytics'. Else «class 17»."""
+COCO-80 in ultralytics', COCO with its gaps and the background (91) in torchvision's. Else «class 17»."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def conv2d(
     shift = net.weight("bias", out) if bias else None
     if order is not None:
         kernel, shift = kernel[order], None if shift is None else shift[order]
-        net.definition.folded.add(net.scope)
+        net.fold("conv2d")
         net = net.functional
     layer = convolution(net, net.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups)
     return net.done(layer, "conv2d", x)
@@ -93,7 +93,7 @@ def conv_bn(
     if not merge and pair(k) == (1, 1) and not net.definition.api.strong:
         dilation = 2  # means nothing to a 1x1 kernel, but only equals are merged
     if activation is not None:  # what BatchNorm alone gives is no tensor of PyTorch's
-        net.definition.folded.add(at.scope)
+        at.fold("conv2d")
         at = at.functional
     layer = convolution(at, at.peek("conv2d"), x, kernel, shift, stride, pad, dilation, groups, scale)
     if activation is None:

@@ -49,6 +49,16 @@ def div(net: Net, x: Tensor | float, y: Tensor | float) -> Tensor:
     return _elementwise(net, x, y, net.trt.ElementWiseOperation.DIV, "div")
 
 
+def minimum(net: Net, x: Tensor | float, y: Tensor | float) -> Tensor:
+    """The smaller of x and y, element by element."""
+    return _elementwise(net, x, y, net.trt.ElementWiseOperation.MIN, "minimum")
+
+
+def maximum(net: Net, x: Tensor | float, y: Tensor | float) -> Tensor:
+    """The larger of x and y, element by element."""
+    return _elementwise(net, x, y, net.trt.ElementWiseOperation.MAX, "maximum")
+
+
 def pow(net: Net, x: Tensor, y: Tensor | float) -> Tensor:  # noqa: A001
     """x to the y, for x >= 0."""
     return _elementwise(net, x, y, net.trt.ElementWiseOperation.POW, "pow")

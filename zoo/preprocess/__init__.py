@@ -1,7 +1,7 @@
 """Pixels to network input, and the way back. Importing this imports no library."""
 
 from zoo.preprocess.resampling import Axis, Resampling
-from zoo.preprocess.resize import Resize, gray, imagenet, letterbox, stretched
+from zoo.preprocess.resize import Resize, gray, imagenet, letterbox, pasted, stretched
 from zoo.preprocess.spec import Placement, Preprocess, from_dict
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "gray",
     "imagenet",
     "letterbox",
+    "pasted",
     "stretched",
 ]

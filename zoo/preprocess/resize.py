@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, closest
@@ -185,6 +185,13 @@ def stretched(size: int | tuple[int, int], *, interpolation: str = "pillow:bilin
 def letterbox(size: int | tuple[int, int] = 640, *, pad: int = 114, stride: int = 32) -> Resize:
     """YOLO as ultralytics and yolov5 do it: scaled to fit, on a canvas of `pad` grey, RGB in 0..1."""
     return Resize(size, "fit", interpolation="cv2:bilinear", pad=pad, stride=stride)
+
+
+def pasted(size: int | tuple[int, int] = (800, 1344), *, stride: int = 32) -> Resize:
+    """torchvision's detectors: scaled to fit and put into the left top corner, RGB, as ImageNet's. They pad with zeros
+    after normalising, which is this grey but for 0.2 of red and 0.2 of blue."""
+    spec = stretched(size, interpolation="cv2:bilinear", stride=stride)
+    return replace(spec, place="fit", pad=116, align="corner")
 
 
 def gray(size: int) -> Resize:

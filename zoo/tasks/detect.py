@@ -45,25 +45,39 @@ class Selection(NamedTuple):
     classes: np.ndarray
 
 
-def select(boxes: np.ndarray, scores: np.ndarray, *, conf: float, iou: float, max_det: int, nms: bool) -> Selection:
+def select(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    *,
+    conf: float,
+    iou: float,
+    max_det: int,
+    nms: bool,
+    multi_label: bool = False,
+) -> Selection:
     """The detections among `boxes` (4, A) cx, cy, w, h with `scores` (classes, A).
 
     With `nms` an anchor counts once, for its best class, if that scores more than `conf`; it is dropped if a better box
     of the same class overlaps it by more than `iou`. All in float32, class offset included, as `ultralytics.utils.nms`
     and `yolov5.utils.general`: at class 79 the offset rounds coordinates to 1/16 pixel, and boxes near the threshold
-    would otherwise be judged differently.
+    would otherwise be judged differently. With `multi_label` it counts for every class that scores enough, as in
+    `torchvision.models.detection`, where classes are kept apart exactly.
 
     Without it boxes are final, and `iou` means nothing. As `ultralytics.nn.modules.head.Detect.postprocess`: of the
     `max_det` anchors whose best class scores most, the `max_det` best scores of any class, so that one box may stand
     for two classes.
     """
     boxes, scores = boxes.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
-    anchors, classes = best_classes(scores, conf) if nms else best_scores(scores, conf, max_det)
+    if nms:
+        anchors, classes = (every_class if multi_label else best_classes)(scores, conf)
+    else:
+        anchors, classes = best_scores(scores, conf, max_det)
     centre, half = boxes[:2, anchors], boxes[2:, anchors] / 2
     corners = np.concatenate([centre - half, centre + half])
     check_finite(scores, corners)
     if nms:
-        kept = _greedy(corners + classes.astype(np.float32) * CLASS_OFFSET, iou, max_det)
+        wide = np.float64 if multi_label else np.float32
+        kept = _greedy(corners + classes.astype(wide) * CLASS_OFFSET, iou, max_det)
         anchors, classes, corners = anchors[kept], classes[kept], corners[:, kept]
     return Selection(anchors, corners.T, scores[classes, anchors], classes)
 
@@ -82,6 +96,13 @@ def best_classes(scores: np.ndarray, conf: float) -> tuple[np.ndarray, np.ndarra
     anchors = np.flatnonzero(best > np.float32(conf))
     anchors = anchors[np.argsort(-best[anchors], kind="stable")[:_MAX_CANDIDATES]]
     return anchors, scores[:, anchors].argmax(axis=0)
+
+
+def every_class(scores: np.ndarray, conf: float) -> tuple[np.ndarray, np.ndarray]:
+    """(anchors, classes): each pair that scores more than `conf`, best first."""
+    classes, anchors = np.nonzero(scores > np.float32(conf))
+    order = np.argsort(-scores[classes, anchors], kind="stable")[:_MAX_CANDIDATES]
+    return anchors[order], classes[order]
 
 
 def best_scores(scores: np.ndarray, conf: float, max_det: int) -> tuple[np.ndarray, np.ndarray]:
@@ -194,6 +215,10 @@ class Detect(Found):
 
     name = "detect"
     outputs = {"boxes": (4, "anchors"), "scores": (CLASSES, "anchors")}  # boxes are cx, cy, w, h
+    options = (
+        *OPTIONS,
+        Option("multi_label", False, "An anchor counts for every class that scores enough, not for its best alone."),
+    )
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
@@ -206,9 +231,9 @@ class Detect(Found):
     ) -> Decoder | None:
         from zoo.runtime.kernels import Detector
 
-        if not options["nms"]:
+        if not options["nms"] or options["multi_label"]:
             return None
-        chosen = {name: value for name, value in options.items() if name != "nms"}
+        chosen = {name: options[name] for name in ("conf", "iou", "max_det")}
         return Detector(cuda, outputs["boxes"], outputs["scores"], stream, **chosen)
 
     def from_gpu(self, found: tuple[np.ndarray, np.ndarray, np.ndarray], labels: Sequence[str]) -> Detections:

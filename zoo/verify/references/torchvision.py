@@ -1,5 +1,5 @@
 """torchvision: networks by `torchvision.models.get_model`, and their first weights: IMAGENET1K_V1 of classifiers,
-COCO_WITH_VOC_LABELS_V1 for segmentation.
+COCO_WITH_VOC_LABELS_V1 for segmentation, COCO_V1 of detectors, whose classes begin with the background.
 
 The weights are published beside the code, under its BSD licence.
 """
@@ -57,7 +57,12 @@ SEGMENTATION = {
     "fcn_resnet50": "fcn_resnet50_coco-1167a1af",
     "lraspp_mobilenet_v3_large": "lraspp_mobilenet_v3_large-d234d4ea",
 }
-_FILES = {file.rpartition("-")[0]: file for file in FILES.split()} | OTHERS | SEGMENTATION
+DETECTION = {
+    "fcos_resnet50_fpn": "fcos_resnet50_fpn_coco-99b0c9b7",
+    "retinanet_resnet50_fpn": "retinanet_resnet50_fpn_coco-eeacb38b",
+    "retinanet_resnet50_fpn_v2": "retinanet_resnet50_fpn_v2_coco-5905b1c5",
+}
+_FILES = {file.rpartition("-")[0]: file for file in FILES.split()} | OTHERS | SEGMENTATION | DETECTION
 
 
 class Torchvision(Library):
@@ -67,27 +72,48 @@ class Torchvision(Library):
 
     def names(self) -> Collection[str]:
         models = import_torchvision().models
-        return models.list_models(module=models) + models.list_models(module=models.segmentation)
+        parts = (models, models.segmentation, models.detection)
+        return [name for part in parts for name in models.list_models(module=part)]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         if name not in self.names():
             raise self.unknown(name)
         # Both have classifiers for training only; published weights are used without.
         options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        if name in SEGMENTATION:
+        models = import_torchvision().models
+        detects = name in models.list_models(module=models.detection)
+        if name in SEGMENTATION or detects:
             options["weights_backbone"] = None
         if classes is not None:
             options["num_classes"] = classes
-        return import_torchvision().models.get_model(name, weights=None, **options)
+        module = models.get_model(name, weights=None, **options)
+        if detects:
+            from zoo.verify.torchvision_detection import as_published
+
+            as_published(name, module)
+        return self.adopt(module)
+
+    def adopt(self, module: nn.Module) -> nn.Module:
+        if not hasattr(module, "transform"):  # as detectors have, which resize and select
+            return module
+        from zoo.verify.torchvision_detection import bare
+
+        return bare(module)
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
-        return {"logits": result["out"] if isinstance(result, dict) else result}
+        if isinstance(result, dict):
+            return {"logits": result["out"]} if "out" in result else result
+        return {"logits": result}
 
     def published(self, name: str) -> Published:
         file = _FILES.get(name)
         if file is None:
             return super().published(name)
-        trained, labels = ("COCO_WITH_VOC_LABELS_V1", "voc") if name in SEGMENTATION else ("IMAGENET1K_V1", "imagenet")
+        trained, labels = ("IMAGENET1K_V1", "imagenet")
+        if name in SEGMENTATION:
+            trained, labels = ("COCO_WITH_VOC_LABELS_V1", "voc")
+        elif name in DETECTION:
+            trained, labels = ("COCO_V1", "coco91")
         url, sha256 = f"{FOLDER}/{file}.pth", file.rpartition("-")[2]
         return Published(url, sha256, None, "BSD-3-Clause", f"torchvision {name}, {trained}", labels)
 

@@ -1,0 +1,28 @@
+"""The feature pyramid of torchvision's detectors (Lin et al. 2016, arXiv:1612.03144), with its scopes.
+
+A coarser map is resized to the size of the finer one, which is not always twice its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zoo.network import Net, Tensor
+from zoo.ops import add, conv2d, relu, upsample
+
+WIDTH = 256
+
+
+def pyramid(net: Net, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps of falling resolution -> as many of 256 channels."""
+    inner = [conv2d(net / "inner_blocks" / i / 0, x, WIDTH, 1) for i, x in enumerate(maps)]
+    for i in range(len(maps) - 2, -1, -1):
+        above = upsample(net.functional, inner[i + 1], size=tuple(inner[i].shape[2:]))
+        inner[i] = add(net, inner[i], above)
+    return [conv2d(net / "layer_blocks" / i / 0, x, WIDTH, 3) for i, x in enumerate(inner)]
+
+
+def coarser(net: Net, x: Tensor) -> list[Tensor]:
+    """Two more levels, of strides 2 and 4 from x on."""
+    first = conv2d(net / "p6", x, WIDTH, 3, 2)
+    return [first, conv2d(net / "p7", relu(net.functional, first), WIDTH, 3, 2)]
