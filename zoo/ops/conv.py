@@ -68,7 +68,7 @@ def conv_bn(
     dilation: Pair = 1,
     groups: int = 1,
     bias: bool = False,
-    eps: float = 1e-5,
+    eps: float | None = None,
     conv: str | int = "conv",
     bn: str | int = "bn",
     activation: Callable[[Net, Tensor], Tensor] | None = None,
@@ -77,7 +77,7 @@ def conv_bn(
     """A `conv2d` and the BatchNorm2d after it, folded on the host into one convolution.
 
     Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not
-    hold never exists. `conv` and `bn` name the two modules below `net`; the precision is that of `conv`.
+    hold never exists. `eps` is 1e-5, or what `net.having(eps=…)` says. `conv` and `bn` name the two modules below `net`; the precision is that of `conv`.
 
     With `activation` the module `bn` is timm's BatchNormAct2d: the activation is its module `act`, and a part of it.
 
@@ -86,7 +86,7 @@ def conv_bn(
     """
     at, norm = net / conv, net / bn
     x = at.enter(x)
-    scale, shift = batch_norm_affine(norm, out, eps)
+    scale, shift = batch_norm_affine(norm, out, net.setting("eps", 1e-5) if eps is None else eps)
     kernel = at.weight("weight", out, x.shape[1] // groups, *pair(k))
     if bias:
         shift = shift + at.weight("bias", out) * scale
