@@ -77,7 +77,8 @@ def conv_bn(
     """A `conv2d` and the BatchNorm2d after it, folded on the host into one convolution.
 
     Folding costs no accuracy in half precision: the product is rounded once, and an intermediate that fp16 could not
-    hold never exists. `eps` is 1e-5, or what `net.having(eps=…)` says. `conv` and `bn` name the two modules below `net`; the precision is that of `conv`.
+    hold never exists. `eps` is 1e-5, or what `net.having(eps=…)` says. `conv` and `bn` name the two modules below
+    `net`; the precision is that of `conv`.
 
     With `activation` the module `bn` is timm's BatchNormAct2d: the activation is its module `act`, and a part of it.
 
