@@ -98,6 +98,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         edit("backbone.stage1.blocks.bottlenecks.0.alpha", np.ones_like)),
     ("yolo_nas_s", "the 1x1 branch left out", "backbone.stage2.downsample.nonlinearity",
         plant("backbone.stage2.downsample.branch_1x1", _nothing)),
+    ("yolov5n_seg", "prototypes enlarged smoothly", "model.24.proto.upsample",
+        plant("model.24.proto.upsample", lambda real, net, x, *a: real(net, x, *a, mode="bilinear"))),
     ("yolov6n", "SiLU, as in the other YOLOs", "model.0.act", plant("model.0.act", instead(ops.silu))),
     ("googlenet", "poolings round down", "maxpool2", plant("maxpool2", changed(ceil_mode=False))),
     ("googlenet", "branches in another order", "inception4b",

@@ -1,7 +1,8 @@
-"""YOLOv5 detection, v6.0 to v7.0 (Jocher 2020; no paper; models/yolov5s.yaml of github.com/ultralytics/yolov5).
+"""YOLOv5, v6.0 to v7.0 (Jocher 2020; no paper; models/yolov5s.yaml of github.com/ultralytics/yolov5).
 
 The original, with anchor boxes and an objectness score. What people get wrong: BatchNorm's eps is 1e-3; the first
-convolution is 6x6 with padding 2; the anchors are part of the weights, in cells. Scopes are upstream's.
+convolution is 6x6 with padding 2; the anchors are part of the weights, in cells; prototypes of masks are enlarged by
+repeating pixels, and not learned as from YOLOv8 on. Scopes are upstream's.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zoo.blocks.yolo import Scale, cells, check_scale
+from zoo.blocks.yolo import Scale, cells, check_scale, conv
 from zoo.blocks.yolo_v5 import large_pyramid, pyramid
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, fixed_size, mul, reshape, sigmoid, split
+from zoo.ops import add, concat, conv2d, fixed_size, mul, reshape, sigmoid, split, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Configure, Variant, register
 from zoo.weights import Weights
@@ -24,17 +25,20 @@ ANCHORS = 3  # per cell
 @dataclass(frozen=True)
 class Config(Scale):
     num_classes: int = 80
+    masks: int = 0  # prototypes of masks
 
 
 def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
-    """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class."""
-    out, areas, found = 5 + cfg.num_classes, [x.shape[2] * x.shape[3] for x in levels], []
+    """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class. Where there
+    are masks also coefficients (N, masks, A)."""
+    out, areas, found = 5 + cfg.num_classes + cfg.masks, [x.shape[2] * x.shape[3] for x in levels], []
     values_first = np.arange(ANCHORS * out).reshape(ANCHORS, out).T.ravel()  # not anchors: nothing is left to transpose
     for i, (x, area) in enumerate(zip(levels, areas)):
         at = net / "m" / i
         x = conv2d(at, x, ANCHORS * out, 1, order=values_first)
         found.append(reshape(at, x, (0, out, ANCHORS * area)))
-    box, objectness, classes = split(net, concat(net, found, axis=2), (4, 1, cfg.num_classes))
+    parts = (4, 1, cfg.num_classes, cfg.masks) if cfg.masks else (4, 1, cfg.num_classes)
+    box, objectness, classes, *masks = split(net, concat(net, found, axis=2), parts)
     scores = mul(net, sigmoid(net.functional, classes), sigmoid(net.functional, objectness))
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
@@ -45,16 +49,26 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
     xy = mul(at, xy, at.constant(2 * strides[None, None], "scale"))
     xy = add(at, xy, at.constant((centres - strides)[None], "offset"))
     wh = mul(at, mul(at, wh, wh), at.constant((4 * anchors * strides)[None], "anchors"))
-    return {"boxes": concat(at, [xy, wh]), "scores": scores}
+    return {"boxes": concat(at, [xy, wh]), "scores": scores, **({"coefficients": masks[0]} if masks else {})}
+
+
+def prototypes(net: Net, x: Tensor, width: int, out: int) -> Tensor:
+    """(N, C, H, W) -> (N, out, 2H, 2W)."""
+    x = upsample(net / "upsample", conv(net / "cv1", x, width, 3), 2)
+    return net.tap(conv(net / "cv3", conv(net / "cv2", x, width, 3), out))
 
 
 def configured_by(head: int) -> Configure:
-    """A `configure` for a head at `model.HEAD`: its classes. Width and depth must be those of the model's name."""
+    """A `configure` for a head at `model.HEAD`: its classes and prototypes. Width and depth must be those of the
+    model's name.
+    """
 
     def configure(weights: Weights, cfg: Config) -> Config:
         check_scale(weights, cfg)
-        bias = f"model.{head}.m.0.bias"
-        return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5) if bias in weights else cfg
+        bias, last = f"model.{head}.m.0.bias", f"model.{head}.proto.cv3.bn.weight"
+        if cfg.masks and last in weights:
+            cfg = replace(cfg, masks=weights.size(last))
+        return replace(cfg, num_classes=weights.size(bias) // ANCHORS - 5 - cfg.masks) if bias in weights else cfg
 
     return configure
 
@@ -97,3 +111,23 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
 def build_p6(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = fixed_size(net, x, 64)
     return detect(net / "model" / 33, large_pyramid(net, x, cfg), size, cfg)
+
+
+@register(
+    task="instances",
+    reference="yolov5:{name}",
+    preprocess=letterbox(),
+    paper="https://github.com/ultralytics/yolov5",
+    configure=configured_by(24),
+    options={"iou": 0.45},
+    # parameters: as the package counts its own models (v7.0, 80 classes)
+    yolov5n_seg=Variant(Config(0.33, 0.25, masks=32), params=1_991_549),
+    yolov5s_seg=Variant(Config(0.33, 0.50, masks=32), params=7_621_277),
+    yolov5m_seg=Variant(Config(0.67, 0.75, masks=32), params=21_990_397),
+    yolov5l_seg=Variant(Config(1.00, 1.00, masks=32), params=47_924_957),
+    yolov5x_seg=Variant(Config(1.33, 1.25, masks=32), params=88_819_517),
+)
+def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
+    size, head, levels = fixed_size(net, x, 32), net / "model" / 24, pyramid(net, x, cfg)
+    maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.masks)
+    return {**detect(head, levels, size, cfg), "prototypes": maps}

@@ -25,6 +25,11 @@ class YOLOv5(Library):
     package = "yolov5"
     install = 'pip install --no-deps yolov5==7.0.14 && pip install ultralytics pandas seaborn "setuptools<81"'
 
+    def split(self, source: str) -> str | None:
+        """Names here have no hyphens: yolov5n_seg is yolov5n-seg there."""
+        name = super().split(source)
+        return None if name is None else name.replace("_", "-")
+
     def names(self) -> Collection[str]:
         return _configs(_package())
 
@@ -33,11 +38,14 @@ class YOLOv5(Library):
         configs = _configs(yolo)
         if name not in configs:
             raise self.unknown(name)
-        return yolo.DetectionModel(str(configs[name]), nc=classes or 80)
+        kind = yolo.SegmentationModel if name.endswith("-seg") else yolo.DetectionModel
+        return kind(str(configs[name]), nc=classes or 80)
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
-        rows = result[0].transpose(1, 2)  # (N, 4 + 1 + classes, A): box, objectness, classes
-        return {"boxes": rows[:, :4], "scores": rows[:, 4:5] * rows[:, 5:]}
+        rows = result[0].transpose(1, 2)  # (N, 4 + 1 + classes + masks, A): box, objectness, classes, coefficients
+        end = 5 + module.model[-1].nc
+        found = {"boxes": rows[:, :4], "scores": rows[:, 4:5] * rows[:, 5:end]}
+        return {**found, "coefficients": rows[:, end:], "prototypes": result[1]} if rows.shape[1] > end else found
 
     def forget(self, module: nn.Module) -> None:
         """Its head keeps the grid and the anchors of the last input, in the precision of that run."""
@@ -62,7 +70,10 @@ def _package() -> ModuleType:
 
 def _configs(yolo: ModuleType) -> dict[str, Path]:
     folder = Path(yolo.__file__ or "").parent
-    return {path.stem: path for path in (*folder.glob("*.yaml"), *folder.glob("hub/yolo*.yaml"))}
+    return {
+        path.stem: path
+        for path in (*folder.glob("*.yaml"), *folder.glob("hub/yolo*.yaml"), *folder.glob("segment/*.yaml"))
+    }
 
 
 LIBRARY = YOLOv5()
