@@ -88,6 +88,7 @@ class Definition:
     rounded: dict[str, Tensor] = field(default_factory=dict)  # what became of those that were rounded
     made: dict[str, int] = field(default_factory=dict)  # tensor -> its place in the order of definition
     has_islands: bool = False
+    multiple: int = 1  # what the height and the width of the input must be a multiple of
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
 
 

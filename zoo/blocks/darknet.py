@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from zoo.blocks.yolo import cells
+from zoo.blocks.yolo import STRIDE, cell_rows
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, conv2d, conv_bn, exp, leaky_relu, mul, reshape, sigmoid, split, transpose
+from zoo.ops._sizes import Size
 from zoo.weights import Weights
 
 ANCHORS = 3  # per cell
@@ -46,7 +48,7 @@ def alternating(net: Net, x: Tensor, place: int, out: int, repeats: int) -> Tens
     return x
 
 
-def predict(net: Net, x: Tensor, place: int, size: tuple[int, int], cfg: Config) -> Tensor:
+def predict(net: Net, x: Tensor, place: int, size: tuple[Size, Size], cfg: Config) -> Tensor:
     """Rows (N, anchors, 5 + classes) of one level: cx, cy, w, h in pixels, objectness, classes."""
     values = 5 + cfg.num_classes
     x = conv2d(net / place / f"conv_{place}", x, ANCHORS * values, 1)
@@ -56,13 +58,16 @@ def predict(net: Net, x: Tensor, place: int, size: tuple[int, int], cfg: Config)
     found = sigmoid(at.functional, found)
 
     at = at.fp32  # half precision counts in quarters of a pixel beyond 256
-    centres, strides = cells(size, [level], ANCHORS)
-    area = level.shape[2] * level.shape[3]
-    anchors = np.repeat(at.buffer("anchor_grid", 1, ANCHORS, 1, 1, 2).reshape(ANCHORS, 2), area, axis=0)
+    anchors = at.buffer("anchor_grid", 1, ANCHORS, 1, 1, 2).reshape(1, ANCHORS, 2, 1) * np.array((0, 0, 0, 1))
+    corner = [(1, 0, -0.5, 0), (0, 1, -0.5, 0)]
+
+    def column(rows: Any, name: str) -> Tensor:
+        return transpose(at, cell_rows(at, size, [level], rows, name, ANCHORS), (0, 2, 1))
+
     xy, wh = split(at, box, (2, 2), axis=2)
-    xy = mul(at, sigmoid(at.functional, xy), at.constant(strides[None, :, None], "stride"))
-    xy = add(at, xy, at.constant((centres - strides / 2).T[None], "corner"))
-    wh = mul(at, exp(at, wh), at.constant(anchors[None], "anchors"))
+    xy = mul(at, sigmoid(at.functional, xy), column([STRIDE], "stride"))
+    xy = add(at, xy, column(corner, "corner"))
+    wh = mul(at, exp(at, wh), column(anchors, "anchors"))
     return at.tap(concat(at, [xy, wh, found], axis=2))
 
 

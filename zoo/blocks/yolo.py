@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,22 @@ from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.ops import (
     add,
+    cell_grid,
     concat,
     conv2d_each,
     conv_bn,
     max_pool,
     mul,
     narrow,
+    open_size,
+    ratio,
     reshape,
     silu,
     softmax,
     split,
     sub,
 )
+from zoo.ops._sizes import Size, is_open
 from zoo.weights import Weights
 
 
@@ -145,24 +150,53 @@ def join(net: Net, x: Tensor, skip: Tensor) -> Tensor:
     return net.tap(concat(net, [x, skip]))
 
 
-def cells(size: tuple[int, int], levels: list[Tensor], times: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (2, A) as x, y and strides (A,) of all cells, in pixels of an input of `size` (H, W).
+# For each anchor: factors of the x and the y of a cell's centre in pixels, of its stride, and of 1.
+X, Y, STRIDE = (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)
 
-    The cells of each level (N, C, H, W) come in reading order, `times` over.
+
+def cell_rows(net: Net, size: tuple[Size, Size], levels: list[Tensor], rows: Any, name: str, times: int = 1) -> Tensor:
+    """(1, R, A) in fp32: for all cells the `rows` (R, 4) of factors as above, in pixels of an input of `size` (H, W).
+
+    The cells of each level (N, C, H, W) come in reading order, `times` over; `rows` may differ from level to level and
+    from time to time: (levels, times, R, 4). Constants, or where the size is open, layers.
     """
-    centres, strides = [], []
-    for height, width in (level.shape[2:] for level in levels):
-        y, x = np.tile(np.mgrid[:height, :width].reshape(2, -1) + 0.5, times)
-        centres.append(np.stack([x * size[1] / width, y * size[0] / height]))
-        strides.append(np.full(len(x), size[0] / height))
-    return np.concatenate(centres, axis=1), np.concatenate(strides)
+    rows = np.broadcast_to(rows, (len(levels), times, *np.shape(rows)[-2:]))
+    if is_open(*size):
+        return concat(
+            net.fp32, [part for x, own in zip(levels, rows) for part in _open_rows(net, size, x, own)], axis=2
+        )
+    parts = []
+    for level, own in zip(levels, rows):
+        height, width = level.shape[2:]
+        y, x = np.mgrid[:height, :width].reshape(2, -1) + 0.5
+        x, y, one = x * size[1] / width, y * size[0] / height, np.ones(height * width)
+        cells = np.stack([x, y, one * size[0] / height, one])
+        parts += [factors @ cells for factors in own.astype(np.float64)]
+    return net.fp32.constant(np.concatenate(parts, axis=1)[None], name)
+
+
+def _open_rows(net: Net, size: tuple[Size, Size], level: Tensor, rows: np.ndarray) -> list[Tensor]:
+    """The same of one level, a tensor for each of the times."""
+    at, (x, y) = net.fp32, cell_grid(net, level, 0.5)
+    stride = ratio(at, size[0], level, 2) if is_open(size[0]) else ratio(at, size[1], level, 3)
+    nothing = mul(at, add(at, x, y), 0.0)
+    cells = [add(at, mul(at, part, stride), nothing) for part in (x, y)] + [add(at, stride, nothing), nothing]
+
+    def row(factors: np.ndarray) -> Tensor:
+        *parts, constant = (float(factor) for factor in factors)
+        total = add(at, nothing, constant)
+        for part, factor in zip(cells, parts):
+            total = add(at, total, mul(at, part, factor)) if factor else total
+        return total
+
+    return [reshape(at, concat(at, [row(f) for f in own]), (1, len(own), -1)) for own in rows]
 
 
 def distances(net: Net, levels: list[Tensor], bins: int) -> Tensor:
     """Logits (N, 4 * bins, H, W) of each level -> (N, 4, A): the mean of each distribution over 0 … bins - 1."""
     means, at = [], (net / "conv").fp32
     for x in levels:
-        height, width = x.shape[2:]
+        height, width = open_size(net, x)
         x = softmax(net.functional, reshape(net, x, (0, 4, bins, -1)), axis=2)
         x = conv2d_each(at, reshape(net, x, (0, 4 * bins, height, width)), groups=4)
         means.append(reshape(at, x, (0, 4, -1)))
@@ -171,12 +205,11 @@ def distances(net: Net, levels: list[Tensor], bins: int) -> Tensor:
     return net.tap(reshape(at, mean, (0, 4, mean.shape[3])))
 
 
-def boxes_around(net: Net, sides: Tensor, size: tuple[int, int], levels: list[Tensor]) -> Tensor:
+def boxes_around(net: Net, sides: Tensor, size: tuple[Size, Size], levels: list[Tensor]) -> Tensor:
     """Distances (N, 4, A) in cells, left, top, right, bottom of the cells' centres -> cx, cy, w, h in pixels."""
     at = net.fp32  # beyond 512 pixels half precision counts in halves
     left_top, right_bottom = split(at, sides, (2, 2))
     boxes = concat(at, [sub(at, right_bottom, left_top), add(at, right_bottom, left_top)])
-    centres, strides = cells(size, levels)
-    scale = at.constant(np.stack([strides / 2] * 2 + [strides] * 2)[None], "scale")
-    offset = at.constant(np.concatenate([centres, np.zeros_like(centres)])[None], "offset")
-    return add(at, mul(at, boxes, scale), offset)
+    half, none = (0, 0, 0.5, 0), (0, 0, 0, 0)
+    scale = cell_rows(at, size, levels, [half, half, STRIDE, STRIDE], "scale")
+    return add(at, mul(at, boxes, scale), cell_rows(at, size, levels, [X, Y, none, none], "offset"))

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
-from zoo.blocks.yolo import Scale, boxes_around, cells, check_scale, conv, distances
+from zoo.blocks.yolo import STRIDE, Scale, X, Y, boxes_around, cell_rows, check_scale, conv, distances
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.ops import (
@@ -28,6 +26,7 @@ from zoo.ops import (
     split,
     sub,
 )
+from zoo.ops._sizes import Size
 from zoo.weights import Weights
 
 Branch = Callable[[Net, Tensor, int], Tensor]
@@ -87,21 +86,21 @@ def in_a_row(net: Net, levels: list[Tensor]) -> Tensor:
 
 
 def detect(
-    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, prefix: str = ""
+    net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Head, branch: Branch, prefix: str = ""
 ) -> dict[str, Tensor]:
     """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A). `branch` is that of the classes."""
     far, scores = found(net, levels, cfg, branch, prefix)
     return {"boxes": boxes_around(net, far, size, levels), "scores": scores}
 
 
-def keypoints(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head) -> Tensor:
+def keypoints(net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Head) -> Tensor:
     """(N, points, 3, A): x and y in pixels, and in 0..1 how visible a point is."""
     raw = each_level(net / "cv4", levels, plain, max(levels[0].shape[1] // 4, cfg.extra), cfg.extra)
     return points_around(net, raw, size, levels, scale=2.0, shift=0.5)
 
 
 def points_around(
-    net: Net, raw: list[Tensor], size: tuple[int, int], levels: list[Tensor], scale: float, shift: float
+    net: Net, raw: list[Tensor], size: tuple[Size, Size], levels: list[Tensor], scale: float, shift: float
 ) -> Tensor:
     """Each level's (N, 3 * points, H, W) -> (N, points, 3, A). Places are `scale` cells from a cell's centre, or from
     where it is `shift` cells nearer to the left top corner.
@@ -111,14 +110,14 @@ def points_around(
         raise ZooError(f"the head has {values} values for points; three a point are needed: x, y and how visible it is")
     at = net.fp32  # beyond 512 pixels half precision counts in halves
     xy, seen = split(at, reshape(at, in_a_row(at, raw), (0, values // 3, 3, -1)), (2, 1), axis=2)
-    centres, strides = cells(size, levels)
-    xy = mul(at, xy, at.constant((scale * strides)[None, None, None], "scale"))
-    xy = add(at, xy, at.constant((centres - shift * strides)[None, None], "offset"))
+    factors, offset = [(0, 0, scale, 0)], [(1, 0, -shift, 0), (0, 1, -shift, 0)]
+    xy = mul(at, xy, reshape(at, cell_rows(at, size, levels, factors, "scale"), (1, 1, 1, -1)))
+    xy = add(at, xy, reshape(at, cell_rows(at, size, levels, offset, "offset"), (1, 1, 2, -1)))
     return concat(at, [xy, sigmoid(at.functional, seen)], axis=2)
 
 
 def instances(
-    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, maps: Tensor, prefix: str = ""
+    net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Head, branch: Branch, maps: Tensor, prefix: str = ""
 ) -> dict[str, Tensor]:
     """What `detect` gives, the prototypes `maps` (N, prototypes, h, w), and coefficients (N, prototypes, A): how much
     of each prototype is in the mask of an anchor."""
@@ -134,7 +133,7 @@ def prototypes(net: Net, x: Tensor, width: int, out: int) -> Tensor:
 
 
 def turned(
-    net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Head, branch: Branch, as_angle: Turn, prefix: str = ""
+    net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Head, branch: Branch, as_angle: Turn, prefix: str = ""
 ) -> dict[str, Tensor]:
     """Boxes (N, 4, A) as cx, cy, w, h in pixels, scores (N, classes, A) and angles (N, 1, A) in radians: how far a
     box is turned about its centre, from x towards y. `as_angle` makes them of (N, 1, A)."""
@@ -145,7 +144,9 @@ def turned(
     return {"boxes": turned_boxes_around(net, far, angles, size, levels), "scores": scores, "angles": angles}
 
 
-def turned_boxes_around(net: Net, sides: Tensor, angles: Tensor, size: tuple[int, int], levels: list[Tensor]) -> Tensor:
+def turned_boxes_around(
+    net: Net, sides: Tensor, angles: Tensor, size: tuple[Size, Size], levels: list[Tensor]
+) -> Tensor:
     """`boxes_around` where left, top, right and bottom are those of boxes that are turned by `angles`."""
     at = net.fp32
     left_top, right_bottom = split(at, sides, (2, 2))
@@ -153,9 +154,9 @@ def turned_boxes_around(net: Net, sides: Tensor, angles: Tensor, size: tuple[int
     across, down = cos(at.functional, angles), sin(at.functional, angles)
     x, y = sub(at, mul(at, x, across), mul(at, y, down)), add(at, mul(at, x, down), mul(at, y, across))
     boxes = concat(at, [x, y, add(at, left_top, right_bottom)])
-    centres, strides = cells(size, levels)
-    offset = at.constant(np.concatenate([centres, np.zeros_like(centres)])[None], "offset")
-    return add(at, mul(at, boxes, at.constant(strides[None, None], "scale")), offset)
+    none = (0, 0, 0, 0)
+    boxes = mul(at, boxes, cell_rows(at, size, levels, [STRIDE], "scale"))
+    return add(at, boxes, cell_rows(at, size, levels, [X, Y, none, none], "offset"))
 
 
 def angle_of(net: Net, logits: Tensor) -> Tensor:

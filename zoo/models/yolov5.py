@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zoo.blocks.yolo import Scale, cells, check_scale, conv
+from zoo.blocks.yolo import STRIDE, Scale, cell_rows, check_scale, conv
 from zoo.blocks.yolo_v5 import large_pyramid, pyramid
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, fixed_size, mul, reshape, sigmoid, split, upsample
+from zoo.ops import add, concat, conv2d, mul, open_size, reshape, sigmoid, split, upsample
+from zoo.ops._sizes import Size
 from zoo.preprocess import letterbox
 from zoo.registry import Configure, Variant, register
 from zoo.weights import Weights
@@ -28,27 +29,25 @@ class Config(Scale):
     masks: int = 0  # prototypes of masks
 
 
-def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
+def detect(net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Config) -> dict[str, Tensor]:
     """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class. Where there
     are masks also coefficients (N, masks, A)."""
-    out, areas, found = 5 + cfg.num_classes + cfg.masks, [x.shape[2] * x.shape[3] for x in levels], []
+    out, found = 5 + cfg.num_classes + cfg.masks, []
     values_first = np.arange(ANCHORS * out).reshape(ANCHORS, out).T.ravel()  # not anchors: nothing is left to transpose
-    for i, (x, area) in enumerate(zip(levels, areas)):
+    for i, x in enumerate(levels):
         at = net / "m" / i
         x = conv2d(at, x, ANCHORS * out, 1, order=values_first)
-        found.append(reshape(at, x, (0, out, ANCHORS * area)))
+        found.append(reshape(at, x, (0, out, -1)))
     parts = (4, 1, cfg.num_classes, cfg.masks) if cfg.masks else (4, 1, cfg.num_classes)
     box, objectness, classes, *masks = split(net, concat(net, found, axis=2), parts)
     scores = mul(net, sigmoid(net.functional, classes), sigmoid(net.functional, objectness))
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
-    centres, strides = cells(size, levels, ANCHORS)
-    anchors = net.buffer("anchors", len(levels), ANCHORS, 2)  # width and height in cells
-    anchors = np.concatenate([np.repeat(level, area, axis=0) for level, area in zip(anchors, areas)]).T
+    anchors = 4 * net.buffer("anchors", len(levels), ANCHORS, 2)[..., None]  # width and height in cells
     xy, wh = split(at, sigmoid(at.functional, box), (2, 2))
-    xy = mul(at, xy, at.constant(2 * strides[None, None], "scale"))
-    xy = add(at, xy, at.constant((centres - strides)[None], "offset"))
-    wh = mul(at, mul(at, wh, wh), at.constant((4 * anchors * strides)[None], "anchors"))
+    xy = mul(at, xy, cell_rows(at, size, levels, [(0, 0, 2, 0)], "scale", ANCHORS))
+    xy = add(at, xy, cell_rows(at, size, levels, [(1, 0, -1, 0), (0, 1, -1, 0)], "offset", ANCHORS))
+    wh = mul(at, mul(at, wh, wh), cell_rows(at, size, levels, anchors * np.array(STRIDE), "anchors", ANCHORS))
     return {"boxes": concat(at, [xy, wh]), "scores": scores, **({"coefficients": masks[0]} if masks else {})}
 
 
@@ -89,7 +88,7 @@ def configured_by(head: int) -> Configure:
     yolov5x=Variant(Config(depth=1.33, width=1.25), params=86_749_405),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 24, pyramid(net, x, cfg), size, cfg)
 
 
@@ -109,7 +108,7 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolov5x6=Variant(Config(1.33, 1.25), params=140_794_780),
 )
 def build_p6(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 64)
+    size = open_size(net, x, 64)
     return detect(net / "model" / 33, large_pyramid(net, x, cfg), size, cfg)
 
 
@@ -128,6 +127,6 @@ def build_p6(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolov5x_seg=Variant(Config(1.33, 1.25, masks=32), params=88_819_517),
 )
 def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 24, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 24, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.masks)
     return {**detect(head, levels, size, cfg), "prototypes": maps}

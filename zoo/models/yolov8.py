@@ -24,7 +24,7 @@ from zoo.blocks.yolo_head import (
 )
 from zoo.blocks.yolo_v8 import pyramid, trunk
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size
+from zoo.ops import open_size
 from zoo.preprocess import Resize, letterbox
 from zoo.registry import Variant, register
 
@@ -45,7 +45,7 @@ PAPER = "https://docs.ultralytics.com/models/yolov8"
     yolov8x=Variant(DetectConfig(1.00, 1.25, 512), params=68_229_648),
 )
 def detector(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 22, pyramid(net, x, cfg), size, cfg, plain)
 
 
@@ -63,7 +63,7 @@ def detector(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     yolov8x_pose=Variant(DetectConfig(1.00, 1.25, 512, **PERSON), params=69_491_724),
 )
 def poser(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
     return {**detect(head, levels, size, cfg, plain), "keypoints": keypoints(head, levels, size, cfg)}
 
 
@@ -81,7 +81,7 @@ def poser(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     yolov8x_seg=Variant(DetectConfig(1.00, 1.25, 512, **MASKS), params=71_827_888),
 )
 def segmenter(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, plain, maps)
 
@@ -100,7 +100,7 @@ def segmenter(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     yolov8x_obb=Variant(DetectConfig(1.00, 1.25, 512, **DOTA), params=69_493_056),
 )
 def turned_detector(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    size, levels = open_size(net, x, 32), pyramid(net, x, cfg)
     return turned(net / "model" / 22, levels, size, cfg, plain, angle_of)
 
 

@@ -39,7 +39,7 @@ def convolution(
     layer = net.network.add_convolution_nd(quantised(net, x, name), out, tuple(k), packed, bias)
     if rounded is not None and layer is not None:
         layer.set_input(1, rounded)
-    padding = padding_of(x, pad, tuple(k), stride, dilation)
+    padding = padding_of(net, x, pad, tuple(k), stride, dilation)
     net.state(stride=pair(stride), groups=groups, **symmetric(padding))
     if math.prod(k) > 1:
         net.state(dilation=dilation)

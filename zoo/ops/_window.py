@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from zoo.network import Tensor
+from zoo.network import Net, Tensor
 
 # One number for both, or (height, width).
 Pair = int | tuple[int, int]
@@ -19,8 +19,10 @@ def pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-def padding_of(x: Tensor, pad: Padding, k: Pair, stride: Pair, dilation: Pair = 1) -> dict[str, Any]:
+def padding_of(net: Net, x: Tensor, pad: Padding, k: Pair, stride: Pair, dilation: Pair = 1) -> dict[str, Any]:
     """The attributes by which a layer of TensorRT on x (N, C, H, W) pads so."""
+    if pad == "same" and -1 in tuple(x.shape)[2:]:
+        return {"padding_mode": net.trt.PaddingMode.SAME_UPPER}
     if pad == "same":
         sizes = zip(x.shape[2:], pair(k), pair(stride), pair(dilation))
         total = [max((-(-size // s) - 1) * s + (kernel - 1) * d + 1 - size, 0) for size, kernel, s, d in sizes]
@@ -31,7 +33,8 @@ def padding_of(x: Tensor, pad: Padding, k: Pair, stride: Pair, dilation: Pair = 
 
 def symmetric(padding: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """The `padding` of PyTorch's module for such attributes; nothing where its sides differ."""
-    return {"padding": padding["pre_padding"]} if padding["pre_padding"] == padding["post_padding"] else {}
+    known = "pre_padding" in padding and padding["pre_padding"] == padding["post_padding"]
+    return {"padding": padding["pre_padding"]} if known else {}
 
 
 def sides(pad: int | tuple[int, ...]) -> tuple[int, int, int, int]:

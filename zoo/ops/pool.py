@@ -46,9 +46,9 @@ def _pooling(net: Net, x: Tensor, kind: Any, k: Pair, stride: Pair | None, pad: 
     rounding = trt.PaddingMode.EXPLICIT_ROUND_UP if ceil_mode else trt.PaddingMode.EXPLICIT_ROUND_DOWN
     layer = net.network.add_pooling_nd(net.enter(x), kind, window)
     steps = window if stride is None else pair(stride)
-    padding = padding_of(x, pad, window, steps)
+    padding = padding_of(net, x, pad, window, steps)
     net.state(kernel_size=window, stride=steps, ceil_mode=ceil_mode, **symmetric(padding))
-    return configured(layer, stride_nd=steps, padding_mode=rounding, **padding)
+    return configured(layer, stride_nd=steps, **{"padding_mode": rounding, **padding})
 
 
 def global_avg_pool(net: Net, x: Tensor) -> Tensor:

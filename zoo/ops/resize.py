@@ -6,7 +6,7 @@ from typing import Literal
 
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor, configured
-from zoo.ops._sizes import shape_with
+from zoo.ops._sizes import Extent, Size, as_tensor, is_open, shape_with
 
 
 def upsample(
@@ -14,7 +14,7 @@ def upsample(
     x: Tensor,
     factor: float | None = None,
     *,
-    size: tuple[int, int] | None = None,
+    size: tuple[Size, Size] | None = None,
     mode: Literal["nearest", "bilinear", "bicubic"] = "nearest",
     align_corners: bool = False,
 ) -> Tensor:
@@ -34,7 +34,11 @@ def upsample(
         configured(layer, coordinate_transformation=aligned, cubic_coeff=-0.75)
     if factor is not None:
         layer.scales = (1.0, 1.0, float(factor), float(factor))
-    elif x.shape[0] == -1:
+    elif is_open(*size):
+        open_one = next(side for side in size if isinstance(side, Extent))
+        batch = Extent(open_one.tensor, 0) if x.shape[0] == -1 else x.shape[0]
+        layer.set_input(1, as_tensor(net, (batch, x.shape[1], *size)))
+    elif -1 in tuple(x.shape):
         layer.set_input(1, shape_with(net, x, {2: size[0], 3: size[1]}))
     else:
         layer.shape = (*tuple(x.shape)[:2], *size)
