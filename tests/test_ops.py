@@ -11,6 +11,7 @@ bf16  the same with 8 bits, so eight times as much.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from zoo.engine.build import compile_network
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.network import Definition, Net, Tensor
+from zoo.ops._sizes import size_of
 from zoo.runtime.cpu import CpuSession
 from zoo.trt import Api
 
@@ -81,6 +83,12 @@ def fold(net: Net, x: Tensor) -> Tensor:
 def times(net: Net, x: Tensor, factor: float) -> Tensor:
     """x * factor, for values where an activation bends."""
     return ops.mul(net, x, net.constant(np.full((1,) * len(x.shape), factor), "factor"))
+
+
+def scaled_by_ratios(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    """y times the ratio of the heights, plus that of the widths."""
+    high, wide = (ops.ratio(net, size_of(x, axis), y, axis) for axis in (2, 3))
+    return ops.add(net, ops.mul(net, y, high), wide)
 
 
 def ramp(net: Net, *shape: int) -> Tensor:
@@ -656,7 +664,30 @@ CASES = [
         ),
         (6, 11, 16),
     ),
+    Case(
+        "cell_grid",
+        lambda x: x * (torch.arange(10) + 0.5) - (torch.arange(9) + 0.5)[:, None],
+        lambda net, x: (lambda at: ops.sub(net, ops.mul(net, x, at[0]), at[1]))(ops.cell_grid(net, x, 0.5)),
+    ),
+    Case(
+        "ratio of a map to its input",
+        lambda x: F.max_pool2d(x, (2, 5)) * 2 + 5,
+        lambda net, x: scaled_by_ratios(net, x, ops.max_pool(net.functional, x, (2, 5))),
+        (8, 8, 10),
+    ),
 ]
+
+# What depends on height and width is asked with both of them open too.
+OPEN = [
+    case
+    for case in CASES
+    if case.name
+    in (
+        "adaptive rectangular", "adaptive 9x10 to 1", "adaptive larger", "pixel_shuffle", "pixel_unshuffle",
+        "channel_shuffle", "upsample to a size", "cell_grid", "ratio of a map to its input",
+    )
+    or re.match("pad |conv same$", case.name)
+]  # fmt: skip
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 each_batch = pytest.mark.parametrize("batch", [2, -1], ids=["static", "dynamic"])
@@ -714,8 +745,21 @@ def test_compiles(case: Case, batch: int, precision: str, define_case: Callable[
     assert compile_network(define_case(case, batch, precision), shapes)
 
 
+@pytest.mark.parametrize("case", OPEN, ids=lambda case: case.name.replace(" ", "-"))
+def test_height_and_width_may_be_open(case: Case, define_net: Callable[..., Definition]) -> None:
+    build = lambda net, x: case.build(net / "m", x)  # noqa: E731
+    definition = define_net(build, case.weights(), (-1, case.shape[0], -1, -1))
+    images = case.images(2)
+    found = CpuSession(definition, threads=1)(images)["logits"]
+    assert relative_error(found, case.expected(images)) <= BOUNDS["fp32"]
+    shapes = (case.shape, case.shape, [case.shape[0], *(3 * side for side in case.shape[1:])])
+    assert compile_network(definition, Shapes(*((n, *shape) for n, shape in zip((1, 2, 4), shapes))))  # type: ignore[arg-type]
+
+
 def test_every_op_has_a_case() -> None:
-    assert set(ops.__all__) - {"fixed_size"} <= {name for case in CASES for name in names(case.build.__code__)}
+    assert set(ops.__all__) - {"fixed_size", "open_size"} <= {
+        name for case in CASES for name in names(case.build.__code__)
+    }
 
 
 def test_every_file_of_ops_is_exported() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zoo.network import Net, Tensor
-from zoo.ops import concat, conv_bn, global_avg_pool, relu, upsample
+from zoo.ops import concat, conv_bn, global_avg_pool, open_size, relu, upsample
 
 RATES = (12, 24, 36)
 WIDTH = 256
@@ -19,7 +19,7 @@ def conv(net: Net, x: Tensor, k: int, dilation: int = 1) -> Tensor:
 def whole(net: Net, x: Tensor) -> Tensor:
     """What the mean of the map says, at each of its places."""
     y = conv_bn(net, global_avg_pool(net / 0, x), WIDTH, 1, conv=1, bn=2)
-    return net.tap(upsample(net.functional, relu(net / 3, y), size=tuple(x.shape[2:]), mode="bilinear"))
+    return net.tap(upsample(net.functional, relu(net / 3, y), size=open_size(net, x), mode="bilinear"))
 
 
 def pyramid(net: Net, x: Tensor, around: Callable[[Net, Tensor, int], Tensor]) -> Tensor:

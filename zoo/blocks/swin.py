@@ -88,7 +88,7 @@ def fourfold(net: Net, x: Tensor) -> Tensor:
 def swin(net: Net, x: Tensor, cfg: Config, block: Block, merge: Merge) -> Tensor:
     """Patches of 4x4, stages of `block` with `merge` between them, and the classifier."""
     at = net / "features"
-    fixed_size(net, x, 1)
+    fixed_size(net, x, 1, "its windows and their masks are cut for one size")
     x = transpose(net, conv2d(at / 0 / 0, x, cfg.width, 4, 4, pad=0), (0, 2, 3, 1))
     x = layer_norm(at / 0 / 2, x)
     for stage, (depth, heads) in enumerate(zip(cfg.depths, cfg.heads)):

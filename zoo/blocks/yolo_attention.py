@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from zoo.blocks.yolo import conv, linear_conv
 from zoo.network import Net, Tensor
-from zoo.ops import add, attention, concat, reshape, split, transpose
+from zoo.ops import add, attention, concat, open_size, reshape, split, transpose
+from zoo.ops._sizes import is_open
 
 
 def positions_attention(net: Net, x: Tensor, heads: int) -> Tensor:
@@ -14,11 +15,11 @@ def positions_attention(net: Net, x: Tensor, heads: int) -> Tensor:
 
     The positional convolution acts on the values.
     """
-    _, channels, height, width = x.shape
+    channels, (height, width) = x.shape[1], open_size(net, x)
     value = channels // heads
     key = value // 2
     qkv = linear_conv(net / "qkv", x, channels + 2 * key * heads)
-    q, k, v = split(net, reshape(net, qkv, (0, heads, 2 * key + value, height * width)), (key, key, value), axis=2)
+    q, k, v = split(net, reshape(net, qkv, (0, heads, 2 * key + value, -1)), (key, key, value), axis=2)
     y = attention(net, *(transpose(net, part, (0, 1, 3, 2)) for part in (q, k, v)))
     y = reshape(net, transpose(net, y, (0, 1, 3, 2)), (0, channels, height, width))
     place = linear_conv(net / "pe", reshape(net, v, (0, channels, height, width)), channels, 3, groups=channels)
@@ -27,14 +28,18 @@ def positions_attention(net: Net, x: Tensor, heads: int) -> Tensor:
 
 def strip_attention(net: Net, x: Tensor, heads: int, strips: int) -> Tensor:
     """(N, C, H, W) -> same, each of `strips` runs of positions by itself: runs in reading order, not of rows."""
-    _, channels, height, width = x.shape
-    places, head = height * width, channels // heads
+    channels, (height, width) = x.shape[1], open_size(net, x)
+    head = channels // heads
+    if is_open(height, width):  # the strips have an axis of their own, since only one size can be left to be found
+        runs, swap = (0, strips, -1), (0, 1, 3, 2, 4)
+    else:
+        runs, swap = (-1, height * width // strips), (0, 2, 1, 3)
     qkv = transpose(net, linear_conv(net / "qkv", x, 3 * channels), (0, 2, 3, 1))
-    qkv = transpose(net, reshape(net, qkv, (-1, places // strips, heads, 3 * head)), (0, 2, 1, 3))
-    q, k, v = split(net, qkv, (head, head, head), axis=3)
+    qkv = transpose(net, reshape(net, qkv, (*runs, heads, 3 * head)), swap)
+    q, k, v = split(net, qkv, (head, head, head), axis=len(swap) - 1)
 
     def as_map(tokens: Tensor) -> Tensor:
-        tokens = reshape(net, transpose(net, tokens, (0, 2, 1, 3)), (-1, height, width, channels))
+        tokens = reshape(net, transpose(net, tokens, swap), (runs[0], height, width, channels))
         return transpose(net, tokens, (0, 3, 1, 2))
 
     place = linear_conv(net / "pe", as_map(v), channels, 7, groups=channels)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from zoo.blocks import mobilenet_v3, resnet
 from zoo.blocks.deeplab import WIDTH, conv, pyramid
 from zoo.network import Net, Tensor
-from zoo.ops import conv2d, conv_bn, relu, upsample
+from zoo.ops import conv2d, conv_bn, open_size, relu, upsample
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -45,7 +45,7 @@ def around(net: Net, x: Tensor, rate: int) -> Tensor:
     deeplabv3_mobilenet_v3_large=Variant(Config(mobilenet_v3.LARGE), params=11_025_477),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    size, head = tuple(x.shape[2:]), net / "classifier"
+    size, head = open_size(net, x), net / "classifier"
     x = pyramid(head / 0, features(net / "backbone", x, cfg.backbone), around)
     x = relu(head / 3, conv_bn(head, x, WIDTH, 3, conv=1, bn=2))
     return upsample(net, conv2d(head / 4, x, cfg.num_classes, 1), size=size, mode="bilinear")

@@ -11,7 +11,7 @@ from zoo.blocks.deeplab import WIDTH, pyramid
 from zoo.blocks.encoder_decoder import Config, conv_relu, encode, head
 from zoo.blocks.resnet import Stages
 from zoo.network import Net, Tensor
-from zoo.ops import concat, conv2d, conv_bn, fixed_size, relu, upsample
+from zoo.ops import concat, conv2d, conv_bn, open_size, relu, upsample
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -37,7 +37,7 @@ def separable(net: Net, x: Tensor, dilation: int = 1, first: int = 0) -> Tensor:
     deeplabv3plus_resnet50=Variant(Config(Stages(dilated=1, dilates_at_once=True)), params=26_677_585),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 16)
+    open_size(net, x, 16)
     _, skip, *_, x = encode(net, x, cfg)
     decoder = net / "decoder"
     x = separable(decoder / "aspp", pyramid(decoder / "aspp" / 0, x, separable), first=1)

@@ -34,7 +34,7 @@ class Config:
 
 def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
     """(N, 3, H, W) -> (N, tokens, width): the class token, the distillation token if any, the patches."""
-    if fixed_size(net, x, 1) != (SIDE, SIDE):
+    if fixed_size(net, x, 1, "the position embeddings are for one number of patches") != (SIDE, SIDE):
         height, width = x.shape[2:]
         raise ZooError(f"images of {height}x{width} do not fit the position embeddings; use {SIDE}x{SIDE}")
     x = conv2d(net / "patch_embed" / "proj", x, cfg.width, PATCH, PATCH, pad=0)

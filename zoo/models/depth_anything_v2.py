@@ -18,15 +18,16 @@ from zoo.ops import (
     conv2d,
     conv_transpose2d,
     expand_batch,
-    fixed_size,
     layer_norm,
     linear,
     mul,
     narrow,
+    open_size,
     relu,
     reshape,
     upsample,
 )
+from zoo.ops._sizes import size_of
 from zoo.preprocess import stretched
 from zoo.registry import Variant, register
 
@@ -57,7 +58,7 @@ def embed(net: Net, x: Tensor, width: int) -> Tensor:
     """(N, 3, H, W) -> (N, 1 + patches, width): the class token, then the patches in reading order."""
     at = net / "patch_embeddings"
     x = conv2d(at / "projection", x, width, PATCH, PATCH, pad=0)
-    grid = tuple(x.shape[2:])
+    grid = open_size(net, x)
     x = at.tap(as_tokens(at, x))
     token = net.constant(net.weight("cls_token", 1, 1, width), "cls_token")
     x = concat(net, [expand_batch(net, token, like=x), x])
@@ -89,7 +90,7 @@ def features(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
 
 def reassemble(net: Net, tokens: Tensor, out: int, level: int, grid: tuple[int, int]) -> Tensor:
     """Tokens as a map again, 4, 2, 1 or 1/2 times the grid of the patches."""
-    x = as_map(net, narrow(net, tokens, 1, 1, tokens.shape[1] - 1), grid)
+    x = as_map(net, narrow(net, tokens, 1, 1, size_of(tokens, 1) + -1), grid)
     x, at = conv2d(net / "projection", x, out, 1), net / "resize"
     if level < 2:
         x = conv_transpose2d(at, x, out, 4 >> level, 4 >> level)
@@ -121,13 +122,17 @@ def fuse(net: Net, x: Tensor, finer: Tensor | None, size: tuple[int, int]) -> Te
     depth_anything_v2_base=Variant(Config(768, 12, (96, 192, 384, 768), 128), params=97_174_849),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    size, neck, head = fixed_size(net, x, PATCH), net / "neck", net / "head"
+    size, neck, head = (
+        open_size(net, x, PATCH),
+        net / "neck",
+        net / "head",
+    )
     grid, stages = (size[0] // PATCH, size[1] // PATCH), neck / "reassemble_stage" / "layers"
     tokens = features(net / "backbone", x, cfg)
     maps = [reassemble(stages / i, x, out, i, grid) for i, (x, out) in enumerate(zip(tokens, cfg.maps))]
     maps = [conv2d(neck / "convs" / i, x, cfg.fused, 3, bias=False) for i, x in enumerate(maps)]
 
-    sizes = [tuple(x.shape[2:]) for x in maps[2::-1]] + [(8 * grid[0], 8 * grid[1])]
+    sizes = [open_size(net, x) for x in maps[2::-1]] + [(8 * grid[0], 8 * grid[1])]
     x = None
     for i, (finer, to) in enumerate(zip(maps[::-1], sizes)):
         at = neck / "fusion_stage" / "layers" / i

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, conv_bn, fixed_size, flatten, global_avg_pool, max_pool, relu
+from zoo.ops import add, concat, conv2d, conv_bn, flatten, global_avg_pool, max_pool, open_size, relu
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -92,7 +92,7 @@ def conv(net: Net, x: Tensor, out: int, k: int, stride: int = 1) -> Tensor:
     dla169=Variant(Config((2, 3, 5, 1), root=True), params=53_389_720),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)
+    open_size(net, x, 32)
     x = conv(net / "base_layer", x, 16, 7)
     x = conv(net / "level1", conv(net / "level0", x, 16, 3), 32, 3, 2)
     for level, (depth, width) in enumerate(zip(cfg.depths, cfg.widths), start=2):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from zoo.blocks.resnet import Stages, features
 from zoo.network import Net, Tensor
-from zoo.ops import conv2d, conv_bn, relu, upsample
+from zoo.ops import conv2d, conv_bn, open_size, relu, upsample
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -34,7 +34,7 @@ class Config(Stages):
     fcn_resnet101=Variant(Config((3, 4, 23, 3)), params=51_949_141),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    size, head = tuple(x.shape[2:]), net / "classifier"
+    size, head = open_size(net, x), net / "classifier"
     x = features(net / "backbone", x, cfg)["layer4"]
     x = relu(head / 2, conv_bn(head, x, x.shape[1] // 4, 3, conv=0, bn=1))
     return upsample(net, conv2d(head / 4, x, cfg.num_classes, 1), size=size, mode="bilinear")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zoo.blocks.encoder_decoder import RESNET50, Config, encode, head
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, fixed_size, group_norm, relu, upsample
+from zoo.ops import add, conv2d, group_norm, open_size, relu, upsample
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -36,7 +36,7 @@ def smooth(net: Net, x: Tensor, grows: bool) -> Tensor:
     fpn_resnet50=Variant(Config(RESNET50), params=26_116_033),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)
+    open_size(net, x, 32)
     *skips, x = encode(net, x, cfg)[1:]
     decoder, total = net / "decoder", None
     pyramid = [conv2d(decoder / "p5", x, PYRAMID, 1)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from zoo.blocks.timm_layers import pooled
 from zoo.blocks.timm_resnet import basic, bottleneck, shortcut
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv_bn, fixed_size, linear, relu, upsample
+from zoo.ops import add, conv_bn, linear, open_size, relu, upsample
 from zoo.preprocess import Resize, imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -102,7 +102,7 @@ def bicubic() -> Resize:
     hrnet_w64=Variant(Config(64), params=128_059_944),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)
+    open_size(net, x, 32)
     for i in (1, 2):
         x = relu(net / f"act{i}", conv_bn(net, x, 64, 3, 2, conv=f"conv{i}", bn=f"bn{i}"))
     depth, planes = cfg.first

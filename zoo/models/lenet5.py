@@ -29,7 +29,7 @@ class Config:
     lenet5=Variant(Config(), params=156 + 2_416 + 48_120 + 10_164 + 850),  # the layers, counted by hand
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    height, width = fixed_size(net, x, 1)
+    height, width = fixed_size(net, x, 1, "its first linear layer reads every place of a map")
     if (height, width) != (32, 32):
         raise ZooError(f"images of {height}x{width} do not fit the first fully connected layer; use 32x32")
     x = avg_pool(net / "pool", tanh(net / "tanh", conv2d(net / "conv1", x, 6, 5, pad=0)), 2)

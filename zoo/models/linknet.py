@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zoo.blocks.encoder_decoder import RESNET50, Config, conv_relu, encode, head
 from zoo.network import Net, Tensor
-from zoo.ops import add, batch_norm, conv_transpose2d, fixed_size, relu
+from zoo.ops import add, batch_norm, conv_transpose2d, open_size, relu
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -32,7 +32,7 @@ def grow(net: Net, x: Tensor, out: int) -> Tensor:
     linknet_resnet50=Variant(Config(RESNET50), params=31_177_777),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)
+    open_size(net, x, 32)
     *skips, x = encode(net, x, cfg)
     blocks = net / "decoder" / "blocks"
     for i, skip in enumerate(skips[::-1]):

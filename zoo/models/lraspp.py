@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zoo.blocks.mobilenet_v3 import LARGE, features
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, conv_bn, global_avg_pool, mul, relu, sigmoid, upsample
+from zoo.ops import add, conv2d, conv_bn, global_avg_pool, mul, open_size, relu, sigmoid, upsample
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -33,13 +33,13 @@ class Config:
     lraspp_mobilenet_v3_large=Variant(Config(), params=3_221_538),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    size, head = tuple(x.shape[2:]), net / "classifier"
+    size, head = open_size(net, x), net / "classifier"
     found = features(net / "backbone", x, LARGE, dilated=True)
     low, high = found[LOW], found[-1]
     x = relu(head / "cbr" / 2, conv_bn(head / "cbr", high, WIDTH, 1, conv=0, bn=1))
     scale = head / "scale"
     gate = sigmoid(scale / 2, conv2d(scale / 1, global_avg_pool(scale / 0, high), WIDTH, 1, bias=False))
-    x = upsample(head.functional, mul(head, x, gate), size=tuple(low.shape[2:]), mode="bilinear")
+    x = upsample(head.functional, mul(head, x, gate), size=open_size(net, low), mode="bilinear")
     x = conv2d(head / "high_classifier", x, cfg.num_classes, 1)
     x = head.tap(add(head, conv2d(head / "low_classifier", low, cfg.num_classes, 1), x))
     return upsample(net, x, size=size, mode="bilinear")

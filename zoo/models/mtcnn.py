@@ -70,7 +70,7 @@ def proposals(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
 def refinement(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     """`scores` (N, 2) and `boxes` (N, 4) as above, of a whole input; `landmarks` (N, 10), five x and then five y, in
     shares of the window."""
-    height, width = fixed_size(net, x, 1)
+    height, width = fixed_size(net, x, 1, "its first fully connected layer reads every place of a map")
     if (height, width) != (cfg.side, cfg.side):
         needed = f"the first fully connected layer; use {cfg.side}x{cfg.side}"
         raise ZooError(f"images of {height}x{width} do not fit {needed}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from zoo.blocks.encoder_decoder import Config, conv_relu, encode, head
 from zoo.blocks.resnet import Stages
 from zoo.network import Net, Tensor
-from zoo.ops import adaptive_avg_pool, concat, conv2d, fixed_size, relu, upsample
+from zoo.ops import adaptive_avg_pool, concat, conv2d, open_size, relu, upsample
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -23,7 +23,7 @@ def pooled(net: Net, x: Tensor, size: int) -> Tensor:
     at, out = net / "pool" / 1, x.shape[1] // len(SIZES)
     y = adaptive_avg_pool(net / "pool" / 0, x, size)
     y = relu(at / 2, conv2d(at / 0, y, out, 1)) if size == 1 else conv_relu(at, y, out, 1)
-    return net.tap(upsample(net.functional, y, size=tuple(x.shape[2:]), mode="bilinear", align_corners=True))
+    return net.tap(upsample(net.functional, y, size=open_size(net, x), mode="bilinear", align_corners=True))
 
 
 @register(
@@ -37,7 +37,7 @@ def pooled(net: Net, x: Tensor, size: int) -> Tensor:
     pspnet_resnet50=Variant(Config(Stages((3, 4))), params=2_237_889),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 8)
+    open_size(net, x, 8)
     x, psp = encode(net, x, cfg)[-1], net / "decoder" / "psp"
     x = psp.tap(concat(psp, [*(pooled(psp / "blocks" / i, x, size) for i, size in enumerate(SIZES)), x]))
     return head(net, conv_relu(net / "decoder" / "conv", x, WIDTH, 1), cfg, 3, factor=8)

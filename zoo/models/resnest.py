@@ -17,6 +17,7 @@ from zoo.ops import (
     conv2d,
     conv_bn,
     mul,
+    open_size,
     reduce_mean,
     reduce_sum,
     relu,
@@ -51,7 +52,7 @@ def radix_softmax(net: Net, x: Tensor, radix: int, groups: int) -> Tensor:
 
 def split_attention(net: Net, x: Tensor, cfg: Config) -> Tensor:
     channels, radix = x.shape[1], cfg.radix
-    height, width = x.shape[2:]
+    height, width = open_size(net, x)
     squeezed = max(32, make_divisible(channels * radix / 4))
     x = conv_bn(net, x, channels * radix, 3, groups=cfg.groups * radix, bn="bn0")
     x = reshape(net, relu(net / "act0", x), (0, radix, channels, height, width))

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from zoo.blocks.transformer import as_map, as_tokens, attend_each
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, conv_bn, gelu, layer_norm, linear, relu, upsample
+from zoo.ops import add, concat, conv2d, conv_bn, gelu, layer_norm, linear, open_size, relu, upsample
+from zoo.ops._sizes import Size as Side
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
 Widths = tuple[int, int, int, int]
-Size = tuple[int, int]
+Size = tuple[Side, Side]
 LARGE = (64, 128, 320, 512)
 
 
@@ -33,7 +34,7 @@ class Config:
 def embed(net: Net, x: Tensor, width: int, k: int, stride: int) -> tuple[Tensor, Size]:
     """Overlapping patches as tokens, and the grid that they make."""
     x = conv2d(net / "proj", x, width, k, stride)
-    return net.tap(layer_norm(net / "layer_norm", as_tokens(net, x))), tuple(x.shape[2:])
+    return net.tap(layer_norm(net / "layer_norm", as_tokens(net, x))), open_size(net, x)
 
 
 def attend(net: Net, x: Tensor, size: Size, heads: int, reduction: int) -> Tensor:
@@ -69,7 +70,7 @@ def stage(net: Net, x: Tensor, level: int, cfg: Config) -> Tensor:
 
 def project(net: Net, x: Tensor, width: int, size: Size) -> Tensor:
     """A map in the head's width, stretched to `size`."""
-    grid = tuple(x.shape[2:])
+    grid = open_size(net, x)
     x = as_map(net, net.tap(linear(net / "proj", as_tokens(net, x), width)), grid)
     return x if grid == size else upsample(net.functional, x, size=size, mode="bilinear")
 
@@ -92,7 +93,7 @@ def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     for level in range(4):
         x = stage(net / "segformer" / "stages" / level, x, level, cfg)
         maps.append(x)
-    size = tuple(maps[0].shape[2:])
+    size = open_size(net, maps[0])
     maps = [project(head / "linear_projections" / i, x, cfg.head, size) for i, x in enumerate(maps)]
     x = conv_bn(head, concat(head, maps[::-1]), cfg.head, 1, conv="linear_fuse", bn="batch_norm")
     return head.tap(conv2d(head / "classifier", relu(head / "activation", x), cfg.num_classes, 1))

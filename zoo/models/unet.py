@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zoo.blocks.encoder_decoder import RESNET50, Config, encode, head, widen
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size
+from zoo.ops import open_size
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -25,7 +25,7 @@ WIDTHS = (256, 128, 64, 32, 16)
     unet_resnet50=Variant(Config(RESNET50), params=32_521_105),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)
+    open_size(net, x, 32)
     *skips, x = encode(net, x, cfg)
     for i, width in enumerate(WIDTHS):
         x = widen(net / "decoder" / "blocks" / i, x, [skips.pop()] if skips else [], width)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zoo.blocks.encoder_decoder import RESNET50, Config, encode, head, widen
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size
+from zoo.ops import open_size
 from zoo.preprocess import stretched
 from zoo.registry import Variant, classes_from, register
 
@@ -26,7 +26,7 @@ LAST = 16
     unetplusplus_resnet50=Variant(Config(RESNET50), params=48_985_745),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)
+    open_size(net, x, 32)
     maps, blocks = encode(net, x, cfg)[::-1], net / "decoder" / "blocks"
     beside: list[Tensor] = []  # x_0_l, x_1_l … of the last l, where x_d_l is as large as the encoder's map l + 1
     for level, width in enumerate(WIDTHS):

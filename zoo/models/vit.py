@@ -30,7 +30,7 @@ class Config:
 
 def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
     """(N, 3, H, W) -> (N, 1 + patches, width): the class token, then the patches in reading order."""
-    height, width = fixed_size(net, x, 1)
+    height, width = fixed_size(net, x, 1, why="the position embeddings are for one number of patches")
     if (height, width) != (cfg.image, cfg.image):
         tokens = 1 + (cfg.image // cfg.patch) ** 2
         raise ZooError(

@@ -28,7 +28,7 @@ from zoo.blocks.yolo_head import (
     turned,
 )
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size, upsample
+from zoo.ops import open_size, upsample
 from zoo.preprocess import Resize, letterbox
 from zoo.registry import Variant, register
 
@@ -82,7 +82,7 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     yolo11x=Variant(Config(1.00, 1.50, 512, nested=True), params=56_966_176),
 )
 def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 23, pyramid(net, x, cfg), size, cfg, separable)
 
 
@@ -100,7 +100,7 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo11x_pose=Variant(Config(1.00, 1.50, 512, **PERSON, nested=True), params=58_798_636),
 )
 def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     return {**detect(head, levels, size, cfg, separable), "keypoints": keypoints(head, levels, size, cfg)}
 
 
@@ -118,7 +118,7 @@ def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo11x_seg=Variant(Config(1.00, 1.50, 512, **MASKS, nested=True), params=62_142_656),
 )
 def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, separable, maps)
 
@@ -137,7 +137,7 @@ def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo11x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True), params=58_800_256),
 )
 def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    size, levels = open_size(net, x, 32), pyramid(net, x, cfg)
     return turned(net / "model" / 23, levels, size, cfg, separable, angle_of)
 
 

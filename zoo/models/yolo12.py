@@ -28,7 +28,7 @@ from zoo.blocks.yolo_head import (
     turned,
 )
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, fixed_size, mul, upsample
+from zoo.ops import add, concat, mul, open_size, upsample
 from zoo.preprocess import Resize, letterbox
 from zoo.registry import Variant, register
 
@@ -100,7 +100,7 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     yolo12x=Variant(Config(1.00, 1.50, 512, nested=True, large=True), params=59_210_784),
 )
 def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 21, pyramid(net, x, cfg), size, cfg, separable)
 
 
@@ -118,7 +118,7 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo12x_pose=Variant(Config(1.00, 1.50, 512, **PERSON, nested=True, large=True), params=61_043_244),
 )
 def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 21, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 21, pyramid(net, x, cfg)
     return {**detect(head, levels, size, cfg, separable), "keypoints": keypoints(head, levels, size, cfg)}
 
 
@@ -136,7 +136,7 @@ def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo12x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True, large=True), params=61_044_864),
 )
 def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    size, levels = open_size(net, x, 32), pyramid(net, x, cfg)
     return turned(net / "model" / 21, levels, size, cfg, separable, angle_of)
 
 
@@ -154,7 +154,7 @@ def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo12x_seg=Variant(Config(1.00, 1.50, 512, **MASKS, nested=True, large=True), params=64_387_264),
 )
 def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 21, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 21, pyramid(net, x, cfg)
     maps = prototypes(head / "proto", levels[0], cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, separable, maps)
 
@@ -173,6 +173,6 @@ def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo12x_cls=Variant(Config(1.00, 1.50, 512, num_classes=1000, nested=True, large=True), params=35_351_112),
 )
 def classifier(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 32)  # so that areas divide the cells
+    open_size(net, x, 32)  # so that areas divide the cells
     net = net.having(eps=1e-5)
     return classify(net / "model" / 9, trunk(net, x, cfg)[-1], cfg.num_classes)

@@ -25,7 +25,7 @@ from zoo.blocks.yolo_head import (
     turned,
 )
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, fixed_size, upsample
+from zoo.ops import add, conv2d, open_size, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -60,7 +60,7 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     yolo26x=Variant(Config(1.00, 1.50, 512, nested=True), params=55_772_892),
 )
 def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 23, pyramid(net, x, cfg), size, cfg, separable, PREFIX)
 
 
@@ -80,7 +80,7 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo26x_pose=Variant(Config(1.00, 1.50, 512, **PERSON, nested=True), params=57_605_352),
 )
 def poser(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     width = max(levels[0].shape[1] // 4, cfg.extra // 3 * 5)
     raw = []
     for i, level in enumerate(levels):
@@ -115,7 +115,7 @@ def fused_prototypes(net: Net, levels: list[Tensor], width: int, out: int) -> Te
     yolo26x_seg=Variant(Config(1.00, 1.50, 512, **MASKS, nested=True), params=62_868_604),
 )
 def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 23, pyramid(net, x, cfg)
     maps = fused_prototypes(head / "proto", levels, cfg.channels(256), cfg.extra)
     return instances(head, levels, size, cfg, separable, maps, PREFIX)
 
@@ -136,5 +136,5 @@ def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolo26x_obb=Variant(Config(1.00, 1.50, 512, **DOTA, nested=True), params=57_606_972),
 )
 def turned_detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, levels = fixed_size(net, x, 32), pyramid(net, x, cfg)
+    size, levels = open_size(net, x, 32), pyramid(net, x, cfg)
     return turned(net / "model" / 23, levels, size, cfg, separable, lambda _, angles: angles, PREFIX)

@@ -11,7 +11,7 @@ from zoo.blocks.yolo_26 import PAPER, PREFIX, Config, attended, for_training, sp
 from zoo.blocks.yolo_attention import c2psa
 from zoo.blocks.yolo_head import configured_by, detect, separable
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size, upsample
+from zoo.ops import open_size, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -32,7 +32,7 @@ from zoo.registry import Variant, register
     yolo26x_p6=Variant(Config(1.00, 1.50, 512, nested=True), params=83_875_248),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 64)
+    size = open_size(net, x, 64)
     at, c, n = net / "model", cfg.channels, cfg.repeats(2)
     _, p3, p4, p5, x = trunk(net, x, cfg, deeper=(768, 1024))
     p6 = c2psa(at / 12, sppf(at / 11, x, shortcut=False), n)

@@ -14,7 +14,7 @@ from zoo.blocks.yolo import c2f, conv, halves, join, linear_conv, sppf
 from zoo.blocks.yolo_attention import psa
 from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, separable
 from zoo.network import Net, Tensor
-from zoo.ops import add, fixed_size, silu, upsample
+from zoo.ops import add, open_size, silu, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -65,7 +65,7 @@ def scdown(net: Net, x: Tensor, out: int) -> Tensor:
     yolov10x=Variant(Config(1.00, 1.25, 512, inverted=(6, 8, 13, 19, 22)), params=29_539_408),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     at, c, n = net / "model", cfg.channels, cfg.repeats
     x = conv(at / 1, conv(at / 0, x, c(64), 3, 2), c(128), 3, 2)
     x = stage(at, x, 2, c(128), n(3), cfg, shortcut=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zoo.blocks.darknet import Config, alternating, configured_by, conv, detections, predict, residuals
 from zoo.network import Net, Tensor
-from zoo.ops import concat, fixed_size, upsample
+from zoo.ops import concat, open_size, upsample
 from zoo.preprocess import Resize
 from zoo.registry import Variant, register
 
@@ -26,7 +26,7 @@ from zoo.registry import Variant, register
     yolov3=Variant(Config(), params=61_949_149),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, at = fixed_size(net, x, 32), net / "module_list"
+    size, at = open_size(net, x, 32), net / "module_list"
     x = residuals(at, conv(at, conv(at, x, 0, 32, 3), 1, 64, 3, 2), 2, 1)
     x = residuals(at, conv(at, x, 5, 128, 3, 2), 6, 2)
     p3 = residuals(at, conv(at, x, 12, 256, 3, 2), 13, 8)  # stride 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zoo.blocks.darknet import Config, configured_by, conv, detections, predict
 from zoo.network import Net, Tensor
-from zoo.ops import concat, fixed_size, max_pool, pad, upsample
+from zoo.ops import concat, max_pool, open_size, pad, upsample
 from zoo.preprocess import Resize
 from zoo.registry import Variant, register
 
@@ -27,7 +27,7 @@ from zoo.registry import Variant, register
     yolov3_tiny=Variant(Config(), params=8_852_366),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, at = fixed_size(net, x, 32), net / "module_list"
+    size, at = open_size(net, x, 32), net / "module_list"
     for i, out in enumerate((16, 32, 64, 128)):
         x = max_pool(at / (2 * i + 1) / f"maxpool_{2 * i + 1}", conv(at, x, 2 * i, out, 3), 2)
     p4 = conv(at, x, 8, 256, 3)  # stride 16

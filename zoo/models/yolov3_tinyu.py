@@ -9,7 +9,7 @@ from __future__ import annotations
 from zoo.blocks.yolo import conv, join
 from zoo.blocks.yolo_head import Head, detect, plain, with_head
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size, max_pool, pad, upsample
+from zoo.ops import max_pool, open_size, pad, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 from zoo.weights import Weights
@@ -30,7 +30,7 @@ def configure(weights: Weights, cfg: Head) -> Head:
     yolov3_tinyu=Variant(Head(), params=12_173_248),
 )
 def build(net: Net, x: Tensor, cfg: Head) -> dict[str, Tensor]:
-    size, at = fixed_size(net, x, 32), net / "model"
+    size, at = open_size(net, x, 32), net / "model"
     for i, out in enumerate((16, 32, 64, 128)):
         x = max_pool(at / (2 * i + 1), conv(at / (2 * i), x, out, 3), 2)
     p4 = conv(at / 8, x, 256, 3)  # stride 16

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zoo.blocks.yolo import bottleneck, conv, join
 from zoo.blocks.yolo_head import Head, detect, plain, with_head
 from zoo.network import Net, Tensor
-from zoo.ops import concat, fixed_size, max_pool, upsample
+from zoo.ops import concat, max_pool, open_size, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 from zoo.weights import Weights
@@ -57,7 +57,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     yolov3_sppu=Variant(Config(pyramid=(5, 9, 13)), params=104_803_744),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, at = fixed_size(net, x, 32), net / "model"
+    size, at = open_size(net, x, 32), net / "model"
     x = conv(at / 1, conv(at / 0, x, 32, 3), 64, 3, 2)
     x = bottleneck(at / 2, x, shortcut=True, hidden=32)
     x = residuals(at / 4, conv(at / 3, x, 128, 3, 2), 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, plain
 from zoo.blocks.yolo_v5 import large_pyramid, pyramid
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size
+from zoo.ops import open_size
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -28,7 +28,7 @@ from zoo.registry import Variant, register
     yolov5xu=Variant(DetectConfig(1.33, 1.25), params=97_276_448),
 )
 def build(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 24, pyramid(net, x, cfg), size, cfg, plain)
 
 
@@ -46,5 +46,5 @@ def build(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
     yolov5x6u=Variant(DetectConfig(1.33, 1.25), params=155_544_432),
 )
 def build_p6(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 64)
+    size = open_size(net, x, 64)
     return detect(net / "model" / 33, large_pyramid(net, x, cfg), size, cfg, plain)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from zoo.blocks.yolo import conv, join, sppf
 from zoo.blocks.yolo_head import DetectConfig, detect, plain, with_head
 from zoo.network import Net, Tensor
-from zoo.ops import conv_transpose2d, fixed_size, relu
+from zoo.ops import conv_transpose2d, open_size, relu
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 from zoo.weights import Weights
@@ -41,7 +41,7 @@ def configure(weights: Weights, cfg: DetectConfig) -> DetectConfig:
     yolov6x=Variant(DetectConfig(1.00, 1.25, 512), params=173_061_616),
 )
 def build(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     at, c, n = net.having(activation=relu) / "model", cfg.channels, cfg.repeats
     x = conv(at / 0, x, c(64), 3, 2)
     levels = []

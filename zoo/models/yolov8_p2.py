@@ -10,7 +10,7 @@ from zoo.blocks.yolo import c2f, conv, join, sppf
 from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, plain
 from zoo.blocks.yolo_v8 import trunk
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size, upsample
+from zoo.ops import open_size, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -29,7 +29,7 @@ from zoo.registry import Variant, register
     yolov8x_p2=Variant(DetectConfig(1.00, 1.25, 512), params=66_637_536),
 )
 def build(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     at, c, n = net / "model", cfg.channels, cfg.repeats(3)
     p2, p3, p4, x = trunk(net, x, cfg)
     p5 = sppf(at / 9, x, c(1024))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from zoo.blocks.yolo import bottleneck, c2f, conv, join, sppf
 from zoo.blocks.yolo_head import DetectConfig, configured_by, detect, plain
 from zoo.network import Net, Tensor
-from zoo.ops import concat, fixed_size, split, upsample
+from zoo.ops import concat, open_size, split, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -36,7 +36,7 @@ def c2(net: Net, x: Tensor, out: int, repeats: int) -> Tensor:
     yolov8x_p6=Variant(DetectConfig(1.00, 1.25, 512), params=97_423_072),
 )
 def build(net: Net, x: Tensor, cfg: DetectConfig) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 64)
+    size = open_size(net, x, 64)
     at, c, n, levels = net / "model", cfg.channels, cfg.repeats, []
     x = conv(at / 0, x, c(64), 3, 2)
     for i, (out, repeats) in enumerate(((128, 3), (256, 6), (512, 6), (768, 3), (1024, 3))):

@@ -13,7 +13,7 @@ from zoo.blocks.yolo import conv
 from zoo.blocks.yolo_head import MASKS, detect, instances, plain, prototypes
 from zoo.blocks.yolo_v9 import Config, configured_by, elan, halved, neck, sppelan
 from zoo.network import Net, Tensor
-from zoo.ops import fixed_size
+from zoo.ops import open_size
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -60,7 +60,7 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     yolov9c=Variant(C, params=25_590_912),
 )  # fmt: skip
 def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 22, pyramid(net, x, cfg), size, cfg, plain)
 
 
@@ -73,5 +73,5 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolov9c_seg=Variant(replace(C, **MASKS), params=27_897_120),  # the comment of upstream's yaml
 )
 def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 22, pyramid(net, x, cfg)
     return instances(head, levels, size, cfg, plain, prototypes(head / "proto", levels[0], 256, cfg.extra))

@@ -12,7 +12,7 @@ from zoo.blocks.yolo import conv
 from zoo.blocks.yolo_head import MASKS, detect, instances, plain, prototypes
 from zoo.blocks.yolo_v9 import Config, configured_by, elan, halved, neck, sppelan
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, fixed_size, split, upsample
+from zoo.ops import add, conv2d, open_size, split, upsample
 from zoo.preprocess import letterbox
 from zoo.registry import Variant, register
 
@@ -61,7 +61,7 @@ def pyramid(net: Net, x: Tensor, cfg: Config) -> list[Tensor]:
     yolov9e=Variant(E, params=58_206_592),  # the comment of upstream's yaml
 )
 def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "model" / 42, pyramid(net, x, cfg), size, cfg, plain)
 
 
@@ -74,5 +74,5 @@ def detector(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     yolov9e_seg=Variant(replace(E, **MASKS), params=60_512_800),  # the comment of upstream's yaml
 )
 def segmenter(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, head, levels = fixed_size(net, x, 32), net / "model" / 42, pyramid(net, x, cfg)
+    size, head, levels = open_size(net, x, 32), net / "model" / 42, pyramid(net, x, cfg)
     return instances(head, levels, size, cfg, plain, prototypes(head / "proto", levels[0], 256, cfg.extra))

@@ -36,6 +36,11 @@ class Extent:
 Size = int | Extent
 
 
+def size_of(x: Tensor, axis: int) -> Size:
+    """The size of x along `axis`, open or not."""
+    return Extent(x, axis) if x.shape[axis] == -1 else x.shape[axis]
+
+
 def is_open(*sizes: Size) -> bool:
     return any(isinstance(size, Extent) for size in sizes)
 

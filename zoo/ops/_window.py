@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 
 # One number for both, or (height, width).
@@ -22,6 +23,10 @@ def pair(value: Pair) -> tuple[int, int]:
 def padding_of(net: Net, x: Tensor, pad: Padding, k: Pair, stride: Pair, dilation: Pair = 1) -> dict[str, Any]:
     """The attributes by which a layer of TensorRT on x (N, C, H, W) pads so."""
     if pad == "same" and -1 in tuple(x.shape)[2:]:
+        if pair(dilation) != (1, 1):
+            raise ZooError(
+                f"'{net.scope}' pads a dilated kernel by the size of its map: height and width must be fixed"
+            )
         return {"padding_mode": net.trt.PaddingMode.SAME_UPPER}
     if pad == "same":
         sizes = zip(x.shape[2:], pair(k), pair(stride), pair(dilation))

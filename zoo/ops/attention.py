@@ -27,4 +27,4 @@ def attention(
     scores = matmul(net, q, k, transpose=True, name="scores")
     if bias is not None:
         scores = add(net, scores, bias)
-    return matmul(net, softmax(net.functional, scores, axis=3), v, name="attend")
+    return matmul(net, softmax(net.functional, scores, axis=len(scores.shape) - 1), v, name="attend")

@@ -8,8 +8,10 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.network import Layer, Net, Tensor, configured
+from zoo.ops._sizes import Extent, as_tensor
 from zoo.ops._window import Padding, Pair, padding_of, pair, sides, symmetric
-from zoo.ops.shape import fixed_size
+from zoo.ops.elementwise import div
+from zoo.ops.shape import cell_grid, reshape
 
 
 def max_pool(
@@ -65,15 +67,41 @@ def adaptive_avg_pool(net: Net, x: Tensor, out: Pair) -> Tensor:
     """
     trt, network = net.trt, net.network
     x = net.enter(x)
-    height, width = fixed_size(net, x, 1)
     out = pair(out)
-    if (height, width) == out:
+    if tuple(x.shape)[2:] == out:
         return net.done(network.add_identity(x), "adaptive_avg_pool", x)
-    rows = net.constant(_averaging(height, out[0])[None, None], "rows")
-    columns = net.constant(_averaging(width, out[1])[None, None], "columns")
+    rows = _averages(net, x, 2, out[0], "rows")
+    columns = _averages(net, x, 3, out[1], "columns")
     none, transposed = trt.MatrixOperation.NONE, trt.MatrixOperation.TRANSPOSE
     x = net.step(network.add_matrix_multiply(rows, none, x, none), "over_rows", rows, x)
     return net.done(network.add_matrix_multiply(x, none, columns, transposed), "adaptive_avg_pool", x, columns)
+
+
+def _averages(net: Net, x: Tensor, axis: int, out: int, name: str) -> Tensor:
+    """(1, 1, out, size): the matrix of `_averaging` for x along `axis`; layers where that is open."""
+    if x.shape[axis] != -1:
+        return net.constant(_averaging(x.shape[axis], out)[None, None], name)
+    at, network, trt, ops = net / name, net.network, net.trt, net.trt.ElementWiseOperation
+
+    def integer(a: Tensor, b: Tensor, kind: Any) -> Tensor:
+        return at.step(network.add_elementwise(a, b, kind), "bound", a, b)
+
+    def real(a: Tensor) -> Tensor:
+        return at.step(network.add_cast(a, trt.float32), "cast", a)
+
+    def bounds(first: int, rounding: int) -> Tensor:
+        """(i + first) * size / out for each i, as a column."""
+        found = integer(at.index(np.arange(out)[None, None, :, None] + first, "windows"), size, ops.PROD)
+        found = integer(found, at.index(np.full((1,) * 4, rounding), "rounding"), ops.SUM)
+        return integer(found, at.index(np.full((1,) * 4, out), "out"), ops.FLOOR_DIV)
+
+    size = reshape(at, as_tensor(at, [Extent(x, axis)]), (1, 1, 1, 1))
+    start, stop, grid = bounds(0, 0), bounds(1, out - 1), cell_grid(at, x)[3 - axis]
+    place = reshape(at, at.step(network.add_cast(grid, size.dtype), "cast", grid), (1, 1, 1, -1))
+    before = integer(place, start, ops.LESS)
+    within = at.step(network.add_unary(before, trt.UnaryOperation.NOT), "not", before)
+    inside = integer(within, integer(place, stop, ops.LESS), ops.AND)
+    return net.enter(div(at.fp32, real(inside), real(integer(stop, start, ops.SUB))))
 
 
 def _averaging(size: int, out: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.network import Layer, Net, Tensor, configured
-from zoo.ops._sizes import Extent, Size, as_tensor, is_open, shape_with
+from zoo.ops._sizes import Extent, Size, as_tensor, is_open, shape_with, size_of
 
 
 def fixed_size(net: Net, x: Tensor, multiple: int, why: str = "") -> tuple[int, int]:
@@ -37,7 +37,7 @@ def open_size(net: Net, x: Tensor, multiple: int = 1) -> tuple[Size, Size]:
         below, above = (f"{_fit(height, multiple, up)}x{_fit(width, multiple, up)}" for up in (False, True))
         nearest = below if below == above else f"{below} or {above}"
         raise ZooError(f"{height}x{width} does not fit: both sides must be multiples of {multiple}; use {nearest}")
-    return tuple(Extent(x, axis) if x.shape[axis] == -1 else x.shape[axis] for axis in (2, 3))  # type: ignore[return-value]
+    return size_of(x, 2), size_of(x, 3)
 
 
 def _fit(size: int, multiple: int, up: bool) -> int:
@@ -73,9 +73,9 @@ def concat(net: Net, tensors: Sequence[Tensor], axis: int = 1) -> Tensor:
     return net.step(configured(net.network.add_concatenation(tensors), axis=axis), "concat", *tensors)
 
 
-def narrow(net: Net, x: Tensor, axis: int, start: int, size: int, step: int = 1, name: str = "narrow") -> Tensor:
+def narrow(net: Net, x: Tensor, axis: int, start: int, size: Size, step: int = 1, name: str = "narrow") -> Tensor:
     """`size` values of x along `axis`, from `start` on, every `step`-th: x[..., start : start + size * step : step]."""
-    if start + (size - 1) * step >= x.shape[axis]:
+    if not isinstance(size, Extent) and start + (size - 1) * step >= x.shape[axis]:
         # TensorRT says so only when it compiles, and onnxruntime shortens the slice
         end = start + (size - 1) * step + 1
         raise ZooError(f"'{net.scope}' takes {start} to {end} of axis {axis}, which has {x.shape[axis]}")
