@@ -262,12 +262,13 @@ class FakeRuntime:
 
 
 class FakeEngine:
-    num_optimization_profiles = 1
     device_memory_size = 4096
 
-    def __init__(self, cuda, inputs, outputs, function, capturable=True, sharing=True, dtypes={}):  # noqa: B006
+    def __init__(self, cuda, inputs, outputs, function, capturable=True, sharing=True, dtypes={}, more=()):  # noqa: B006
         self.cuda, self.function, self.dtypes = cuda, function, dtypes  # TensorRT's names of types; FLOAT without one
         self.inputs, self.outputs = inputs, outputs  # name -> profile; name -> shape from the input shapes
+        self.more = more  # further optimisation profiles: dicts as `inputs`
+        self.num_optimization_profiles = 1 + len(more)
         self.capturable, self.sharing, self.contexts = capturable, sharing, 0
         self.names = [*inputs, *outputs]
         self.num_io_tensors = len(self.names)
@@ -293,11 +294,11 @@ class FakeEngine:
     def get_tensor_shape(self, name):
         if name not in self.inputs:
             return self.outputs[name]({name: best for name, (_, best, _) in self.inputs.items()})
-        low, _, high = self.inputs[name]
-        return tuple(a if a == b else -1 for a, b in zip(low, high))
+        ends = [profile[name] for profile in (self.inputs, *self.more)]
+        return tuple(n.pop() if len(n := set(sizes)) == 1 else -1 for sizes in zip(*(e for p in ends for e in p)))
 
     def get_tensor_profile_shape(self, name, profile):
-        return list(self.inputs[name])
+        return list((self.inputs, *self.more)[profile][name])
 
     def create_execution_context(self, strategy):
         assert strategy == "user"
@@ -321,10 +322,15 @@ class FakeContext:
     device_memory = property(lambda self: self.memory, lambda self, ptr: setattr(self, "memory", ptr))
 
     def set_optimization_profile_async(self, profile, stream):
-        raise RuntimeError("Error in set optimization profile async.")
+        if not self.engine.sharing or profile >= self.engine.num_optimization_profiles:
+            raise RuntimeError("Error in set optimization profile async.")
+        self.active_optimization_profile = profile
 
     def set_input_shape(self, name, shape):
         assert not self.graphed, "the context of a graph was changed"
+        low, _, high = self.engine.get_tensor_profile_shape(name, self.active_optimization_profile)
+        if not all(a <= n <= b for a, n, b in zip(low, shape, high)):
+            return False
         self.shapes[name] = shape
         return True
 

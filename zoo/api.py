@@ -184,8 +184,7 @@ def build_engine(
     wanted = _precision(precision)
     model = get_model(name)
     check_io(io, model)
-    if shapes is not None and not isinstance(shapes, Shapes):
-        raise ZooError(f"the shapes are {shapes!r}; they must be zoo.engine.shapes.Shapes, or give a batch")
+    _check_shapes(shapes)
     if shapes is None:
         input_shapes(model, batch, size)  # refused before weights are read
     found = find_weights(model, weights)
@@ -214,6 +213,7 @@ def load(
     precision: PrecisionName | Precision = "fp32",
     size: tuple[int, int] | None = None,
     batch: int | tuple[int, int, int] | None = None,
+    shapes: Shapes | None = None,
     device: str | int = "auto",
     level: int | None = None,
     heuristic: bool = False,
@@ -241,9 +241,10 @@ def load(
     size, batch and `io` (`zoo.engine.io`: what the session takes and gives) are its own; `host_code` allows one to run
     the library that it carries.
 
-    `batch` is fixed, or (min, opt, max). Without it, any number of images may be given, on a GPU in steps of at most
-    16. `auto_rebuild`, `cuda`, `graphs`, `contexts` and `stream` are those of `zoo.runtime.engines.load_engine_session`
-    and mean nothing on the CPU.
+    `batch` is fixed, or (min, opt, max); `shapes` (`zoo.engine.shapes.Shapes`) gives the whole range instead, in which
+    height and width may vary too where the network allows it. Without them, any number of images may be given, on a GPU
+    in steps of at most 16. `auto_rebuild`, `cuda`, `graphs`, `contexts` and `stream` are those of
+    `zoo.runtime.engines.load_engine_session` and mean nothing on the CPU.
 
     Raises ZooError for what cannot be meant, on every machine in the same way.
     """
@@ -260,7 +261,7 @@ def load(
         if where.kind == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
         built_in = (wanted, effort, custom, io) != (Precision(), Effort(), Plugins(), "fp32")
-        if any(option is not None for option in (weights, size, batch)) or built_in:
+        if any(option is not None for option in (weights, size, batch, shapes)) or built_in:
             raise ZooError(
                 f"{source} is an engine, in which weights, size, batch, precision, plugins and TensorRT's effort are "
                 "built in; leave those options away, or give the model's name instead"
@@ -282,6 +283,7 @@ def load(
         raise ZooError(f"{source} is a folder; give a model's name, an engine file or weights")
     model = get_model(source)
     check_io(io, model)
+    _check_shapes(shapes, batch, size)
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read
     opened = find_weights(model, weights)
     model = adapted(model, opened)
@@ -289,14 +291,22 @@ def load(
         from zoo.runtime.engines import load_model_session
 
         return load_model_session(
-            model, opened, wanted, size, batch=batch, effort=effort, plugins=custom, io=io, device=where.index,
-            **on_gpu, progress=progress,
+            model, opened, wanted, size, batch=batch, shapes=shapes, effort=effort, plugins=custom, io=io,
+            device=where.index, **on_gpu, progress=progress,
         )  # fmt: skip
-    return _cpu_session(model, opened, wanted, size, batch, threads, plugins, io)
+    return _cpu_session(model, opened, wanted, size, batch, threads, plugins, io, shapes)
 
 
 def _precision(wanted: PrecisionName | Precision) -> Precision:
     return wanted if isinstance(wanted, Precision) else Precision(wanted)
+
+
+def _check_shapes(shapes: Any, *instead: Any) -> None:
+    """Raises ZooError for what are no shapes, or are given beside what they say."""
+    if shapes is not None and not isinstance(shapes, Shapes):
+        raise ZooError(f"the shapes are {shapes!r}; they must be zoo.engine.shapes.Shapes, or give a batch")
+    if shapes is not None and any(option is not None for option in instead):
+        raise ZooError("shapes say batch and size already; leave those options away")
 
 
 def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
@@ -311,18 +321,22 @@ def _check_gpu_options(cuda: str, contexts: int, stream: Any) -> None:
 def _cpu_session(
     model: Model, weights: Weights, precision: Precision, size: tuple[int, int] | None,
     batch: int | tuple[int, int, int] | None, threads: int, plugins: PluginPolicy, io: Io = "fp32",
+    given: Shapes | None = None,
 ) -> Session:  # fmt: skip
-    from zoo.engine.definition import define
+    from zoo.engine.definition import check_sides, define
     from zoo.runtime.cpu import CpuSession
     from zoo.trt import load_to_define
 
-    shapes = input_shapes(model, 1 if batch is None else batch, size)
-    api, shape = load_to_define(precision.name), (-1, *shapes.opt[1:])
-    definition = define(model, weights, api, shape, precision, plugins, io=io)
-    executor = CpuSession(definition, threads=threads, batches=None if batch is None else shapes.batches)
-    size = shapes.opt[2:]
-    names = labels(weights.metadata)
-    return Session(model, executor, executor.runs_on, model.preprocess, size, names, weights.name, io=io)
+    shapes = given or input_shapes(model, 1 if batch is None else batch, size)
+    api = load_to_define(precision.name)
+    check_sides(model.configured(weights), api, shapes)
+    definition = define(model, weights, api, (-1, *shapes.network[1:]), precision, plugins, io=io)
+    batches = shapes.batches if given or batch is not None else None
+    executor = CpuSession(definition, threads=threads, batches=batches, shapes=shapes)
+    return Session(
+        model, executor, executor.runs_on, model.preprocess, shapes.opt[2:], labels(weights.metadata), weights.name,
+        io=io, shapes=shapes,
+    )  # fmt: skip
 
 
 def _cascade_session(cascade: Cascade, weights: Any, **options: Any) -> CascadeSession:

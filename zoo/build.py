@@ -71,13 +71,22 @@ def run(
     weights: WeightsOption = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Fixed batch size.")] = 1,
     min_shapes: Annotated[
-        str | None, typer.Option("--min-shapes", "--minShapes", help="Smallest input NxCxHxW.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--min-shapes",
+            "--minShapes",
+            "--trt-min-shapes",
+            help="Smallest input NxCxHxW; once for each profile.",
+            show_default=False,
+        ),
     ] = None,
     opt_shapes: Annotated[
-        str | None, typer.Option("--opt-shapes", "--optShapes", help="Input to tune for.", show_default=False)
+        list[str] | None,
+        typer.Option("--opt-shapes", "--optShapes", "--trt-opt-shapes", help="Input to tune for.", show_default=False),
     ] = None,
     max_shapes: Annotated[
-        str | None, typer.Option("--max-shapes", "--maxShapes", help="Largest input.", show_default=False)
+        list[str] | None,
+        typer.Option("--max-shapes", "--maxShapes", "--trt-max-shapes", help="Largest input.", show_default=False),
     ] = None,
     size: Size = None,
     io: IoOption = None,
@@ -238,20 +247,29 @@ def _end2end(wanted: bool, max_frame: str, options: dict[str, Any]) -> Any:
     return None
 
 
-def _shapes(model: Any, batch: int, profile: tuple[str | None, str | None, str | None], size: str | None) -> Any:
-    """The shapes that the options ask for: a fixed batch and size, or a profile (what lacks equals its neighbour)."""
-    from zoo.engine.shapes import Shapes, input_shapes, parse_shape
+def _shapes(model: Any, batch: int, ends: tuple[list[str] | None, ...], size: str | None) -> Any:
+    """The shapes that the options ask for: a batch and a size, which may be a range, or profiles, in each of which what
+    lacks equals its neighbour."""
+    from zoo.engine.shapes import Shapes, parse_shape, ranged_shapes
 
-    low, opt, high = profile
-    if batch == -1 and not any(profile):
+    given = [values for values in ends if values]
+    if batch == -1 and not given:
         raise ZooError("--batch -1 says no range; give one: --min-shapes 1xCxHxW --opt-shapes … --max-shapes 8xCxHxW")
-    if not any(profile):
-        return input_shapes(model, batch, size_of(size))
+    if not given:
+        return ranged_shapes(model, batch, size)
     if size or batch != 1:
         raise ZooError("--batch and --size exclude --min-shapes, --opt-shapes and --max-shapes, which say both")
-    high = high or opt or low
-    opt, low = opt or high, low or opt or high
-    return Shapes(*(parse_shape(text) for text in (low, opt, high) if text))
+    count = len(given[0])
+    if any(len(values) != count for values in given):
+        raise ZooError("--min-shapes, --opt-shapes and --max-shapes are given once for each profile, all as often")
+
+    def profile(low: str | None, opt: str | None, high: str | None) -> Shapes:
+        high = high or opt or low
+        opt, low = opt or high, low or opt or high
+        return Shapes(*(parse_shape(text) for text in (low, opt, high) if text))
+
+    columns: list[list[Any]] = [list(values) if values else [None] * count for values in ends]
+    return Shapes.of(*(profile(*row) for row in zip(*columns)))
 
 
 def _target(target: str | None) -> Any:

@@ -46,7 +46,12 @@ Fp16 = Annotated[bool, typer.Option("--fp16", "--half", help="Half precision; th
 Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16 (TensorRT 10 or later, TensorRT-RTX).")]
 Size = Annotated[
     str | None,
-    typer.Option("--size", "--imgsz", help="Input size: 224, or height x width such as 480x640.", show_default=False),
+    typer.Option(
+        "--size",
+        "--imgsz",
+        help="Input size: 224, or height x width such as 480x640; build, export and run take 320-1280 too.",
+        show_default=False,
+    ),
 ]
 
 Output = Annotated[

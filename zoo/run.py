@@ -112,6 +112,7 @@ def run(
     when some of several sources could not be read, 2 when none could.
     """
     from zoo.api import is_engine, load, model_in
+    from zoo.engine.shapes import ranged_shapes
     from zoo.images.gallery import Gallery
     from zoo.images.sources import open_sources
     from zoo.runtime.predict import make_predictor
@@ -126,12 +127,16 @@ def run(
         cascade = get_cascade(model)
         entry = cascade or get_model(model)
         get_task(entry.task).settings(entry.options, options)
-    wanted = size_of(size)
-    batches = None if cascade or is_engine(model) else (1, batch, batch) if batch > 1 else 1
+    ranged = size is not None and "-" in size and cascade is None and not is_engine(model)
+    if ranged and batch > 1:
+        raise ZooError("a range of sizes gives each picture its own, so they run one by one; leave --batch away")
+    shapes = ranged_shapes(get_model(model), 1, size) if ranged else None
+    wanted = None if ranged else size_of(size)
+    batches = None if ranged or cascade or is_engine(model) else (1, batch, batch) if batch > 1 else 1
     with progress() as say:  # an engine may have to be built
         session = load(
             model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
-            batch=batches, level=level, heuristic=heuristic, cuda=cuda,
+            batch=batches, shapes=shapes, level=level, heuristic=heuristic, cuda=cuda,
             graphs=cuda_graph,
             plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
             workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,

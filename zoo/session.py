@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from zoo.cascades import Cascade
 from zoo.engine.io import DTYPES, Io, outer
+from zoo.engine.shapes import Shapes, nearest
 from zoo.errors import ZooError
-from zoo.preprocess import Placement, Preprocess
+from zoo.preprocess import Placement, Preprocess, Resize
 from zoo.registry import Model
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ class Session(Loaded):
     """A loaded network and what is needed to use it. Call it with float32 images (N, C, H, W), or what
     `io` says (`zoo.engine.io`); close it when done.
 
+    Where `shapes` leave the height or the width open, `size` is what pictures become at most, and `predict` runs each
+    in the smallest rectangle of that size that holds it, if the preprocessing is a letterbox.
+
     `executor` runs it and `runs_on` says in words what that is. `labels` are the class names of the weights, if they
     have any. `size` is the network's input size (H, W), and `weights` says where the weights came from. More images
     than `step` are run in steps of that many (None: all at once); those in GPU memory are never divided.
@@ -92,6 +96,7 @@ class Session(Loaded):
     weights: str
     step: int | None = None
     io: Io = "fp32"
+    shapes: Shapes | None = None
 
     def __call__(self, images: Any, *, views: bool = False) -> dict[str, Any]:
         """The outputs by name: numpy arrays for a numpy array. On a GPU also device arrays for device arrays, PyTorch's
@@ -125,10 +130,23 @@ class Session(Loaded):
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """What the network takes for one picture (H, W, 3) uint8 BGR, and where the picture lies in it."""
+        size = self._size_of(image)
         if self.io == "uint8":
-            return self.preprocess.apply_bytes(image, self.size)
-        pixels, placement = self.preprocess.apply(image, self.size)
+            return self.preprocess.apply_bytes(image, size)
+        pixels, placement = self.preprocess.apply(image, size)
         return pixels.astype(DTYPES[self.io], copy=False), placement
+
+    @property
+    def open_sides(self) -> bool:
+        """Whether pictures need not all become one size."""
+        return self.shapes is not None and self.shapes.open_sides
+
+    def _size_of(self, image: np.ndarray) -> tuple[int, int]:
+        """The network's size for one picture."""
+        if self.shapes is None or not self.open_sides or not isinstance(self.preprocess, Resize):
+            return self.size
+        size = self.preprocess.rectangle(image.shape[:2], self.size)
+        return nearest(size, ((part.min[2:], part.opt[2:], part.max[2:]) for part in self.shapes.profiles))
 
     def warm_up(self, batch: int = 1, runs: int = 3) -> None:
         """Runs the network on black images of this batch, since the first calls of a session take longer: memory is

@@ -19,7 +19,7 @@ _PORTABLE = (
 )
 _WEIGHTS = "weights are compiled into the engine, and another build exchanges them"
 _ISLANDS = "operations that half precision cannot hold stay in fp32 by themselves"
-_SHAPES = "the batch may vary, from --minShapes over --optShapes to --maxShapes; height and width are fixed by --size"
+_SHAPES = "what varies goes from --minShapes over --optShapes to --maxShapes, each once for a profile; see --size too"
 
 INSTEAD = {
     "--best": _PRECISION,

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.driver import device_name
 from zoo.engine import plugins as custom
-from zoo.engine.definition import define
+from zoo.engine.definition import check_sides, define
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
 from zoo.engine.interrupt import interruptible
@@ -51,6 +51,7 @@ def build(
     definition or the compilation is refused.
     """
     progress(f"defining {model.name} in {precision.name}")
+    check_sides(model.configured(weights), api, shapes)
     definition = define(model, weights, api, shapes.network, precision, plugins.policy, end2end, io)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
     profile = end2end.frames(shapes) if end2end else outer_shapes(shapes, io)
@@ -117,11 +118,11 @@ def builder_config(api: Api, builder: Any, shapes: Shapes, effort: Effort = Effo
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layer names in profiles and in the inspector
     if api.major == 8 and not api.rtx:  # several contexts may use one profile: the only mode of later versions
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
-    if shapes.dynamic:
+    for part in shapes.profiles if shapes.dynamic else ():
         profile = builder.create_optimization_profile()
-        profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        profile.set_shape(name, part.min, part.opt, part.max)
         if config.add_optimization_profile(profile) < 0:
-            raise Refused(f"{api.name} refused the shapes {shapes}: {api.log.drain()}")
+            raise Refused(f"{api.name} refused the shapes {part}: {api.log.drain()}")
     return config
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.end2end import EndToEnd
-from zoo.engine.io import Io, add_input, check_io, output_type
+from zoo.engine.io import Io, add_input, check_io, outer, output_type
 from zoo.engine.modules import check_modules
-from zoo.engine.shapes import Shape
+from zoo.engine.shapes import Shape, Shapes
 from zoo.errors import Refused, ZooError, closest
 from zoo.network import Definition, Net, PluginPolicy, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
@@ -43,6 +43,8 @@ def define(
         raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
     if check_io(io, model) != "fp32" and end2end is not None:
         raise ZooError(f"--end2end takes frames and gives boxes as they are; leave --io {io} away")
+    if end2end is not None and -1 in shape[2:]:
+        raise ZooError("--end2end takes frames of any size, but the network inside has one: give it by --size")
     if precision.scales is not None:
         precision.scales.check(model.name, weights.digest())
         if end2end is not None:  # what is around the network has no ranges
@@ -67,6 +69,17 @@ def define(
         raise ZooError(reason) from error
     check_modules(definition, model.name)
     return definition
+
+
+def check_sides(model: Model, api: Api, shapes: Shapes) -> None:
+    """Raises ZooError, naming what fits, for a profile whose heights and widths `model` cannot have at its ends.
+
+    Each end is defined by itself, with no weights: of a size that varies nobody would say so but TensorRT.
+    """
+    if not shapes.open_sides:
+        return
+    for size in dict.fromkeys(end[2:] for part in shapes.profiles for end in (part.min, part.opt, part.max)):
+        _define(model, _Zeros(), api, (1, shapes.min[1], *size), Precision())
 
 
 def _wanted(model: Model, api: Api) -> set[str]:
@@ -103,6 +116,9 @@ def _define(
         x = add_input(net, model, shape, io)
     if shape[0] == -1:
         definition.network.get_input(0).set_dimension_name(0, "batch")
+    for axis, name in ((2, "height"), (3, "width")):
+        if shape[axis] == -1:
+            definition.network.get_input(0).set_dimension_name(outer((0, 1, 2, 3), io).index(axis), name)
     try:
         outputs = _named(model, model.build(net, x, model.config))
         if end2end is not None:

@@ -40,7 +40,8 @@ def outer(shape: Shape, io: Io) -> Shape:
 
 def outer_shapes(shapes: Shapes, io: Io) -> Shapes:
     """The same of a profile."""
-    return Shapes(*(outer(shape, io) for shape in (shapes.min, shapes.opt, shapes.max)))
+    parts = tuple(outer_shapes(part, io) for part in shapes.parts)
+    return Shapes(*(outer(shape, io) for shape in (shapes.min, shapes.opt, shapes.max)), parts)
 
 
 def add_input(net: Net, model: Model, shape: Shape, io: Io) -> Tensor:

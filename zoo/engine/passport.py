@@ -8,6 +8,7 @@ import math
 import os
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,15 @@ def describe(
         "plugins": custom.describe(definition, plugins),
         "end2end": whole.describe(end2end),
         "io": io,
-        "input": {"name": INPUT, "dtype": DTYPES[io].name, "min": shapes.min, "opt": shapes.opt, "max": shapes.max},
+        "input": {
+            "name": INPUT,
+            "dtype": DTYPES[io].name,
+            "min": shapes.min,
+            "opt": shapes.opt,
+            "max": shapes.max,
+            "multiple": definition.multiple,
+            "profiles": [[p.min, p.opt, p.max] for p in shapes.parts],
+        },
         "outputs": {o.name: {"dtype": _dtype(api, o), "shape": list(o.shape)} for o in outputs},
         "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
@@ -141,7 +150,14 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
 
 def shapes_of(description: dict[str, Any]) -> Shapes:
     """The input shapes of a description."""
-    return Shapes(*(tuple(description["input"][key]) for key in ("min", "opt", "max")))
+    about = description["input"]
+    parts = tuple(Shapes(*map(tuple, profile)) for profile in about.get("profiles") or ())
+    return Shapes(*(tuple(about[key]) for key in ("min", "opt", "max")), parts)
+
+
+def multiple_of(description: Mapping[str, Any]) -> int:
+    """What the height and the width of an input must be a multiple of."""
+    return description["input"].get("multiple", 1)
 
 
 def effort_of(description: dict[str, Any]) -> Effort:
@@ -176,8 +192,10 @@ def rebuild_command(description: dict[str, Any]) -> str:
     command += f" --weights {shlex.quote(description['weights']['file'])}"
     if not shapes.dynamic:
         return f"{command} --batch {shapes.min[0]} --size {shapes.min[2]}x{shapes.min[3]}"
-    low, best, high = ("x".join(map(str, shape)) for shape in (shapes.min, shapes.opt, shapes.max))
-    return f"{command} --min-shapes {low} --opt-shapes {best} --max-shapes {high}"
+    for part in shapes.profiles:
+        low, best, high = ("x".join(map(str, shape)) for shape in (part.min, part.opt, part.max))
+        command += f" --min-shapes {low} --opt-shapes {best} --max-shapes {high}"
+    return command
 
 
 def rebuild_at(path: str | Path, description: dict[str, Any]) -> str:

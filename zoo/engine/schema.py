@@ -54,6 +54,17 @@ def _shape(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(_count(n) and 0 < n < 2**31 for n in value)
 
 
+def _profile(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_shape, value))
+
+
+def _input(value: Any) -> bool:
+    if not _object(min=_shape, opt=_shape, max=_shape)(value):
+        return False
+    multiple, profiles = value.get("multiple", 1), value.get("profiles", [])
+    return _count(multiple) and multiple > 0 and isinstance(profiles, list) and all(map(_profile, profiles))
+
+
 def _names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
@@ -79,7 +90,7 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "level": ("null or 0 to 5", _or_none(lambda value: type(value) is int and 0 <= value <= 5)),
     "heuristic": ("true or false", _one_of(True, False)),
     "tf32": ("true or false", _one_of(True, False)),
-    "input": ("an object with min, opt and max, four sizes each", _object(min=_shape, opt=_shape, max=_shape)),
+    "input": ("an object with min, opt and max, four sizes each", _input),
     "preprocess": ("an object with its kind", _object(kind=_text)),
     "labels": ("null or a list of names", _or_none(_names)),
     "weights": ("an object with the file and its sha256", _object(file=_text, sha256=_HASH)),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, IoOption, Json, Output, Size, WeightsOption, note, precision_name, print_json, size_of
+from zoo.cli import Bf16, Fp16, IoOption, Json, Output, Size, WeightsOption, note, precision_name, print_json
 from zoo.files import checked_destination
 from zoo.formats import Format
 
@@ -48,22 +48,24 @@ def export(
 ) -> None:
     """Writes the network definition of `model` as an ONNX file."""
     from zoo.api import adapted, find_weights
-    from zoo.engine.definition import define
+    from zoo.engine.definition import check_sides, define
     from zoo.engine.io import check_io
-    from zoo.engine.shapes import input_shapes
+    from zoo.engine.shapes import ranged_shapes
     from zoo.network import Precision
     from zoo.registry import get_model
     from zoo.trt import load_to_define
 
     entry, batch = get_model(model), -1 if batch is None else batch
     border = check_io(io or "fp32", entry)
-    input_shapes(entry, max(batch, 1), size_of(size))  # refused before weights are read
+    ranged_shapes(entry, max(batch, 1), size)  # refused before weights are read
     path = checked_destination(output or Path(f"{entry.name}.onnx"))
     source = find_weights(entry, weights)
     entry = adapted(entry, source)
-    shape = input_shapes(entry, max(batch, 1), size_of(size)).opt
+    shapes = ranged_shapes(entry, max(batch, 1), size)
     precision = Precision(precision_name(fp16, bf16))
-    definition = define(entry, source, load_to_define(precision.name), (batch, *shape[1:]), precision, io=border)
+    tensorrt = load_to_define(precision.name)
+    check_sides(entry.configured(source), tensorrt, shapes)
+    definition = define(entry, source, tensorrt, (batch, *shapes.network[1:]), precision, io=border)
     if bf16:
         note("onnxruntime lacks bf16 for most layers: this file is for TensorRT")
     proto, data = write(entry, definition, path, opset, external=external_data or None)

@@ -36,13 +36,14 @@ def open_size(net: Net, x: Tensor, multiple: int = 1) -> tuple[Size, Size]:
     if (height > 0 and height % multiple) or (width > 0 and width % multiple):
         below, above = (f"{_fit(height, multiple, up)}x{_fit(width, multiple, up)}" for up in (False, True))
         nearest = below if below == above else f"{below} or {above}"
-        raise ZooError(f"{height}x{width} does not fit: both sides must be multiples of {multiple}; use {nearest}")
+        size = "x".join("?" if side == -1 else str(side) for side in (height, width))
+        raise ZooError(f"{size} does not fit: both sides must be multiples of {multiple}; use {nearest}")
     return size_of(x, 2), size_of(x, 3)
 
 
-def _fit(size: int, multiple: int, up: bool) -> int:
-    """`size` rounded down or up to a multiple, at least one."""
-    return max(-(-size // multiple) if up else size // multiple, 1) * multiple
+def _fit(size: int, multiple: int, up: bool) -> int | str:
+    """`size` rounded down or up to a multiple, at least one; "?" for one that is open."""
+    return "?" if size == -1 else max(-(-size // multiple) if up else size // multiple, 1) * multiple
 
 
 def reshape(net: Net, x: Tensor, shape: Sequence[Size], name: str = "reshape") -> Tensor:

@@ -102,6 +102,14 @@ class Resize(Preprocess):
         left, top = (round((side - new) / 2 - 0.1) for side, new in zip(size, resized))
         return Placement(picture, resized, (left, top) if self.align == "center" else (0, 0), size)
 
+    def rectangle(self, picture: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+        """The smallest input (height, width) in which a letterboxed picture is as large as in `size`: that of
+        ultralytics' LetterBox(auto=True). `size` itself where there is no letterbox."""
+        if self.place != "fit":
+            return size
+        width, height = self._fit(picture[::-1], size[::-1]).resized
+        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+
     def _crop(self, picture: tuple[int, int], size: tuple[int, int]) -> Placement:
         """torchvision's Resize(self.resize) and CenterCrop: the same roundings."""
         assert self.resize is not None

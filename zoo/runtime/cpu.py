@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zoo.engine.shapes import INPUT
+from zoo.engine.io import outer_shapes
+from zoo.engine.shapes import INPUT, Shapes, nearest
 from zoo.errors import ZooError
 from zoo.network import Definition
 from zoo.onnx import to_onnx
@@ -29,7 +30,8 @@ class CpuSession:
 
     `taps` names tensors of the definition to return besides the outputs. Half precision is emulated: `half="round"`
     computes in fp32 and rounds after every layer, so that overflow becomes infinite as it does on a GPU. `batches` are
-    the smallest and the largest batch that it takes; None: any.
+    the smallest and the largest batch that it takes, and `shapes` say which heights and widths, where those are open;
+    None: any.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class CpuSession:
         half: Half = "round",
         threads: int = 0,
         batches: tuple[int, int] | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         import onnxruntime
 
@@ -71,7 +74,7 @@ class CpuSession:
         self._submitted = ThreadPoolExecutor(1)  # its thread starts with the first submission
         self._room = threading.BoundedSemaphore(MOST_SUBMITTED)
         self._closed = False
-        self._batches = batches
+        self._batches, self._shapes, self._multiple = batches, shapes, definition.multiple
         self.shape = tuple(self._session.get_inputs()[0].shape)
         self.runs_on = f"onnxruntime {onnxruntime.__version__} on the CPU, from the {api.name} network"
 
@@ -121,11 +124,31 @@ class CpuSession:
         if array.ndim != 4 or 0 in array.shape or any(want not in (None, n) for want, n in zip(fixed, array.shape)):
             wanted = "x".join("N" if n is None else str(n) for n in fixed)
             raise ZooError(f"the images are {'x'.join(map(str, array.shape))}, this network takes {wanted}")
+        self._check_sides(array)
         if self._batches and not self._batches[0] <= len(array) <= self._batches[1]:
             low, high = self._batches
             allowed = f"{low}" if low == high else f"{low} to {high}"
             raise ZooError(f"{len(array)} images were given, this session takes {allowed}; load it with another batch")
         return array
+
+    def _check_sides(self, array: np.ndarray) -> None:
+        """Raises ZooError, naming the nearest size, for one that an open height and width may not have."""
+        bytes_in = self.dtype == np.uint8
+        axes = (1, 2) if bytes_in else (2, 3)
+        steps = {axis: self._multiple for axis in axes if not isinstance(self.shape[axis], int)}
+        if not steps:
+            return
+        ranges: list[Any] = [([steps.get(axis, 1) for axis in range(4)], (), (2**31,) * 4)]
+        if self._shapes is not None:
+            outside = outer_shapes(self._shapes, "uint8" if bytes_in else "fp32")
+            ranges = [(part.min, part.opt, part.max) for part in outside.profiles]
+        found = nearest(array.shape, ranges, steps)
+        if any(array.shape[axis] != found[axis] for axis in axes):
+            given, close = ("x".join(str(shape[axis]) for axis in axes) for shape in (array.shape, found))
+            taken = f"this session takes {self._shapes}, " if self._shapes else ""
+            raise ZooError(
+                f"the images are {given}; {taken}sides that are multiples of {self._multiple}; the nearest is {close}"
+            )
 
     def _run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException

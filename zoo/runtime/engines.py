@@ -87,7 +87,8 @@ def _load(path: Path, cuda: str, device: int) -> Engine:
 
 def load_model_session(
     model: Model, weights: Weights, precision: Precision = Precision(), size: tuple[int, int] | None = None, *,
-    batch: int | tuple[int, int, int] | None = None, effort: Effort = Effort(), plugins: Plugins = Plugins(),
+    batch: int | tuple[int, int, int] | None = None, shapes: Shapes | None = None, effort: Effort = Effort(),
+    plugins: Plugins = Plugins(),
     io: Io = "fp32",
     device: int = 0, cuda: str = "cuda-python", graphs: bool = True, contexts: int = 1,
     stream: Any = None, progress: Progress = lambda text: None,
@@ -97,7 +98,8 @@ def load_model_session(
     Without a `batch` the engine takes 1 to `MOST_AT_ONCE` images, and the session runs more of them in steps.
     """
     require_gpu(device)
-    shapes = input_shapes(model, (1, 1, MOST_AT_ONCE) if batch is None else batch, size)
+    stepped = batch is None and shapes is None
+    shapes = shapes or input_shapes(model, (1, 1, MOST_AT_ONCE) if batch is None else batch, size)
     api = load("tensorrt")
     key = json.dumps([
         model.name, weights.digest(), asdict(precision), str(shapes), api.name, device_name(device), asdict(effort),
@@ -111,7 +113,7 @@ def load_model_session(
 
     engine, path = kept_engine(name, build_here, progress)
     session = _session(engine, path, device=device, cuda=cuda, graphs=graphs, contexts=contexts, stream=stream)
-    return replace(session, step=MOST_AT_ONCE) if batch is None else session
+    return replace(session, step=MOST_AT_ONCE) if stepped else session
 
 
 def _build(
@@ -221,4 +223,5 @@ def _session(engine: Engine, path: Path, device: int, **options: Any) -> Session
         description["labels"],
         description["weights"]["file"],
         io=io_of(description),
+        shapes=shapes_of(description),
     )

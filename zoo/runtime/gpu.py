@@ -39,8 +39,9 @@ class GpuSession:
     An array that PyTorch took through DLPack is waited for, on the stream that took it, before the session reads or
     overwrites its memory. Arrays must lie on the session's GPU.
 
-    Each shape and address is captured as a CUDA graph the second time it is seen, and replayed. Arrays that stay where
-    they are, such as `session.input(name, shape)`, pay no capture again.
+    Of several optimisation profiles the one that is tuned for the nearest shape runs. Each shape and address is
+    captured as a CUDA graph the second time it is seen, and replayed. Arrays that stay where they are, such as
+    `session.input(name, shape)`, pay no capture again.
 
     Threads may share a session. It has `contexts` execution contexts, each with its own stream and buffers; a thread
     keeps the one it got first. Results do not depend on the number of threads. A process that is forked cannot use
@@ -80,7 +81,8 @@ class GpuSession:
             if reason:
                 raise ZooError(reason)
             bring_plugins(description, api, host_code)
-            self._engine = LoadedEngine(bytes(plan), api, self._cuda, rebuild, host_code)
+            multiple = (description.get("input") or {}).get("multiple", 1)
+            self._engine = LoadedEngine(bytes(plan), api, self._cuda, rebuild, host_code, multiple)
             own = self._cuda.wrap_stream(stream) if stream is not None else None
             graphs = graphs and self._cuda.graphs
             self._slots = [Slot(self._engine, own, graphs) for _ in range(contexts)]

@@ -5,6 +5,7 @@ Uses only calls that TensorRT 8.6, 10, 11 and TensorRT-RTX share.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.engine.shapes import nearest
 from zoo.errors import Refused, ZooError
 from zoo.runtime.arrays import CLOSED, DeviceArray, Shape, byte_count
 from zoo.runtime.cuda import Buffer, Cuda, Stream
@@ -43,11 +45,14 @@ class Tensor:
 class LoadedEngine:
     """A deserialised engine and what it takes and gives.
 
+    The height and the width of images must be multiples of `multiple`.
     Threads may share it: contexts are made one at a time, since TensorRT promises no more.
     """
 
-    def __init__(self, plan: bytes, api: Api, cuda: Cuda, rebuild: str, host_code: bool = False) -> None:
-        self.api, self.cuda = api, cuda
+    def __init__(
+        self, plan: bytes, api: Api, cuda: Cuda, rebuild: str, host_code: bool = False, multiple: int = 1
+    ) -> None:
+        self.api, self.cuda, self._multiple = api, cuda, multiple
         self._lock = threading.RLock()
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
@@ -86,19 +91,42 @@ class LoadedEngine:
         self.inputs[name] = Tensor(name, dtype, shape, profiles)
 
     def profile(self, shapes: Mapping[str, Shape]) -> int:
-        """The first optimisation profile that takes all `shapes`. Raises ZooError naming the allowed range."""
+        """The optimisation profile that takes all `shapes` and is tuned for what is nearest to them.
+
+        Raises ZooError naming the allowed ranges and the nearest shape in them.
+        """
         count = max(len(tensor.profiles) for tensor in self.inputs.values())
-        for index in range(count):
-            if all(fits(shapes[name], tensor, index) for name, tensor in self.inputs.items()):
-                return index
+        found = [i for i in range(count) if all(fits(shapes[name], tensor, i) for name, tensor in self.inputs.items())]
+        for name, tensor in self.inputs.items():
+            steps = self._steps(tensor)
+            if found and any(shapes[name][axis] % step for axis, step in steps.items()):
+                raise ZooError(
+                    f"input '{name}' has shape {shapes[name]}: its height and width must be multiples of "
+                    f"{self._multiple}; the nearest is {nearest(shapes[name], tensor.profiles, steps)}"
+                )
+        if found:
+            return min(found, key=lambda index: self._distance(shapes, index))
         name = next((n for n, t in self.inputs.items() if not any(fits(shapes[n], t, p) for p in range(count))), None)
         if name is None:
             raise ZooError(f"no optimisation profile of the engine takes {dict(shapes)} together")
         ranges = " or ".join(f"{low} to {high} (fastest at {best})" for low, best, high in self.inputs[name].profiles)
+        tensor, close = self.inputs[name], ""
+        if len(shapes[name]) == len(tensor.shape):
+            close = f" (the nearest is {nearest(shapes[name], tensor.profiles, self._steps(tensor))})"
         raise ZooError(
             f"input '{name}' has shape {shapes[name]}, the engine takes {ranges}; "
-            "use a shape in that range or build the engine for a wider one"
+            f"use a shape in that range{close} or build the engine for a wider one"
         )
+
+    def _steps(self, tensor: Tensor) -> dict[int, int]:
+        """By axis, what the open sides of images must be a multiple of; bytes are (N, H, W, C)."""
+        sides = (1, 2) if tensor.dtype == np.uint8 else (2, 3)
+        return {axis: self._multiple for axis in sides if tensor.shape[axis] == -1} if len(tensor.shape) == 4 else {}
+
+    def _distance(self, shapes: Mapping[str, Shape], profile: int) -> float:
+        """How far what a profile is tuned for is from `shapes`."""
+        pairs = ((shapes[name], t.profiles[min(profile, len(t.profiles) - 1)][1]) for name, t in self.inputs.items())
+        return sum(abs(math.log(size / best)) for shape, tuned in pairs for size, best in zip(shape, tuned))
 
     def activation(self) -> Buffer:
         """Scratch memory for contexts of this engine that never run at the same time."""

@@ -278,6 +278,7 @@ def make_predictor(session: Session | CascadeSession, *, batch: int = 1, **optio
     on_gpu = (
         hasattr(session.executor, "cuda")
         and session.io == "fp32"
+        and not session.open_sides
         and spec.resampling(spec.placement(size, size)) is not None
     )
     return (GpuPredictor if on_gpu else Predictor)(session, **options)
