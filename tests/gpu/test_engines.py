@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 import zoo
+from zoo.engine.shapes import Shapes
+from zoo.errors import ZooError
 from zoo.inspect import run as inspect
+from zoo.trt import Api
 
 ROOT = Path(__file__).resolve().parents[2]
 LENET = ROOT / "zoo" / "weights" / "lenet5.safetensors"
@@ -37,3 +40,21 @@ def test_borders(io: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert found.dtype == want.dtype
         np.testing.assert_allclose(found, want, rtol=2e-3, atol=2e-3)
         assert session.predict(digit).classes[0] == 7
+
+
+def test_heights_and_widths_vary(tmp_path: Path, api: Api) -> None:
+    """Two profiles of a detector at several sizes, at first without a graph and then replayed: the CPU's boxes."""
+    shapes = Shapes.of(
+        Shapes((1, 3, 64, 64), (1, 3, 64, 96), (2, 3, 128, 128)),
+        Shapes((1, 3, 160, 160), (1, 3, 192, 192), (1, 3, 192, 320)),
+    )
+    path = zoo.build_engine("yolov8n", weights="random", shapes=shapes, level=0).save(tmp_path / "yolov8n.engine")
+    with zoo.load(path) as session, zoo.load("yolov8n", weights="random", shapes=shapes, device="cpu") as on_cpu:
+        for _ in range(3):
+            for shape in ((1, 3, 64, 96), (2, 3, 128, 64), (1, 3, 160, 320), (1, 3, 64, 96)):
+                x = np.random.default_rng(sum(shape)).random(shape, np.float32)
+                found, want = session(x), on_cpu(x)
+                for name in want:
+                    assert np.linalg.norm(found[name] - want[name]) <= 1e-4 * np.linalg.norm(want[name])
+        with pytest.raises(ZooError, match="the nearest is"):
+            session(np.zeros((1, 3, 100, 128), np.float32))

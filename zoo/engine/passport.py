@@ -8,7 +8,6 @@ import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,15 +86,7 @@ def describe(
         "plugins": custom.describe(definition, plugins),
         "end2end": whole.describe(end2end),
         "io": io,
-        "input": {
-            "name": INPUT,
-            "dtype": DTYPES[io].name,
-            "min": shapes.min,
-            "opt": shapes.opt,
-            "max": shapes.max,
-            "multiple": definition.multiple,
-            "profiles": [[p.min, p.opt, p.max] for p in shapes.parts],
-        },
+        "input": _input(definition, shapes, io),
         "outputs": {o.name: {"dtype": _dtype(api, o), "shape": list(o.shape)} for o in outputs},
         "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
@@ -106,6 +97,16 @@ def describe(
         "modules": _modules(definition),
     }
     return {**description, "rebuild": rebuild_command(description)}
+
+
+def _input(definition: Definition, shapes: Shapes, io: Io) -> dict[str, Any]:
+    """The input's name and type, and the range of (N, C, H, W) of the network inside."""
+    about = {"name": INPUT, "dtype": DTYPES[io].name, "min": shapes.min, "opt": shapes.opt, "max": shapes.max}
+    if shapes.open_sides:
+        about["multiple"] = definition.multiple
+    if shapes.parts:
+        about["profiles"] = [(part.min, part.opt, part.max) for part in shapes.parts]
+    return about
 
 
 def _modules(definition: Definition) -> dict[str, dict[str, Any]]:
@@ -153,11 +154,6 @@ def shapes_of(description: dict[str, Any]) -> Shapes:
     about = description["input"]
     parts = tuple(Shapes(*map(tuple, profile)) for profile in about.get("profiles") or ())
     return Shapes(*(tuple(about[key]) for key in ("min", "opt", "max")), parts)
-
-
-def multiple_of(description: Mapping[str, Any]) -> int:
-    """What the height and the width of an input must be a multiple of."""
-    return description["input"].get("multiple", 1)
 
 
 def effort_of(description: dict[str, Any]) -> Effort:
