@@ -99,6 +99,11 @@ def test_what_cannot_vary_says_why(name: str, why: str, rtx: Api) -> None:
         define(model, RandomWeights(0), rtx, (-1, model.input[0], -1, -1))
 
 
+def test_what_is_written_for_one_size_is_refused_in_a_sentence(rtx: Api) -> None:
+    with pytest.raises(ZooError, match="pvt_v2_b0 is written for one height and width: give it by --size .*refused"):
+        define(get_model("pvt_v2_b0"), RandomWeights(0), rtx, (-1, 3, -1, -1))
+
+
 def test_frames_go_into_a_network_of_one_size(rtx: Api) -> None:
     with pytest.raises(ZooError, match="--end2end takes frames of any size, but the network inside has one"):
         define(get_model("yolov8n"), RandomWeights(0), rtx, (1, 3, -1, -1), end2end=EndToEnd())

@@ -128,8 +128,6 @@ def run(
         entry = cascade or get_model(model)
         get_task(entry.task).settings(entry.options, options)
     ranged = size is not None and "-" in size and cascade is None and not is_engine(model)
-    if ranged and batch > 1:
-        raise ZooError("a range of sizes gives each picture its own, so they run one by one; leave --batch away")
     shapes = ranged_shapes(get_model(model), 1, size) if ranged else None
     wanted = None if ranged else size_of(size)
     batches = None if ranged or cascade or is_engine(model) else (1, batch, batch) if batch > 1 else 1

@@ -57,7 +57,11 @@ def define(
             raise ZooError(
                 f"{weights.name} holds {len(unused)} tensors that {model.name} has no use for: {_some(unused)}"
             )
-    except Refused:
+    except Refused as refusal:
+        if -1 in shape[2:]:
+            raise ZooError(
+                f"{model.name} is written for one height and width: give it by --size ({refusal})"
+            ) from refusal
         raise
     except ZooError as error:
         aligned = None if weights.generated else realigned(weights, _wanted(model, api))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from zoo.blocks.ghostnet import Config, ghostnet, halves
 from zoo.blocks.mbconv import Activation
 from zoo.network import Net, Tensor
-from zoo.ops import avg_pool, conv_bn, mul, sigmoid, upsample
+from zoo.ops import avg_pool, conv_bn, mul, open_size, sigmoid, upsample
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -20,7 +20,7 @@ def attentive(net: Net, x: Tensor, out: int, activation: Activation) -> Tensor:
     y = conv_bn(at, y, out, 1, conv=0, bn=1)
     y = conv_bn(at, y, out, (1, 5), groups=out, conv=2, bn=3)
     y = conv_bn(at, y, out, (5, 1), groups=out, conv=4, bn=5)
-    gate = upsample(net.functional, sigmoid(net / "gate_fn", y), size=tuple(x.shape[2:]))
+    gate = upsample(net.functional, sigmoid(net / "gate_fn", y), size=open_size(net, x))
     return net.tap(mul(net, halves(net, x, out, activation), gate))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from zoo.blocks.yolo import cells, conv
+from zoo.blocks.yolo import STRIDE, cell_rows, conv
 from zoo.blocks.yolo_head import in_a_row
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
@@ -19,15 +19,16 @@ from zoo.ops import (
     concat,
     conv2d,
     exp,
-    fixed_size,
     max_pool,
     mul,
+    open_size,
     reshape,
     sigmoid,
     split,
     transpose,
     upsample,
 )
+from zoo.ops._sizes import Size
 from zoo.preprocess import Resize
 from zoo.registry import Variant, register
 from zoo.weights import Weights
@@ -76,7 +77,7 @@ def csp(net: Net, x: Tensor, cfg: Config, out: int, repeats: int, shortcut: bool
 
 def focus(net: Net, x: Tensor, out: int) -> Tensor:
     """Squares of 2x2 pixels as channels, column by column, and a convolution."""
-    _, channels, height, width = x.shape
+    channels, (height, width) = x.shape[1], open_size(net, x)
     x = reshape(net, x, (0, channels, height // 2, 2, width // 2, 2))
     x = reshape(net, transpose(net, x, (0, 5, 3, 1, 2, 4)), (0, 4 * channels, height // 2, width // 2))
     return conv(net / "conv", x, out, 3)
@@ -118,7 +119,7 @@ def branch(net: Net, x: Tensor, cfg: Config) -> Tensor:
     return spatial(net / 1, spatial(net / 0, x, cfg, x.shape[1]), cfg, x.shape[1])
 
 
-def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
+def detect(net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Config) -> dict[str, Tensor]:
     """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class."""
     boxes, scores = [], []
     for i, x in enumerate(levels):
@@ -130,10 +131,9 @@ def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -
         scores.append(mul(net, sigmoid(net.functional, classes), objectness))
 
     at = net.fp32  # beyond 512 pixels half precision counts in halves
-    centres, strides = cells(size, levels)
     xy, wh = split(at, in_a_row(at, boxes), (2, 2))
-    scale = at.constant(strides[None, None], "stride")
-    xy = add(at, mul(at, xy, scale), at.constant((centres - strides / 2)[None], "corner"))
+    scale = cell_rows(at, size, levels, [STRIDE], "stride")
+    xy = add(at, mul(at, xy, scale), cell_rows(at, size, levels, [(1, 0, -0.5, 0), (0, 1, -0.5, 0)], "corner"))
     return {"boxes": concat(at, [xy, mul(at, exp(at, wh), scale)]), "scores": in_a_row(net, scores)}
 
 
@@ -167,5 +167,5 @@ def configure(weights: Weights, cfg: Config) -> Config:
     yolox_x=Variant(Config(1.33, 1.25), params=99_071_455),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size = fixed_size(net, x, 32)
+    size = open_size(net, x, 32)
     return detect(net / "head", pyramid(net / "backbone", x, cfg), size, cfg)

@@ -272,6 +272,8 @@ def make_predictor(session: Session | CascadeSession, *, batch: int = 1, **optio
             what = f"{session.model.name} is a cascade" if cascade else "this engine takes frames of any size"
             raise ZooError(f"{what}, which pictures go through one by one; leave the batch away")
         return (CascadePredictor if cascade else FramePredictor)(session, **options)
+    if batch > 1 and session.open_sides:
+        raise ZooError("each picture has a size of its own here, so they go through one by one; leave the batch away")
     if batch > 1:
         return BatchPredictor(session, batch, **options)
     spec, size = session.preprocess, session.size
