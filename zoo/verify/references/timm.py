@@ -21,7 +21,7 @@ WEIGHTS = {
 repvgg_a0.rvgg_in1k repvgg_a1.rvgg_in1k repvgg_a2.rvgg_in1k repvgg_b0.rvgg_in1k repvgg_b1.rvgg_in1k
 repvgg_b1g4.rvgg_in1k repvgg_b2.rvgg_in1k repvgg_b2g4.rvgg_in1k repvgg_b3.rvgg_in1k repvgg_b3g4.rvgg_in1k
 hrnet_w18.ms_aug_in1k hrnet_w30.ms_in1k hrnet_w32.ms_in1k hrnet_w40.ms_in1k hrnet_w44.ms_in1k hrnet_w48.ms_in1k
-hrnet_w64.ms_in1k
+hrnet_w64.ms_in1k edgenext_xx_small.in1k edgenext_x_small.in1k edgenext_small.usi_in1k edgenext_base.usi_in1k
 """,
     "mobileone-license": """
 mobileone_s0.apple_in1k mobileone_s1.apple_in1k mobileone_s2.apple_in1k mobileone_s3.apple_in1k mobileone_s4.apple_in1k
@@ -46,7 +46,7 @@ mobilenetv4_conv_small.e2400_r224_in1k mobilenetv4_conv_medium.e500_r256_in1k mo
 efficientvit_b0.r224_in1k efficientvit_b1.r224_in1k efficientvit_b2.r224_in1k efficientvit_b3.r224_in1k pvt_v2_b0.in1k
 pvt_v2_b1.in1k pvt_v2_b2.in1k pvt_v2_b3.in1k pvt_v2_b4.in1k pvt_v2_b5.in1k ghostnetv2_100.in1k ghostnetv2_130.in1k
 ghostnetv2_160.in1k poolformer_s12.sail_in1k poolformer_s24.sail_in1k poolformer_s36.sail_in1k poolformer_m36.sail_in1k
-poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k
+poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k darknet53.c2ns_in1k cspdarknet53.ra_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
