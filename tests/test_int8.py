@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,13 +18,14 @@ from zoo.api import build_engine, find_weights
 from zoo.engine.calibration import calibrate, pictures_in
 from zoo.engine.definition import define
 from zoo.engine.passport import description_path, precision_of, rebuild_command
+from zoo.engine.quantizers import scales_in
 from zoo.errors import ZooError
 from zoo.measure.ranges import METHODS, Histogram
 from zoo.network import Precision
 from zoo.quantization import Scales, load_scales, quantised_channels
 from zoo.registry import get_model
 from zoo.trt import Api
-from zoo.weights import RandomWeights
+from zoo.weights import RandomWeights, from_arrays
 
 SIZE = (3, 64, 64)
 ROOT = Path(__file__).resolve().parent.parent
@@ -248,6 +250,48 @@ def test_what_calibrate_refuses(pictures: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "scales.json").exists()
     with pytest.raises(ZooError, match="there is no picture to calibrate with"):
         calibrate(get_model("lenet5"), find_weights(get_model("lenet5"), None), [])
+
+
+QUANTISERS = {"conv1.input_quantizer._amax": np.float32(1), "conv2._input_quantizer._amax": np.ones((1,), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"conv2._input_quantizer._amax": None}, ["1 tensors have no range and stay in fp16, the first is 'conv2'"]),
+        (
+            {"conv1.weight_quantizer._amax": np.full((6, 1, 1, 1), 9, np.float32)},
+            ["the weights of 1 layers were .*conv1"],
+        ),
+    ],
+)
+def test_ranges_that_a_checkpoint_brings(changes: dict[str, Any], words: list[str], rtx: Api) -> None:
+    model, base = get_model("lenet5"), find_weights(get_model("lenet5"), None)
+    arrays = {name: base.read(name, base.shape(name) or ()) for name in base.names()}
+    ranges = {name: value for name, value in (QUANTISERS | changes).items() if value is not None}
+    own = np.abs(arrays["conv1.weight"]).max((1, 2, 3), keepdims=True)
+    weights = from_arrays(arrays | {"conv1.weight_quantizer._amax": own} | ranges)
+    scales, said = scales_in(model, weights)
+    assert scales.of("conv1") == 1 / 127 and scales.of("conv2") == (None if "conv2" in scales.keep else 1 / 127)
+    assert len(said) == len(words) and all(re.match(*pair) for pair in zip(words, said))
+    define(model, weights, rtx, (1, 1, 32, 32), Precision("int8", scales=scales))
+    define(model, weights, rtx, (1, 1, 32, 32))  # without int8 they are of no use, and do no harm
+
+
+@pytest.mark.parametrize(
+    ("ranges", "words"),
+    [
+        ({}, "brings no ranges, such as 'conv1.input_quantizer._amax'"),
+        ({"conv1.input_quantizer._amax": np.ones(6, np.float32)}, "has 6 values, expected one"),
+        ({"conv1.input_quantizer._amax": np.float32(np.nan)}, "is nan, expected a range of 0 or more"),
+    ],
+)
+def test_ranges_that_are_none(ranges: dict[str, Any], words: str) -> None:
+    base = find_weights(get_model("lenet5"), None)
+    arrays = {name: base.read(name, base.shape(name) or ()) for name in base.names()}
+    with pytest.raises(ZooError, match=words):
+        scales_in(get_model("lenet5"), from_arrays(arrays | ranges))
 
 
 def test_only_unreadable_pictures(tmp_path: Path) -> None:

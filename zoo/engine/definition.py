@@ -19,7 +19,7 @@ from zoo.network import Definition, Net, PluginPolicy, Precision, Tensor
 from zoo.registry import Model, list_models, siblings
 from zoo.tasks import get_task
 from zoo.trt import Api
-from zoo.weights import COUNTERS, Weights
+from zoo.weights import COUNTERS, RANGES, Weights
 from zoo.weights.families import family_of, other_form, realigned
 
 
@@ -171,7 +171,7 @@ def _unused(definition: Definition, model: Model) -> list[str]:
     """The tensors that the weights hold and the definition did not read; counters are never needed."""
     if definition.weights.generated:
         return []
-    ignored = (*model.ignored, *COUNTERS)
+    ignored = (*model.ignored, *COUNTERS, *RANGES)
     left = set(definition.weights.names()) - definition.parameters.keys() - definition.buffers.keys()
     return sorted(name for name in left if not any(fnmatch.fnmatchcase(name, p) for p in ignored))
 

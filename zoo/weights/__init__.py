@@ -4,7 +4,7 @@ Weights are data: nothing of a checkpoint is executed, every tensor is accounted
 that says where.
 """
 
-from zoo.weights.base import COUNTERS, AnyPath, Entry, Module, Weights, check_finite, from_arrays
+from zoo.weights.base import COUNTERS, RANGES, AnyPath, Entry, Module, Weights, check_finite, from_arrays
 from zoo.weights.files import load_weights, parse_weights
 from zoo.weights.random import RandomWeights
 from zoo.weights.safetensors import save_safetensors
@@ -12,6 +12,7 @@ from zoo.weights.wts import save_wts
 
 __all__ = [
     "COUNTERS",
+    "RANGES",
     "AnyPath",
     "Entry",
     "Module",

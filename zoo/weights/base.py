@@ -19,6 +19,7 @@ AnyPath = str | os.PathLike[str]
 
 # What is no weight: BatchNorm's counter, those of thop (a profiler) and of torch.optim.swa_utils.
 COUNTERS = ("*num_batches_tracked", "*total_ops", "*total_params", "n_averaged")
+RANGES = ("*_quantizer._amax",)  # what int8 rounds over, of checkpoints that were trained for it
 
 
 class Entry(NamedTuple):
