@@ -52,6 +52,8 @@ OWNERS = {  # who may import a heavy library
     "PIL": ("zoo/images/", "zoo/preprocess/"),
     "onnx": "zoo/onnx/",
     "onnxruntime": "zoo/runtime/cpu.py",
+    "pyarrow": ("zoo/images/addresses.py", "zoo/batch.py"),
+    "ray": "zoo/batch.py",
     "tensorrt": "zoo/trt.py",
     "tensorrt_rtx": "zoo/trt.py",
     "timm": "zoo/verify/",
