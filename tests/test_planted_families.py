@@ -212,11 +212,6 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("rtdetr_r18", "values know their positions", "model.decoder.layers.0.self_attn.v_proj",
         plant("model.decoder.layers.0.self_attn.attend_placed()", lambda real, net, x, positions, heads: real(
             net, ops.add(net, x, positions), ops.mul(net, positions, 0.0), heads))),
-    ("rtdetr_r18", "boxes not moved but made anew", "model.decoder.query_pos_head.layers.0:1",
-        plant("model.decoder.refined():0", lambda real, net, change, boxes: ops.sigmoid(
-            net.fp32.functional, net.fp32.enter(change)))),
-    ("rtdetr_l", "queries without their anchors", "model.28.query_pos_head.layers.0",
-        plant("model.28.anchored_at()", lambda real, net, changes, *a: net.fp32.enter(changes))),
     ("detr_r50", "positions of RT-DETR", "model.encoder.layers.0.self_attn.q_proj",
         plant("model.position_embedding.waves()", lambda real, *args: positions(*args))),
 ]  # fmt: skip
