@@ -64,6 +64,7 @@ OWNERS = {  # who may import a heavy library
     "facenet_pytorch": "zoo/verify/",
     "modern_yolonas": "zoo/verify/",
     "pytorchyolo": "zoo/verify/",
+    "sas_yolov7": "zoo/verify/",
     "ultralytics": "zoo/verify/",
     "yolov5": "zoo/verify/",
     "yolox": "zoo/verify/",

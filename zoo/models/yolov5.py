@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zoo.blocks.yolo import STRIDE, Scale, cell_rows, check_scale, conv
+from zoo.blocks.yolo import STRIDE, Scale, check_scale, conv
+from zoo.blocks.yolo_anchors import ANCHORS, anchored, values_first
 from zoo.blocks.yolo_v5 import large_pyramid, pyramid
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, mul, open_size, reshape, sigmoid, split, upsample
+from zoo.ops import conv2d, open_size, upsample
 from zoo.ops._sizes import Size
 from zoo.preprocess import letterbox
 from zoo.registry import Configure, Variant, register
 from zoo.weights import Weights
-
-ANCHORS = 3  # per cell
 
 
 @dataclass(frozen=True)
@@ -30,25 +29,12 @@ class Config(Scale):
 
 
 def detect(net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Config) -> dict[str, Tensor]:
-    """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A), which are objectness x class. Where there
-    are masks also coefficients (N, masks, A)."""
-    out, found = 5 + cfg.num_classes + cfg.masks, []
-    values_first = np.arange(ANCHORS * out).reshape(ANCHORS, out).T.ravel()  # not anchors: nothing is left to transpose
-    for i, x in enumerate(levels):
-        at = net / "m" / i
-        x = conv2d(at, x, ANCHORS * out, 1, order=values_first)
-        found.append(reshape(at, x, (0, out, -1)))
-    parts = (4, 1, cfg.num_classes, cfg.masks) if cfg.masks else (4, 1, cfg.num_classes)
-    box, objectness, classes, *masks = split(net, concat(net, found, axis=2), parts)
-    scores = mul(net, sigmoid(net.functional, classes), sigmoid(net.functional, objectness))
-
-    at = net.fp32  # beyond 512 pixels half precision counts in halves
-    anchors = 4 * net.buffer("anchors", len(levels), ANCHORS, 2)[..., None]  # width and height in cells
-    xy, wh = split(at, sigmoid(at.functional, box), (2, 2))
-    xy = mul(at, xy, cell_rows(at, size, levels, [(0, 0, 2, 0)], "scale", ANCHORS))
-    xy = add(at, xy, cell_rows(at, size, levels, [(1, 0, -1, 0), (0, 1, -1, 0)], "offset", ANCHORS))
-    wh = mul(at, mul(at, wh, wh), cell_rows(at, size, levels, anchors * np.array(STRIDE), "anchors", ANCHORS))
-    return {"boxes": concat(at, [xy, wh]), "scores": scores, **({"coefficients": masks[0]} if masks else {})}
+    """What `anchored` gives; where there are masks also coefficients (N, masks, A)."""
+    values = 5 + cfg.num_classes + cfg.masks
+    found = [conv2d(net / "m" / i, x, ANCHORS * values, 1, order=values_first(values)) for i, x in enumerate(levels)]
+    anchors = net.buffer("anchors", len(levels), ANCHORS, 2)[..., None] * np.array(STRIDE)  # they are in cells
+    outputs, more = anchored(net, found, anchors, size, cfg.num_classes)
+    return {**outputs, "coefficients": more} if cfg.masks else outputs
 
 
 def prototypes(net: Net, x: Tensor, width: int, out: int) -> Tensor:
