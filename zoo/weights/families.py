@@ -49,7 +49,7 @@ def _yolo(weights: Weights, names: Collection[str], head: int) -> Family | None:
         return _classifier(names, head)
     if has("anchors"):
         return _anchors(names, head, has)
-    if not (has("cv2.") and has("cv3.")):
+    if not (has("cv2.") and has("cv3.") or has("one2one_cv2.")):
         return None
     name, pattern = _generation(names, head)
     if has("proto."):
@@ -79,8 +79,13 @@ def _anchors(names: Collection[str], head: int, has: Callable[[str], bool]) -> F
         return Family("a YOLOv5 P6, which has four strides", "yolov5[nsmlx]6")
     if head in (20, 28):
         return Family("a YOLOv3 with anchors", "", "train it as a YOLOv3u, which has none: yolov3u.yaml of ultralytics")
+    if head in (77, 105, 121):
+        name, pattern = {77: ("YOLOv7-tiny", "yolov7_tiny"), 105: ("YOLOv7", "yolov7"), 121: ("YOLOv7-X", "yolov7x")}[
+            head
+        ]
+        return Family(f"a {name}", pattern)
     if head > 33:
-        return Family("a YOLOv7", "yolov7*")
+        return Family("a YOLOv7 of another size", "")
     return Family("a YOLOv5 detector", "yolov5[nsmlx]")
 
 
@@ -95,7 +100,7 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
     if "model.1.cv1.conv.weight" in names or any(re.match(r"model\.\d+\.conv\.cv2\.conv", name) for name in names):
         return "YOLO with ghost convolutions as a", "yolo*_ghost"
     if any(re.match(r"model\.\d+\.cv2\.0\.m\.|model\.2\.cv4\.conv", name) for name in names):
-        return "YOLOv9", "yolov9?"
+        return ("YOLOv9e", "yolov9e") if head == 42 else ("YOLOv9", "yolov9[tsmc]")
     if head == 20:
         return "YOLOv3-tinyu", "yolov3_tinyu"
     if "model.4.0.cv1.conv.weight" in names:  # Darknet-53's stages are plain bottlenecks
