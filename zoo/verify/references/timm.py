@@ -22,6 +22,7 @@ repvgg_a0.rvgg_in1k repvgg_a1.rvgg_in1k repvgg_a2.rvgg_in1k repvgg_b0.rvgg_in1k 
 repvgg_b1g4.rvgg_in1k repvgg_b2.rvgg_in1k repvgg_b2g4.rvgg_in1k repvgg_b3.rvgg_in1k repvgg_b3g4.rvgg_in1k
 hrnet_w18.ms_aug_in1k hrnet_w30.ms_in1k hrnet_w32.ms_in1k hrnet_w40.ms_in1k hrnet_w44.ms_in1k hrnet_w48.ms_in1k
 hrnet_w64.ms_in1k edgenext_xx_small.in1k edgenext_x_small.in1k edgenext_small.usi_in1k edgenext_base.usi_in1k
+rexnet_100.nav_in1k rexnet_130.nav_in1k rexnet_150.nav_in1k rexnet_200.nav_in1k rexnet_300.nav_in1k
 """,
     "mobileone-license": """
 mobileone_s0.apple_in1k mobileone_s1.apple_in1k mobileone_s2.apple_in1k mobileone_s3.apple_in1k mobileone_s4.apple_in1k
