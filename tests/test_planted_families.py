@@ -204,6 +204,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("stages.1.blocks.1.xca.l2_normalize()", keeps("x"))),
     ("rexnet_100", "ReLU6 before squeeze-and-excite", "features.3.se.bn",
         plant("features.3.conv_dw.bn", lambda real, net, *a, **o: ops.relu6(net.functional, real(net, *a, **o)))),
+    ("tiny_vit_5m_224", "scores without a bias for the distance", "stages.1.blocks.0.attn.proj",
+        plant("stages.1.blocks.0.attn.attention()", changed(bias=None))),
     ("squeezenet1_1", "the wide half first", "features.3",
         plant("features.3.concat()", lambda real, net, x: real(net, x[::-1]))),
     ("efficientvit_b0", "products not divided by their sum", "stages.2.blocks.1.context_module.main.proj.norm",

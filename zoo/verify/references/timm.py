@@ -48,6 +48,7 @@ efficientvit_b0.r224_in1k efficientvit_b1.r224_in1k efficientvit_b2.r224_in1k ef
 pvt_v2_b1.in1k pvt_v2_b2.in1k pvt_v2_b3.in1k pvt_v2_b4.in1k pvt_v2_b5.in1k ghostnetv2_100.in1k ghostnetv2_130.in1k
 ghostnetv2_160.in1k poolformer_s12.sail_in1k poolformer_s24.sail_in1k poolformer_s36.sail_in1k poolformer_m36.sail_in1k
 poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k darknet53.c2ns_in1k cspdarknet53.ra_in1k
+tiny_vit_5m_224.dist_in22k_ft_in1k tiny_vit_11m_224.dist_in22k_ft_in1k tiny_vit_21m_224.dist_in22k_ft_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
@@ -84,23 +85,25 @@ class Timm(Library):
     install = "pip install timm"
 
     def names(self) -> Collection[str]:
+        """The networks, and each with every training that has weights: `mixer_b16_224`, `mixer_b16_224.goog_in21k`."""
         import_torchvision()  # which timm imports
         import timm
 
-        return timm.list_models()
+        return timm.list_models() + timm.list_models(pretrained=True)
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which timm imports
         import timm
 
-        if name not in timm.list_models():
+        if name not in self.names():
             raise self.unknown(name)
         return timm.create_model(name, **{} if classes is None else {"num_classes": classes})
 
     def published(self, name: str) -> Published:
-        if name not in _REPOSITORIES:
+        network, _, training = name.partition(".")
+        repository, licence = _REPOSITORIES.get(network, ("", ""))
+        if not repository or training and repository != name:
             return super().published(name)
-        repository, licence = _REPOSITORIES[name]
         address = f"{HUB}/{repository}/resolve/main/model.safetensors"
         origin, file = f"timm {repository}", f"{repository}.safetensors"
         return Published(address, None, None, licence, origin, labels="imagenet", file=file)
