@@ -393,6 +393,26 @@ def test_depth_is_of_the_picture_and_its_extremes_are_told() -> None:
         decode("depth", {"depth": depth * np.inf}, [], placement)
 
 
+# ---- embeddings
+
+
+def test_embeddings_are_compared_by_their_directions() -> None:
+    task = get_task("embed")
+    found, longer, other = (decode("embed", {"embedding": np.array(v, np.float16)}, []) for v in (
+        [3, 4, 0, 0, 0], [6, 8, 0, 0, 0], [-4, 3, 0, 0, 0]))  # fmt: skip
+    assert found.embedding.dtype == np.float32 and found.embedding.tolist() == [3, 4, 0, 0, 0]
+    assert found.similarity(longer) == pytest.approx(1) and found.similarity(other) == pytest.approx(0)
+    assert json.loads(json.dumps(task.to_json(found))) == {"embedding": [3, 4, 0, 0, 0]}
+    assert task.describe(found) == ["5 numbers of length 5.000: 3.000, 4.000, 0.000, 0.000, …"]
+    picture = np.full((2, 3, 3), 7, np.uint8)
+    drawn = task.draw(picture, found)
+    assert drawn is not picture and (drawn == picture).all()
+    with pytest.raises(ZooError, match="5 and 2 numbers cannot be compared"):
+        found.similarity(decode("embed", {"embedding": np.ones(2, np.float32)}, []))
+    with pytest.raises(ZooError, match="overflowed"):
+        decode("embed", {"embedding": np.full(4, np.nan, np.float32)}, [])
+
+
 # ---- options
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo.blocks.transformer import attend, mlp
+from zoo.blocks.timm_vit import EPS, block, token
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, expand_batch, fixed_size, layer_norm, linear, mul, narrow, reshape, transpose
+from zoo.ops import add, concat, conv2d, fixed_size, layer_norm, linear, mul, narrow, reshape, transpose
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
-PATCH, SIDE, EPS = 16, 224, 1e-6
+PATCH, SIDE = 16, 224
 THIRD = "arXiv:2204.07118"
 
 
@@ -40,27 +40,11 @@ def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
     x = conv2d(net / "patch_embed" / "proj", x, cfg.width, PATCH, PATCH, pad=0)
     x = transpose(net, reshape(net, x, (0, cfg.width, -1)), (0, 2, 1))
     names = ["cls_token", "dist_token"] if cfg.distilled else ["cls_token"]
-    tokens = [expand_batch(net, net.constant(net.weight(name, 1, 1, cfg.width), name), like=x) for name in names]
+    tokens = [token(net, name, cfg.width, like=x) for name in names]
     if not cfg.third:
         x = concat(net, [*tokens, x])
     x = add(net, x, net.constant(net.weight("pos_embed", *(1, *x.shape[1:])), "pos_embed"))
     return concat(net, [*tokens, x]) if cfg.third else x
-
-
-def residual(net: Net, name: str, x: Tensor, y: Tensor, third: bool) -> Tensor:
-    """x + y, in DeiT III y by channel."""
-    if third:
-        at = net / name
-        y = at.tap(mul(at, y, at.constant(at.weight("gamma", y.shape[2]).reshape(1, 1, -1), "gamma")))
-    return add(net, x, y)
-
-
-def block(net: Net, x: Tensor, heads: int, third: bool) -> Tensor:
-    at, width = net / "attn", x.shape[2]
-    y = attend(at, linear(at / "qkv", layer_norm(net / "norm1", x, EPS), 3 * width), heads)
-    x = residual(net, "ls1", x, linear(at / "proj", y, width), third)
-    y = mlp(net / "mlp", layer_norm(net / "norm2", x, EPS), 4 * width, ("fc1", "act", "fc2"))
-    return net.tap(residual(net, "ls2", x, y, third))
 
 
 @register(
@@ -83,10 +67,10 @@ def block(net: Net, x: Tensor, heads: int, third: bool) -> Tensor:
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     x = embed(net, x, cfg)
     for i in range(cfg.depth):
-        x = block(net / "blocks" / i, x, cfg.heads, cfg.third)
+        x = block(net / "blocks" / i, x, cfg.heads, scaled=cfg.third)
     x = layer_norm(net / "norm", x, EPS)
-    token = lambda i: reshape(net, narrow(net, x, 1, i, 1), (0, cfg.width))  # noqa: E731
-    logits = linear(net / "head", token(0), cfg.num_classes)
+    at = lambda i: reshape(net, narrow(net, x, 1, i, 1), (0, cfg.width))  # noqa: E731
+    logits = linear(net / "head", at(0), cfg.num_classes)
     if not cfg.distilled:
         return logits
-    return mul(net, add(net, logits, linear(net / "head_dist", token(1), cfg.num_classes)), 0.5)
+    return mul(net, add(net, logits, linear(net / "head_dist", at(1), cfg.num_classes)), 0.5)

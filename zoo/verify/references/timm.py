@@ -6,13 +6,13 @@ Its weights lie on the Hugging Face hub, each in a repository of its own; timm p
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.verify.references import Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 HUB = "https://huggingface.co/timm"
 # The repositories of the weights that timm loads by default, by their licences: names of models, and of their training.
@@ -49,6 +49,8 @@ pvt_v2_b1.in1k pvt_v2_b2.in1k pvt_v2_b3.in1k pvt_v2_b4.in1k pvt_v2_b5.in1k ghost
 ghostnetv2_160.in1k poolformer_s12.sail_in1k poolformer_s24.sail_in1k poolformer_s36.sail_in1k poolformer_m36.sail_in1k
 poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k darknet53.c2ns_in1k cspdarknet53.ra_in1k
 tiny_vit_5m_224.dist_in22k_ft_in1k tiny_vit_11m_224.dist_in22k_ft_in1k tiny_vit_21m_224.dist_in22k_ft_in1k
+vit_small_patch14_dinov2.lvd142m vit_base_patch14_dinov2.lvd142m vit_large_patch14_dinov2.lvd142m
+vit_small_patch14_reg4_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m vit_large_patch14_reg4_dinov2.lvd142m
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
@@ -70,6 +72,10 @@ fastvit_t8.apple_in1k fastvit_t12.apple_in1k fastvit_s12.apple_in1k
 mobilevit_xxs.cvnets_in1k mobilevit_xs.cvnets_in1k mobilevit_s.cvnets_in1k mobilevitv2_050.cvnets_in1k
 mobilevitv2_075.cvnets_in1k mobilevitv2_100.cvnets_in1k mobilevitv2_125.cvnets_in1k mobilevitv2_150.cvnets_in1k
 mobilevitv2_175.cvnets_in1k mobilevitv2_200.cvnets_in1k
+""",
+    "dinov3-license": """
+vit_small_patch16_dinov3.lvd1689m vit_small_plus_patch16_dinov3.lvd1689m vit_base_patch16_dinov3.lvd1689m
+vit_large_patch16_dinov3.lvd1689m
 """,
 }
 _REPOSITORIES = {
@@ -97,7 +103,12 @@ class Timm(Library):
 
         if name not in self.names():
             raise self.unknown(name)
-        return timm.create_model(name, **{} if classes is None else {"num_classes": classes})
+        # Published at one size, but used at others, for which its positions are resized.
+        options = {"dynamic_img_size": True} if name.endswith("dinov2") else {}
+        return timm.create_model(name, **options, **{} if classes is None else {"num_classes": classes})
+
+    def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        return {"logits" if module.num_classes else "embedding": result}
 
     def published(self, name: str) -> Published:
         network, _, training = name.partition(".")
@@ -106,7 +117,8 @@ class Timm(Library):
             return super().published(name)
         address = f"{HUB}/{repository}/resolve/main/model.safetensors"
         origin, file = f"timm {repository}", f"{repository}.safetensors"
-        return Published(address, None, None, licence, origin, labels="imagenet", file=file)
+        labels = None if "dino" in network else "imagenet"  # DINO makes embeddings
+        return Published(address, None, None, licence, origin, labels, file)
 
 
 LIBRARY = Timm()

@@ -1,0 +1,37 @@
+"""What timm's vision transformers share, with its scopes: tokens are (N, S, C)."""
+
+from __future__ import annotations
+
+from zoo.blocks.transformer import as_tokens, attend, mlp
+from zoo.network import Net, Tensor
+from zoo.ops import add, conv2d, expand_batch, fixed_size, layer_norm, linear, mul
+
+EPS = 1e-6
+
+
+def patches(net: Net, x: Tensor, width: int, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """An image (N, 3, H, W) as tokens, one for each square of `side`, and how many there are down and across."""
+    rows, columns = (size // side for size in fixed_size(net, x, side))
+    return as_tokens(net, conv2d(net / "patch_embed" / "proj", x, width, side, side, pad=0)), (rows, columns)
+
+
+def token(net: Net, name: str, width: int, like: Tensor, count: int = 1) -> Tensor:
+    """Learned tokens (N, count, C) that are the same for each picture of `like`."""
+    return expand_batch(net, net.constant(net.weight(name, 1, count, width), name), like=like)
+
+
+def residual(net: Net, name: str, x: Tensor, y: Tensor, *, scaled: bool) -> Tensor:
+    """x + y, where y is `scaled` by channel first, in the module `name`."""
+    if scaled:
+        at = net / name
+        y = at.tap(mul(at, y, at.constant(at.weight("gamma", y.shape[2]).reshape(1, 1, -1), "gamma")))
+    return add(net, x, y)
+
+
+def block(net: Net, x: Tensor, heads: int, *, scaled: bool) -> Tensor:
+    """Attention and MLP, each after a normalisation, on branches that may be scaled."""
+    at, width = net / "attn", x.shape[2]
+    y = attend(at, linear(at / "qkv", layer_norm(net / "norm1", x, EPS), 3 * width), heads)
+    x = residual(net, "ls1", x, linear(at / "proj", y, width), scaled=scaled)
+    y = mlp(net / "mlp", layer_norm(net / "norm2", x, EPS), 4 * width, ("fc1", "act", "fc2"))
+    return net.tap(residual(net, "ls2", x, y, scaled=scaled))
