@@ -15,6 +15,7 @@ from zoo.cascades import Cascade
 from zoo.device import parse_device
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.flags import Flags
 from zoo.engine.io import Io, check_io
 from zoo.engine.passport import Engine, labels
 from zoo.engine.plugins import Plugins
@@ -164,6 +165,7 @@ def build_engine(
     self_contained: bool = False,
     end2end: EndToEnd | None = None,
     io: Io = "fp32",
+    flags: Flags = Flags(),
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
@@ -173,7 +175,8 @@ def build_engine(
     `level`, `heuristic`, `tf32` and `workspace` are those of `zoo.engine.effort.Effort`, `plugins` (the policy) and
     `self_contained`
     those of `zoo.engine.plugins.Plugins`. With `end2end` (`zoo.engine.end2end.EndToEnd`) a detector's engine takes
-    uint8 frames and gives final boxes; `io` says what else it takes and gives (`zoo.engine.io`).
+    uint8 frames and gives final boxes; `io` says what else it takes and gives (`zoo.engine.io`),
+    and `flags` what it can do elsewhere or later (`zoo.engine.flags.Flags`).
     `target` is full TensorRT where a GPU and the package are there, else TensorRT-RTX, which compiles ahead of time
     without a GPU.
     """
@@ -201,6 +204,7 @@ def build_engine(
         custom,
         end2end,
         io=io,
+        flags=flags,
         timing_cache=Path(path_of("timing cache is", timing_cache)) if timing_cache else None,
         progress=progress,
     )

@@ -119,6 +119,24 @@ def run(
     no_tf32: Annotated[bool, typer.Option("--noTF32", hidden=True)] = False,
     strongly_typed: Annotated[bool, typer.Option("--stronglyTyped", hidden=True)] = False,
     build_only: Annotated[bool, typer.Option("--buildOnly", "--skipInference", hidden=True)] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", "--versionCompatible", "--vc", help="Later TensorRT load it too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="All GPUs from Ampere on run it.")
+    ] = False,
+    refit: Annotated[bool, typer.Option("--refit", "--refittable", help="zoo.refit may put other weights in.")] = False,
+    strip_plan: Annotated[
+        bool, typer.Option("--strip-plan", "--stripWeights", help="No weights in the file; zoo.refit puts them in.")
+    ] = False,
+    sparsity: Annotated[
+        bool, typer.Option("--sparsity", "--sparse-weights", help="Kernels for weights that are half zeros, 2 of 4.")
+    ] = False,
+    dla: Annotated[
+        int | None,
+        typer.Option("--dla", "--useDLACore", min=0, help="The DLA core that runs what it can.", show_default=False),
+    ] = None,
+    gpu_fallback: Annotated[bool, typer.Option("--allowGPUFallback", hidden=True)] = False,
     plugins: PluginsOption = "auto",
     no_plugins: NoPlugins = False,
     self_contained: Annotated[
@@ -145,6 +163,7 @@ def run(
     from zoo import api
     from zoo.engine.definition import define
     from zoo.engine.effort import Effort, parse_workspace
+    from zoo.engine.flags import Flags, why_not
     from zoo.engine.io import check_io
     from zoo.engine.plugins import Plugins
     from zoo.files import checked_destination
@@ -167,10 +186,16 @@ def run(
     effort = Effort(level, heuristic, tf32, parse_workspace(workspace) if workspace is not None else None)
     if tf32 and no_tf32:
         raise ZooError("--tf32 and --noTF32 exclude each other; give one")
+    flags = Flags(version_compatible, hardware_compatible, refit, strip_plan, sparsity, dla)
+    if version_compatible and self_contained:
+        raise ZooError("--version-compatible and --self-contained exclude each other; give one")
     path = save_engine or Path(f"{entry.name}-{precision}.engine")
     if not dry_run:
         checked_destination(path)  # before minutes of compiling
     tensorrt = load(_target(target))
+    reason = why_not(tensorrt, flags)
+    if reason:
+        raise ZooError(reason)
     if strongly_typed and not tensorrt.strong:
         raise ZooError(f"{tensorrt.name} has no --stronglyTyped networks here; TensorRT 10 and later always have them")
     source = api.find_weights(entry, weights)
@@ -195,7 +220,7 @@ def run(
     with progress() as say:
         engine = api.build_engine(
             entry.name, weights=source, precision=computed, shapes=shapes, target=tensorrt.flavour,
-            **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole, io=border,
+            **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole, io=border, flags=flags,
             timing_cache=timing_cache, progress=say,
         )  # fmt: skip
     engine.save(path)

@@ -14,10 +14,6 @@ _QUANTISED = "of quantised networks zoo.build has --int8, with ranges that pytho
 _IO = "--io fp32, fp16 or uint8 says what a network takes and gives, in linear order, whatever the precision"
 _TIMED = "python -m zoo.bench times engines"
 _LAYERS = "python -m zoo.profile times every layer"
-_PORTABLE = (
-    "engines load in the version of TensorRT that built them and on its kind of GPU; their description says which"
-)
-_WEIGHTS = "weights are compiled into the engine, and another build exchanges them"
 _ISLANDS = "operations that half precision cannot hold stay in fp32 by themselves"
 _SHAPES = "what varies goes from --minShapes over --optShapes to --maxShapes, each once for a profile; see --size too"
 
@@ -36,14 +32,8 @@ INSTEAD = {
     "--shapes": _SHAPES,
     "--dynamic": _SHAPES,
     "--batch-size": "write --batch",
-    "--versionCompatible": _PORTABLE,
-    "--hardwareCompatibilityLevel": _PORTABLE,
-    "--stripWeights": _WEIGHTS,
-    "--stripAllWeights": _WEIGHTS,
-    "--refit": _WEIGHTS,
-    "--useDLACore": "only GPUs are compiled for",
-    "--allowGPUFallback": "only GPUs are compiled for",
-    "--sparsity": "TensorRT's sparse kernels are not offered",
+    "--hardwareCompatibilityLevel": "zoo.build has --hardware-compatible, for all GPUs from Ampere on",
+    "--stripAllWeights": "zoo.build has --strip-plan",
     "--profilingVerbosity": "engines always keep the names of their layers",
     "--simplify": "there is no graph to simplify: networks are written layer by layer",
     "--onnx": "networks are written by hand, and a model's name comes first (python -m zoo.list); trtexec reads ONNX",

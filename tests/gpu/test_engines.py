@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 import zoo
+from zoo.engine.flags import Flags
+from zoo.engine.passport import load_engine
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.inspect import run as inspect
+from zoo.refit import refitted
 from zoo.trt import Api
+from zoo.weights import parse_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 LENET = ROOT / "zoo" / "weights" / "lenet5.safetensors"
@@ -58,3 +62,28 @@ def test_heights_and_widths_vary(tmp_path: Path, api: Api) -> None:
                     assert np.linalg.norm(found[name] - want[name]) <= 1e-4 * np.linalg.norm(want[name])
         with pytest.raises(ZooError, match="the nearest is"):
             session(np.zeros((1, 3, 100, 128), np.float32))
+
+
+def test_refitting_is_building_anew(tmp_path: Path) -> None:
+    """Other weights in an engine of folded normalisations: the answers of one that was built with them."""
+    options = {"size": (64, 96), "level": 0}
+    engine = zoo.build_engine("resnet18", weights="random:1", flags=Flags(refit=True), **options)
+    path = engine.save(tmp_path / "a.engine")
+    new = zoo.build_engine("resnet18", weights="random:2", **options).save(tmp_path / "b.engine")
+    after = refitted(load_engine(path), parse_weights("random:2"), path).save(tmp_path / "c.engine")
+    x = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
+    found, want, old = (_answer(file, x) for file in (after, new, path))
+    assert np.linalg.norm(found - want) <= 1e-4 * np.linalg.norm(want) < np.linalg.norm(old - want)
+
+
+def _answer(path: Path, x: np.ndarray) -> np.ndarray:
+    with zoo.load(path) as session:
+        return session(x)["logits"]
+
+
+@pytest.mark.parametrize("flags", [Flags(hardware_compatible=True), Flags(sparsity=True)])
+def test_flags_leave_answers_as_they_are(flags: Flags, tmp_path: Path) -> None:
+    path = zoo.build_engine("lenet5", weights=LENET, level=0, flags=flags).save(tmp_path / "x.engine")
+    x = np.random.default_rng(0).random((1, 1, 32, 32), np.float32)
+    with zoo.load("lenet5", weights=LENET, device="cpu") as on_cpu:
+        np.testing.assert_allclose(_answer(path, x), on_cpu(x)["logits"], rtol=1e-3, atol=1e-3)

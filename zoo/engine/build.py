@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.driver import device_name
+from zoo.engine import flags as further
 from zoo.engine import plugins as custom
 from zoo.engine.definition import check_sides, define
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.flags import Flags
 from zoo.engine.interrupt import interruptible
 from zoo.engine.io import Io, outer_shapes
 from zoo.engine.passport import Engine, describe
@@ -39,6 +41,7 @@ def build(
     end2end: EndToEnd | None = None,
     *,
     io: Io = "fp32",
+    flags: Flags = Flags(),
     device: int = 0,
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
@@ -55,8 +58,11 @@ def build(
     definition = define(model, weights, api, shapes.network, precision, plugins.policy, end2end, io)
     progress(f"compiling {definition.network.num_layers} layers with {api.name}")
     profile = end2end.frames(shapes) if end2end else outer_shapes(shapes, io)
-    data = compile_network(definition, profile, effort, plugins, timing_cache=timing_cache, progress=progress)
-    about = describe(definition, model.configured(weights), shapes, data, effort, plugins, end2end, io, device)
+    data = compile_network(
+        definition, profile, effort, plugins, flags=flags, timing_cache=timing_cache, progress=progress
+    )
+    settled = model.configured(weights)
+    about = describe(definition, settled, shapes, data, effort, plugins, end2end, io, flags, device)
     return Engine(data, about)
 
 
@@ -66,6 +72,7 @@ def compile_network(
     effort: Effort = Effort(),
     plugins: Plugins = Plugins(),
     *,
+    flags: Flags = Flags(),
     timing_cache: Path | None = None,
     progress: Progress = lambda text: None,
 ) -> bytes:
@@ -73,6 +80,7 @@ def compile_network(
     api, builder = definition.api, definition.builder
     config = builder_config(api, builder, shapes, effort, definition.network.get_input(0).name)
     custom.configure(definition, config, plugins)
+    further.configure(definition, config, flags)
     set_precision_flags(definition, config)
     return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache, progress)
 

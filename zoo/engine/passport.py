@@ -14,9 +14,11 @@ from typing import Any
 
 from zoo.driver import compute_capability, device_name
 from zoo.engine import end2end as whole
+from zoo.engine import flags as further
 from zoo.engine import plugins as custom
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.flags import Flags
 from zoo.engine.io import DTYPES, Io
 from zoo.engine.plugins import Plugins
 from zoo.engine.schema import check_fields
@@ -64,7 +66,8 @@ def description_path(engine: Path) -> Path:
 
 def describe(
     definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort(),
-    plugins: Plugins = Plugins(), end2end: EndToEnd | None = None, io: Io = "fp32", device: int = 0,
+    plugins: Plugins = Plugins(), end2end: EndToEnd | None = None, io: Io = "fp32", flags: Flags = Flags(),
+    device: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
     api, weights = definition.api, definition.weights
@@ -86,6 +89,7 @@ def describe(
         "plugins": custom.describe(definition, plugins),
         "end2end": whole.describe(end2end),
         "io": io,
+        "flags": further.describe(flags),
         "input": _input(definition, shapes, io),
         "outputs": {o.name: {"dtype": _dtype(api, o), "shape": list(o.shape)} for o in outputs},
         "preprocess": model.preprocess.to_dict(),
@@ -94,7 +98,7 @@ def describe(
         "weights": {"file": _from_anywhere(weights.name), "sha256": weights.digest()},
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "modules": _modules(definition),
+        "modules": modules_of(definition),
     }
     return {**description, "rebuild": rebuild_command(description)}
 
@@ -109,7 +113,7 @@ def _input(definition: Definition, shapes: Shapes, io: Io) -> dict[str, Any]:
     return about
 
 
-def _modules(definition: Definition) -> dict[str, dict[str, Any]]:
+def modules_of(definition: Definition) -> dict[str, dict[str, Any]]:
     """What the network is made of, by module path: the op (None where it is several), the shape of what it gives (None
     where the host folded it into another; -1 where it is open) and its own parameters."""
     counts: Counter[str] = Counter()
@@ -183,6 +187,7 @@ def rebuild_command(description: dict[str, Any]) -> str:
     command += "".join(f" --{option}" for option in ("heuristic", "tf32") if description[option])
     command += "" if effort_of(description).workspace is None else f" --workspace {description['workspace']}B"
     command += "" if io_of(description) == "fp32" else f" --io {io_of(description)}"
+    command += further.command_options(further.flags_of(description))
     command += custom.command_options(custom.plugins_of(description))
     command += whole.command_options(whole.end2end_of(description))
     command += f" --weights {shlex.quote(description['weights']['file'])}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, get_args
 
+from zoo.engine.flags import Flags
 from zoo.engine.io import Io
 from zoo.errors import ZooError
 from zoo.network import PluginPolicy, PrecisionName
@@ -111,6 +113,13 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, Mapping) and all(type(number) in (int, float) and number >= 0 for number in value.values())
 
 
+def _flags(value: Any) -> bool:
+    names = {field.name for field in fields(Flags)}
+    return isinstance(value, Mapping) and all(
+        name in names and (_count(value[name]) if name == "dla" else value[name] is True) for name in value
+    )
+
+
 def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
@@ -134,6 +143,7 @@ def _modules(value: Any) -> bool:
 LATER: dict[str, tuple[str, Check]] = {
     "io": (f"one of {', '.join(get_args(Io))}", _one_of(*get_args(Io))),
     "workspace": ("null or a number of bytes", _count),
+    "flags": ("an object of flags that are true, and dla", _flags),
     "islands": ("a list of patterns", lambda value: isinstance(value, list) and all(map(_text, value))),
     "scales": ("null or what zoo.calibrate writes", _object(model=_text, weights=_HASH, amax=_numbers, file=_text)),
     "modules": ("an object of modules by path, with op, shape and parameters", _modules),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoo.driver import driver_problem
+from zoo.engine.flags import flags_of
 from zoo.engine.plugins import why_not_loadable as why_no_plugins
 from zoo.runtime.cuda import Device, provider
 
@@ -48,9 +50,14 @@ def _mismatch(description: Mapping[str, Any], api: Api | None, device: Device | 
         return f"it was built by {built}, which is not installed"
     if flavour and flavour != api.flavour:
         return f"it was built by {built}, this is {api.name}"
-    if version and version != api.version:
+    flags = flags_of(description)
+    if flags.strip_plan:
+        return "its file has no weights: python -m zoo.refit ENGINE WEIGHTS puts them in"
+    later = flags.version_compatible and _numbers(api.version) >= _numbers(str(version))
+    if version and version != api.version and not later:
         return f"it was built by {built}, this is {api.name}, and engines load only in the version that built them"
-    if capability and capability != device.compute_capability:
+    ampere = flags.hardware_compatible and _numbers(device.compute_capability) >= [8, 0]
+    if capability and capability != device.compute_capability and not ampere:
         return f"it was built for compute capability {capability}, the {device.name} has {device.compute_capability}"
     problem = why_no_plugins(description)
     if problem:
@@ -59,3 +66,8 @@ def _mismatch(description: Mapping[str, Any], api: Api | None, device: Device | 
         needed, free = size / _MIB, device.free_memory / _MIB
         return f"not enough memory: it needs more than {needed:.1f} MiB, {free:.1f} MiB are free on the {device.name}"
     return None
+
+
+def _numbers(version: str) -> list[int]:
+    """ "10.3.0" as numbers, which can be compared."""
+    return [int(number) for number in re.findall("[0-9]+", version)]

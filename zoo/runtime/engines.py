@@ -17,6 +17,7 @@ from zoo.driver import device_count, device_name, driver_problem
 from zoo.engine.build import UnusableTimingCache, build, compile_network
 from zoo.engine.effort import Effort
 from zoo.engine.end2end import end2end_of
+from zoo.engine.flags import flags_of
 from zoo.engine.io import Io
 from zoo.engine.passport import (
     Engine,
@@ -181,7 +182,10 @@ def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda
     precision, effort = precision_of(description), effort_of(description)
     plugins, end2end = plugins_of(description), end2end_of(description)
     io = io_of(description)
-    engine = build(model, weights, load(), shapes, precision, effort, plugins, end2end, io=io, progress=progress)
+    engine = build(
+        model, weights, load(), shapes, precision, effort, plugins, end2end, io=io, flags=flags_of(description),
+        progress=progress,
+    )  # fmt: skip
     return engine.save(path)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.engine.flags import check_host_code
 from zoo.engine.plugins import bring as bring_plugins
 from zoo.errors import ZooError
 from zoo.runtime.arrays import Shape
@@ -80,6 +81,7 @@ class GpuSession:
             reason = why_not_loadable(description, api, self._cuda.device(), rebuild)
             if reason:
                 raise ZooError(reason)
+            check_host_code(description, host_code)
             bring_plugins(description, api, host_code)
             multiple = (description.get("input") or {}).get("multiple", 1)
             self._engine = LoadedEngine(bytes(plan), api, self._cuda, rebuild, host_code, multiple)
