@@ -25,6 +25,8 @@ quiet=(--quiet --disable-pip-version-check)
 # YOLO-NAS, likewise.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps modern-yolonas==0.5.0 supervision==0.31.2 pydeprecate==0.14.0 \
     defusedxml==0.7.1
+# Meituan's YOLOv6.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps yolov6detect==0.4.1 addict==2.4.0
 # The original YOLOv7.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps sas-yolov7==1.0.7
 # Libraries of three generations of TensorRT, which the plugins' shell is held to. 8.6 is for Python 3.10: its bindings are not used.

@@ -25,16 +25,17 @@ from zoo.ops import (
     conv2d_of,
     conv_bn_kernel,
     conv_transpose2d,
-    fixed_size,
     identity_kernel,
     max_pool,
     mul,
+    open_size,
     reduce_sum,
     relu,
     reshape,
     sigmoid,
     softmax,
 )
+from zoo.ops._sizes import Size
 from zoo.preprocess import Resize
 from zoo.registry import Variant, register
 from zoo.weights import Weights
@@ -121,7 +122,7 @@ def pyramid(net: Net, levels: list[Tensor], cfg: Config) -> list[Tensor]:
     return [fine, p4, down(net / "neck4", p4, coarse, 384, cfg.neck[3])]
 
 
-def detect(net: Net, levels: list[Tensor], size: tuple[int, int], cfg: Config) -> dict[str, Tensor]:
+def detect(net: Net, levels: list[Tensor], size: tuple[Size, Size], cfg: Config) -> dict[str, Tensor]:
     """Boxes (N, 4, A) as cx, cy, w, h in pixels and scores (N, classes, A)."""
     far, scores, at = [], [], net.fp32
     mean = at.constant(np.arange(float(BINS)).reshape(1, 1, BINS, 1), "bins")
@@ -168,6 +169,6 @@ def configure(weights: Weights, cfg: Config) -> Config:
     ),
 )  # fmt: skip
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, net = fixed_size(net, x, 32), net.having(activation=relu)
+    size, net = open_size(net, x, 32), net.having(activation=relu)
     levels = pyramid(net / "neck", trunk(net / "backbone", x, cfg), cfg)
     return detect(net / "heads", levels, size, cfg)

@@ -80,10 +80,8 @@ def _anchors(names: Collection[str], head: int, has: Callable[[str], bool]) -> F
     if head in (20, 28):
         return Family("a YOLOv3 with anchors", "", "train it as a YOLOv3u, which has none: yolov3u.yaml of ultralytics")
     if head in (77, 105, 121):
-        name, pattern = {77: ("YOLOv7-tiny", "yolov7_tiny"), 105: ("YOLOv7", "yolov7"), 121: ("YOLOv7-X", "yolov7x")}[
-            head
-        ]
-        return Family(f"a {name}", pattern)
+        size = {77: "_tiny", 105: "", 121: "x"}[head]
+        return Family(f"a YOLOv7{size.replace('_', '-')}", f"yolov7{size}")
     if head > 33:
         return Family("a YOLOv7 of another size", "")
     return Family("a YOLOv5 detector", "yolov5[nsmlx]")
@@ -115,6 +113,10 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
 
 _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
     (Family("a YOLO-NAS", "yolo_nas_*"), lambda names: "backbone.stage1.blocks.bottlenecks.0.alpha" in names),
+    (
+        Family("a YOLOv6 of Meituan", "yolov6?_meituan"),
+        lambda names: {"detect.stems.0.conv.weight", "neck.Bifusion0.cv1.conv.weight"} <= names,
+    ),
     (Family("a YOLOX", "yolox_*"), lambda names: "backbone.backbone.stem.conv.conv.weight" in names),
     (
         Family("a DeepLabV3+ of segmentation-models-pytorch", "deeplabv3plus_*"),
