@@ -288,6 +288,24 @@ def test_the_reference_chooses_by_our_scores() -> None:
     assert compare_half_outputs(reference, images, half, {}, run_reference(reference, images), "float16").ok
 
 
+class Sampling(torch.nn.Module):
+    """Reads a map whose channels come last in memory, beside numbers that are none."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        memory = torch.full((3 * x.numel(),), torch.nan, dtype=x.dtype)
+        channels_last = memory[x.numel() : 2 * x.numel()].view(1, 240, 256).copy_(x.reshape(1, 240, 256))
+        maps = channels_last.transpose(1, 2).reshape(8, 32, 12, 20)
+        places = torch.linspace(-1, 1, 2400, dtype=x.dtype).reshape(8, 150, 1, 2)
+        return torch.nn.functional.grid_sample(maps, places, align_corners=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_reference_reads_beyond_a_map(dtype: str) -> None:
+    image = np.random.default_rng(0).random((1, 1, 240, 256), np.float32)
+    expected = run_reference(plain(Sampling()), image, "float64").outputs["logits"]
+    assert relative_l2(run_reference(plain(Sampling()), image, dtype).outputs["logits"], expected) < 0.05
+
+
 class Naming(torch.nn.Module):
     """Modules that return a dictionary and a dataclass, as those of torchvision and of transformers do."""
 

@@ -36,6 +36,7 @@ WITH_LAYERS = ("resnet50", "vit_b_16", "yolov8n")
 IN_THE_PACKAGE = {  # small, and different in kind: tanh, residuals, attention and boxes, LayerNorm and GELU
     "lenet5": (1, 32, 32), "resnet18": (3, 64, 64), "yolo11n": (3, 64, 96), "convnext_tiny": (3, 64, 64),
 }  # fmt: skip
+TRIES = 32  # images for a reference that chooses
 LAYER_SAMPLE = 1024  # values kept of each layer
 
 
@@ -45,17 +46,36 @@ def sample(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1)[::step].copy()
 
 
+def images_for(reference: Reference, size: tuple[int, int, int]) -> np.ndarray:
+    """One image. Where the reference chooses by scores, the one of several that leaves the least to rounding, and whose
+    half-precision run is finite: PyTorch's grid_sample on the CPU is not always.
+    """
+    from zoo.verify.calibration import sample_images
+    from zoo.verify.running import run_reference
+
+    def gap(image: np.ndarray) -> float:
+        scores = run_reference(reference, image, taps=reference.choosers).taps.values()
+        return min(np.diff(np.sort(found.max(-1), axis=1), axis=1).min() for found in scores)
+
+    def finite(image: np.ndarray) -> bool:
+        return all(np.isfinite(value).all() for value in run_reference(reference, image, "float16").outputs.values())
+
+    if not reference.choosers:
+        return sample_images(1, size, SEED + 1)
+    images = sorted((sample_images(1, size, SEED + 1 + i) for i in range(TRIES)), key=gap, reverse=True)
+    return next(filter(finite, images), images[0])
+
+
 # Making them: with PyTorch
 
 
 def make(folder: Path, model: str, size: tuple[int, int, int], layers: bool = True) -> Path:
     """Writes the golden of `model` for images of `size` (C, H, W); `layers` allows samples of these."""
-    from zoo.verify.calibration import sample_images
     from zoo.verify.running import run_reference
 
     entry = get_model(model)
     reference, arrays, tensors = _calibrated(entry.reference, size)
-    images = sample_images(1, size, SEED + 1)
+    images = images_for(reference, size)
     arrays["images"] = images
     for dtype in ("float32", "float64", "float16"):
         run = run_reference(reference, images, dtype, taps=layers and model in WITH_LAYERS and dtype != "float16")
