@@ -50,6 +50,7 @@ CORE = {
 OWNERS = {  # who may import a heavy library
     "cv2": ("zoo/images/", "zoo/preprocess/"),
     "PIL": ("zoo/images/", "zoo/preprocess/"),
+    "gradio": "zoo/demo.py",
     "onnx": "zoo/onnx/",
     "onnxruntime": "zoo/runtime/cpu.py",
     "pyarrow": ("zoo/images/addresses.py", "zoo/batch.py"),
