@@ -67,6 +67,7 @@ OWNERS = {  # who may import a heavy library
     "pytorchyolo": "zoo/verify/",
     "sas_yolov7": "zoo/verify/",
     "ultralytics": "zoo/verify/",
+    "yolov4": "zoo/verify/",
     "yolov5": "zoo/verify/",
     "yolov6": "zoo/verify/",
     "yolox": "zoo/verify/",

@@ -117,6 +117,7 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         Family("a YOLOv6 of Meituan", "yolov6?_meituan"),
         lambda names: {"detect.stems.0.conv.weight", "neck.Bifusion0.cv1.conv.weight"} <= names,
     ),
+    (Family("a YOLOv4 of pytorch-YOLOv4", "yolov4*"), lambda names: "models.0.conv1.weight" in names),
     (Family("a YOLOX", "yolox_*"), lambda names: "backbone.backbone.stem.conv.conv.weight" in names),
     (
         Family("a DeepLabV3+ of segmentation-models-pytorch", "deeplabv3plus_*"),
