@@ -20,16 +20,16 @@ ANCHORS = (
 REACH = (1.2, 1.1, 1.05)
 
 
-def stage(at: Places, x: Tensor, out: int, half: int, hidden: int, repeats: int) -> Tensor:
+def stage(at: Places, x: Tensor, out: int, part: int, hidden: int, repeats: int) -> Tensor:
     """A map half the size; residual blocks on one of two parts of it."""
     x = at.conv(x, out, 3, 2, smooth=True)
-    kept = at.conv(x, half, smooth=True)
+    kept = at.conv(x, part, smooth=True)
     at.next()  # a route back to x
-    y = at.conv(x, half, smooth=True)
+    y = at.conv(x, part, smooth=True)
     for _ in range(repeats):
-        inner = at.conv(at.conv(y, hidden, smooth=True), half, 3, smooth=True)
+        inner = at.conv(at.conv(y, hidden, smooth=True), part, 3, smooth=True)
         y = add(at.next(), y, inner)
-    y = at.conv(y, half, smooth=True)
+    y = at.conv(y, part, smooth=True)
     return at.conv(at.join(y, kept), out, smooth=True)
 
 
@@ -53,8 +53,8 @@ def doubled(at: Places, x: Tensor, skip: Tensor, width: int) -> Tensor:
 def raw_levels(at: Places, x: Tensor, cfg: Config) -> list[Tensor]:
     """What the head predicts on strides 8, 16 and 32."""
     x, levels = at.conv(x, 32, 3, smooth=True), []
-    for out, half, hidden, repeats in ((64, 64, 32, 1), (128, 64, 64, 2), (256, 128, 128, 8), (512, 256, 256, 8)):
-        x = stage(at, x, out, half, hidden, repeats)
+    for out, part, hidden, repeats in ((64, 64, 32, 1), (128, 64, 64, 2), (256, 128, 128, 8), (512, 256, 256, 8)):
+        x = stage(at, x, out, part, hidden, repeats)
         levels.append(x)
     x = at.alternating(stage(at, x, 1024, 512, 512, 4), 512, 3)
     p5 = at.alternating(spatial_pyramid(at, x), 512, 3)

@@ -49,9 +49,8 @@ def raw_levels(at: Places, x: Tensor, cfg: Config) -> list[Tensor]:
     paper="arXiv:2011.08036",
     configure=configured_by(29, 18),
     options={"iou": 0.6},
-    yolov4_tiny=Variant(
-        Config(), params=6_056_606
-    ),  # the weights in Darknet's yolov4-tiny.weights, without the statistics
+    # parameters: the weights in Darknet's yolov4-tiny.weights, without the statistics
+    yolov4_tiny=Variant(Config(), params=6_056_606),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     size = open_size(net, x, 32)
