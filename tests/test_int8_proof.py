@@ -103,15 +103,22 @@ def residual(net: Net, x: Tensor) -> Tensor:
 
 
 class Tokens(nn.Module):
-    """(N, C, H, W) -> (N, H * W, C)."""
+    """(N, C, H, W) -> (N, H * W, C), four windows one by one, and a linear layer that is called as a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 16)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(2).transpose(1, 2)
+        windows = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[2] * x.shape[3] // 4, x.shape[1])
+        return F.linear(windows, self.mix.weight, self.mix.bias).reshape(len(x), -1, x.shape[1])
 
 
 def build(net: Net, x: Tensor) -> Tensor:
     x = residual(net / 2, residual(net / 1, ops.conv2d(net / 0, x, 16, 3)))
-    return ops.linear(net / 4, as_tokens(net, x), 24)
+    tokens = net / 3
+    x = tokens.tap(ops.linear((tokens / "mix").functional, as_tokens(tokens, x), 16))
+    return ops.linear(net / 4, x, 24)
 
 
 @functools.cache
@@ -162,6 +169,7 @@ MISTAKES: list[tuple[str, str, Plant]] = [
     ("another zero in the first layer", "0.input", plant("0._pair():1", other_zero)),
     ("steps of a linear layer's weights", "4", plant("4._pair():0", shifted)),
     ("the scale of a linear layer's input", "4.input", plant("4._pair():1", scaled(1.001))),
+    ("the scale of a function's input", "3.mix.input", plant("3.mix._pair():1", scaled(1.001))),
     ("the other operand", "2", plant("2.add()", lambda real, net, x, y: ops.add(net, y, y))),
 ]  # fmt: skip
 

@@ -44,13 +44,20 @@ class Rounding:
         """`x` rounded to the steps of `site`; a tie as ours."""
         step = self.steps[site]
         value = torch.fake_quantize_per_tensor_affine(x, step, 0, -LEVELS - 1, LEVELS)
-        ours = self.ours.get(tap_of(site))
-        if ours is None or ours.shape != value.shape:
+        ours = self.as_ours(site, value)
+        if ours is None:
             return value
-        other = value + step * torch.sign(torch.from_numpy(ours) - value)
-        differs = (torch.from_numpy(ours) - value).abs() > step / 2
+        other = value + step * torch.sign(ours - value)
+        differs = (ours - value).abs() > step / 2
         near = (x - (value + other) / 2).abs() < TIE * step
         return torch.where(differs & near, other, value)
+
+    def as_ours(self, site: str, value: torch.Tensor) -> torch.Tensor | None:
+        """What our layer reads at `site`, in the shape of `value`: a linear layer may read windows one by one, or all
+        windows of an image as one. None where there are not as many values.
+        """
+        ours = self.ours.get(tap_of(site))
+        return None if ours is None or ours.size != value.numel() else torch.from_numpy(ours).reshape(value.shape)
 
     def addition(self, path: str, operands: Sequence[torch.Tensor], seen: Collection[str]) -> tuple[str, int] | None:
         """The site of an addition in the module at `path`, if it is one, and which of its two operands is rounded.
@@ -155,26 +162,33 @@ def _rounded_kernel(kernel: torch.Tensor) -> torch.Tensor:
     return torch.fake_quantize_per_channel_affine(kernel, step, torch.zeros_like(step).int(), 0, -LEVELS, LEVELS)
 
 
-class Additions(TorchFunctionMode):
-    """While entered, `change(a, b)` gives the operands of every addition of two maps of one shape."""
+class Calls(TorchFunctionMode):
+    """While entered, `add(a, b)` gives the operands of every addition of two maps of one shape, and `read(x, weight)`
+    what every linear layer reads, also where it is a function and no module.
+    """
 
-    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(
+        self, add: Callable[..., tuple[torch.Tensor, torch.Tensor]], read: Callable[..., torch.Tensor]
+    ) -> None:
         super().__init__()
-        self._change = change
+        self._add, self._read = add, read
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        operands = args[:2]
-        if (
-            function.__name__ in ("add", "add_")
-            and len(operands) == 2
-            and all(isinstance(operand, torch.Tensor) and operand.ndim == 4 for operand in operands)
-            and operands[0].shape == operands[1].shape
-        ):
-            a, b = self._change(*operands)
-            if function.__name__ == "add_" and a is not operands[0]:
+        name, operands = function.__name__, args[:2]
+        if name == "linear" and len(operands) == 2:
+            args = (self._read(*operands), *args[1:])
+        elif name in ("add", "add_") and _are_maps(operands):
+            a, b = self._add(*operands)
+            if name == "add_" and a is not operands[0]:
                 operands[0].copy_(a)  # the sum takes its place
                 a = operands[0]
             args = (a, b, *args[2:])
         return function(*args, **(kwargs or {}))
+
+
+def _are_maps(operands: Sequence[Any]) -> bool:
+    """Whether these are two maps of one shape."""
+    maps = [operand for operand in operands if isinstance(operand, torch.Tensor) and operand.ndim == 4]
+    return len(maps) == 2 and maps[0].shape == maps[1].shape

@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.verify.compare import Run
 from zoo.verify.references import AnyReference, Reference
 from zoo.verify.remote import RemoteReference
-from zoo.verify.rounding import Additions, tap_of
+from zoo.verify.rounding import Calls, tap_of
 
 Keep = Callable[[str, np.ndarray], Any]
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -114,8 +114,10 @@ class _Recorder:
         self.taps: dict[str, Any] = {}
         self.leaves: dict[str, str] = {}
         self._module, self._names, self._given, self._keep = reference.module, names, given, keep
-        self._rounding, self._additions = reference.rounding, Additions(self._add)
+        self._rounding, self._functions = reference.rounding, Calls(self._add, self._linear)
         self._added: set[str] = set()
+        modules = reference.module.named_modules() if reference.rounding else ()
+        self._owners = {id(getattr(module, "weight", None)): path for path, module in modules}
         self._running: list[tuple[str, list[str]]] = []  # path of each module under way, the children that it called
         self._calls: Counter[str] = Counter()
         self._handles: list[Any] = []
@@ -129,12 +131,12 @@ class _Recorder:
             self._handles.append(module.register_forward_pre_hook(begin))
             self._handles.append(module.register_forward_hook(lambda m, _, result: self._end(m, result)))
         if self._rounding is not None:
-            self._additions.__enter__()
+            self._functions.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         if self._rounding is not None:
-            self._additions.__exit__(*error)
+            self._functions.__exit__(*error)
         for handle in self._handles:
             handle.remove()
 
@@ -161,13 +163,22 @@ class _Recorder:
         self._added.add(site)
         return (a, self._read(site, b)) if second else (self._read(site, a), b)
 
+    def _linear(self, x: torch.Tensor, weight: Any) -> torch.Tensor:
+        """What a linear layer reads; where that is a module, its own call has seen to it."""
+        path = self._owners.get(id(weight), "")
+        running = self._running[-1][0] if self._running else ""
+        if self._rounding is None or path not in self._rounding.steps or path == running:
+            return x
+        return self._read(path, x)
+
     def _read(self, site: str, x: torch.Tensor) -> torch.Tensor:
         """`x` as the layer of `site` reads it."""
         name, value = tap_of(site), self._rounding.at(site, x)
+        ours = self._rounding.as_ours(site, value)
         if self._names is True or (self._names and name in self._names):
-            self.taps[name] = self._keep(name, _array(value))
-        ours = self._given.get(name)
-        return value if ours is None or ours.shape != value.shape else torch.tensor(ours, dtype=value.dtype)
+            shape = value.shape if ours is None else self._rounding.ours[name].shape
+            self.taps[name] = self._keep(name, _array(value.reshape(shape)))
+        return value if ours is None or name not in self._given else ours.to(value.dtype, copy=True)
 
     def _end(self, module: nn.Module, result: Any) -> Any:
         """Records the result; what it returns, if anything, takes the result's place."""
