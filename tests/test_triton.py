@@ -221,6 +221,16 @@ def test_nothing_is_half_written_or_written_over(tmp_path: Path, monkeypatch: py
     assert os.listdir(tmp_path / "repository") == ["lenet5_prepare"]
 
 
+def test_a_mounted_folder_cannot_be_filled_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(ZooError, match="repository is where another file system begins; name a folder in it"):
+        export("lenet5", format="triton", output=tmp_path / "repository")
+    assert [path.name for path in tmp_path.rglob("*")] == ["repository"]
+
+
 def test_without_tritonclient_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tritonclient", None)
     monkeypatch.delitem(sys.modules, "tritonclient.grpc", raising=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -67,6 +68,8 @@ def adding_to(folder: str | os.PathLike[str], names: Iterable[str]) -> Iterator[
         for name in names:
             os.rename(temporary / name, folder / name)
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise ZooError(f"{folder} is where another file system begins; name a folder in it") from None
         raise ZooError(f"cannot write to {folder}: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
