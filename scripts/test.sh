@@ -25,6 +25,8 @@ quiet=(--quiet --disable-pip-version-check)
 # YOLO-NAS, likewise.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps modern-yolonas==0.5.0 supervision==0.31.2 pydeprecate==0.14.0 \
     defusedxml==0.7.1
+# CenterNet, in one file of a large package.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps libreyolo==1.6.0
 # Darknet's YOLOv4.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps wf-pytorch-yolo-v4==0.2.2
 # Meituan's YOLOv6.

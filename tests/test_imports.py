@@ -63,6 +63,7 @@ OWNERS = {  # who may import a heavy library
     "torchvision": "zoo/verify/",
     "efficientnet_lite_pytorch": "zoo/verify/",
     "facenet_pytorch": "zoo/verify/",
+    "libreyolo": "zoo/verify/",
     "modern_yolonas": "zoo/verify/",
     "pytorchyolo": "zoo/verify/",
     "sas_yolov7": "zoo/verify/",

@@ -118,6 +118,10 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: {"detect.stems.0.conv.weight", "neck.Bifusion0.cv1.conv.weight"} <= names,
     ),
     (Family("a YOLOv4 of pytorch-YOLOv4", "yolov4*"), lambda names: "models.0.conv1.weight" in names),
+    (
+        Family("a CenterNet with deformable convolutions", "centernet_res*"),
+        lambda names: "deconv_layers.0.conv_offset_mask.weight" in names,
+    ),
     (Family("a YOLOX", "yolox_*"), lambda names: "backbone.backbone.stem.conv.conv.weight" in names),
     (
         Family("a DeepLabV3+ of segmentation-models-pytorch", "deeplabv3plus_*"),
