@@ -113,16 +113,15 @@ def test_descriptions_from_before_are_of_float32(rtx: Api, tmp_path: Path) -> No
     assert "--io" not in rebuild_at(path, load_engine(path).description)
 
 
-@pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize(("io", "dtype"), [("uint8", "UINT8"), ("fp16", "HALF")])
-def test_sessions_on_the_gpu_take_them(cuda: FakeCuda, io: Any, dtype: str, graphs: bool) -> None:
+def test_sessions_on_the_gpu_take_them(cuda: FakeCuda, io: Any, dtype: str) -> None:
     profile = outer_shapes(Shapes((1, 3, 4, 6), (2, 3, 4, 6), (8, 3, 4, 6)), io)
     inputs, give = {"images": (profile.min, profile.opt, profile.max)}, "HALF" if io == "fp16" else "FLOAT"
     ENGINES[b"plan"] = FakeEngine(
         cuda, inputs, {"logits": lambda s: s["images"]}, lambda a: {"logits": a["images"] / 2},
         dtypes={"images": dtype, "logits": give},
     )  # fmt: skip
-    with GpuSession(b"plan", api=make_api(), graphs=graphs) as session:
+    with GpuSession(b"plan", api=make_api()) as session:
         for _ in range(3):
             x = np.random.default_rng(0).integers(0, 255, (3, *profile.opt[1:])).astype(DTYPES[io])
             found = session(x)["logits"]

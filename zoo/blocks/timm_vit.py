@@ -11,7 +11,7 @@ EPS = 1e-6
 
 def patches(net: Net, x: Tensor, width: int, side: int) -> tuple[Tensor, tuple[int, int]]:
     """An image (N, 3, H, W) as tokens, one for each square of `side`, and how many there are down and across."""
-    rows, columns = (size // side for size in fixed_size(net, x, side))
+    rows, columns = (size // side for size in fixed_size(net, x, side, "the position embeddings are for one size"))
     return as_tokens(net, conv2d(net / "patch_embed" / "proj", x, width, side, side, pad=0)), (rows, columns)
 
 

@@ -84,7 +84,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     detr_r101=Variant(Config((3, 4, 23, 3)), params=60_570_016),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, at = fixed_size(net, x, 1), net / "model"
+    size, at = fixed_size(net, x, 1, "the position embeddings are computed for one size"), net / "model"
     x = conv2d(at / "input_projection", backbone(at / "backbone" / "model", x, cfg.depths), WIDTH, 1)
     places, x = waves(at / "position_embedding", tuple(x.shape[2:]), WIDTH), as_tokens(at, x)
     for i in range(LAYERS):

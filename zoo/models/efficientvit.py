@@ -23,6 +23,7 @@ from zoo.ops import (
     linear,
     matmul,
     mul,
+    open_size,
     reduce_sum,
     relu,
     reshape,
@@ -85,12 +86,12 @@ def linear_attention(net: Net, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def multi_scale_attention(net: Net, x: Tensor, depth: int) -> Tensor:
     """Heads of `depth` channels over each of two scales."""
-    _, width, height, columns = x.shape
+    width, (height, columns) = x.shape[1], open_size(net, x)
     qkv = conv2d(net / "qkv" / "conv", x, 3 * width, 1, bias=False)
     at, heads = net / "aggreg" / 0, width // depth
     coarse = conv2d(at / 0, qkv, 3 * width, 5, groups=3 * width, bias=False)
     coarse = conv2d(at / 1, coarse, 3 * width, 1, groups=3 * heads, bias=False)
-    both = reshape(net, concat(net, [qkv, coarse]), (0, 2 * heads, 3 * depth, height * columns))
+    both = reshape(net, concat(net, [qkv, coarse]), (0, 2 * heads, 3 * depth, -1))
     q, k, v = split(net, transpose(net, both, (0, 1, 3, 2)), [depth] * 3, 3)
     x = linear_attention(net, relu(net / "kernel_func", q), relu(net / "kernel_func", k), v)
     x = reshape(net, transpose(net, x, (0, 1, 3, 2)), (0, 2 * width, height, columns))

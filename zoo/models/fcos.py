@@ -45,7 +45,7 @@ def tower(net: Net, x: Tensor) -> Tensor:
     fcos_resnet50_fpn=Variant(Config(), params=32_269_600 + FROZEN_RESNET50),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, backbone = fixed_size(net, x, 32), net / "backbone"
+    size, backbone = fixed_size(net, x, 32, "the anchors are placed for one size"), net / "backbone"
     *_, c3, c4, c5 = features(backbone / "body", x, Stages()).values()
     levels = pyramid(backbone / "fpn", [c3, c4, c5])
     levels += coarser(backbone / "fpn" / "extra_blocks", levels[-1])

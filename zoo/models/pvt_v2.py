@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from zoo.blocks.transformer import as_map, as_tokens, attend_each
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, gelu, layer_norm, linear, reduce_mean, reshape, split, transpose
+from zoo.ops import add, conv2d, gelu, layer_norm, linear, open_size, reduce_mean, reshape, split, transpose
+from zoo.ops._sizes import Size
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -29,15 +30,15 @@ class Config:
     num_classes: int = 1000
 
 
-def embed(net: Net, x: Tensor, width: int, k: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
+def embed(net: Net, x: Tensor, width: int, k: int, stride: int) -> tuple[Tensor, tuple[Size, Size]]:
     """Overlapping patches of a map as tokens (N, S, C), and the size of their map."""
     x = conv2d(net / "proj", x, width, k, stride)
-    _, _, rows, columns = x.shape
+    size = open_size(net, x)
     x = layer_norm(net / "norm", transpose(net, x, (0, 2, 3, 1)))
-    return reshape(net, x, (0, rows * columns, width)), (rows, columns)
+    return reshape(net, x, (0, -1, width)), size
 
 
-def attention(net: Net, x: Tensor, size: tuple[int, int], heads: int, reduction: int) -> Tensor:
+def attention(net: Net, x: Tensor, size: tuple[Size, Size], heads: int, reduction: int) -> Tensor:
     width, seen = x.shape[2], x
     if reduction > 1:
         seen = conv2d(net / "sr", as_map(net, x, size), width, reduction, reduction, pad=0)
@@ -46,7 +47,7 @@ def attention(net: Net, x: Tensor, size: tuple[int, int], heads: int, reduction:
     return linear(net / "proj", attend_each(net, linear(net / "q", x, width), keys, values, heads), width)
 
 
-def mlp(net: Net, x: Tensor, size: tuple[int, int], hidden: int) -> Tensor:
+def mlp(net: Net, x: Tensor, size: tuple[Size, Size], hidden: int) -> Tensor:
     y = as_map(net, linear(net / "fc1", x, hidden), size)
     y = as_tokens(net, conv2d(net / "dwconv", y, hidden, 3, groups=hidden))
     return linear(net / "fc2", gelu(net / "act", y), x.shape[2])

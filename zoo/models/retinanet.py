@@ -56,7 +56,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     retinanet_resnet50_fpn_v2=Variant(Config(second=True), params=38_198_935, paper="arXiv:1912.02424"),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, backbone, head = fixed_size(net, x, 32), net / "backbone", net / "head"
+    size, backbone, head = fixed_size(net, x, 32, "the anchors are placed for one size"), net / "backbone", net / "head"
     body = backbone / "body" if cfg.second else backbone.having(eps=0.0) / "body"
     *_, c3, c4, c5 = features(body, x, Stages()).values()
     levels = pyramid(backbone / "fpn", [c3, c4, c5])

@@ -175,7 +175,7 @@ def queries(net: Net, memory: Tensor, sizes: list[tuple[int, int]], classes: int
     rtdetr_r101=Variant(Config((3, 4, 23, 3), encoder=384, hidden=2048), params=76_538_204),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, net = fixed_size(net, x, 32), net / "model"
+    size, net = fixed_size(net, x, 32, "anchors and positions are computed for one size"), net / "model"
     maps = backbone(net / "backbone" / "model", x, cfg)
     maps = [conv_bn(net / "encoder_input_proj" / i, x, cfg.encoder, 1, conv=0, bn=1) for i, x in enumerate(maps)]
     maps = encode(net / "encoder", maps, cfg)

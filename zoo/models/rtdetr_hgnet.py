@@ -164,7 +164,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     ),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
-    size, net = fixed_size(net, x, 32), net / "model"
+    size, net = fixed_size(net, x, 32, "anchors and positions are computed for one size"), net / "model"
     maps = encode(net, backbone(net, x, cfg), cfg)
     net = net / cfg.head
     maps = [conv_bn(net / "input_proj" / i, x, WIDTH, 1, eps=EPS, conv=0, bn=1) for i, x in enumerate(maps)]

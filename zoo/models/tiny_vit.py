@@ -97,7 +97,7 @@ def block(net: Net, x: Tensor, heads: int, side: int) -> Tensor:
     tiny_vit_21m_224=Variant(Config((96, 192, 384, 576), (3, 6, 12, 18)), params=21_198_568),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
-    fixed_size(net, x, 1)
+    fixed_size(net, x, 1, "its windows and their biases are cut for one size")
     at, width = net / "patch_embed", cfg.widths[0]
     x = gelu(at / "act", conv_bn(at / "conv1", x, width // 2, 3, 2))
     x = conv_bn(at / "conv2", x, width, 3, 2)
