@@ -314,9 +314,10 @@ DARKNET = ["model.0.conv.weight", "model.2.cv1.conv.weight", "model.4.0.cv1.conv
         (["model.0.conv.weight", "model.20.anchors", "model.20.m.0.weight"], "YOLOv3 with anchors", []),
         (["model.0.conv.weight", "model.33.anchors", "model.33.m.0.weight"], "YOLOv5 P6", []),
         (["model.0.conv.conv.weight", "model.24.anchors"], "before v6.0", []),
+        (["model.decoder.layers.0.self_attn.out_proj.weight", "model.enc_score_head.weight"], "before 5", []),
     ],
 )
-def test_old_yolos_are_told_by_their_heads(names: list[str], what: str, models: list[str]) -> None:
+def test_old_names_are_told(names: list[str], what: str, models: list[str]) -> None:
     """The networks that are large, by some of their names."""
     family = family_of(from_arrays({name: np.zeros(1, np.float32) for name in names}))
     assert family is not None and what in family.what

@@ -112,6 +112,14 @@ def _generation(names: Collection[str], head: int) -> tuple[str, str]:
 
 
 _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
+    (
+        Family(
+            "a detection transformer under the names of transformers before 5",
+            "",
+            "load it with transformers 5.24 and save its state_dict(), whose names are new",
+        ),
+        lambda names: "model.decoder.layers.0.self_attn.out_proj.weight" in names,
+    ),
     (Family("a YOLO-NAS", "yolo_nas_*"), lambda names: "backbone.stage1.blocks.bottlenecks.0.alpha" in names),
     (
         Family("a YOLOv6 of Meituan", "yolov6?_meituan"),
