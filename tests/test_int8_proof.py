@@ -174,9 +174,12 @@ MISTAKES: list[tuple[str, str, Plant]] = [
 ]  # fmt: skip
 
 
+def test_nothing_is_found_where_nothing_is_planted(rtx: Api) -> None:
+    assert verdict(small(), rtx).ok
+
+
 @pytest.mark.parametrize(("name", "starts", "mistake"), MISTAKES, ids=[row[0] for row in MISTAKES])
 def test_a_mistake_in_one_layer_is_named(name: str, starts: str, mistake: Plant, rtx: Api) -> None:
-    assert verdict(small(), rtx).ok
     with planted([mistake], {}):
         report = verdict(small(), rtx)
     assert report.first_divergence is not None and report.first_divergence.name == starts, report.first_divergence
