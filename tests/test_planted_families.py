@@ -271,7 +271,7 @@ def case(name: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
     from zoo.verify.calibration import calibrated, sample_images, state_arrays
 
     reference = calibrated(get_model(name).reference, 0, size_of(name))
-    return reference, state_arrays(reference), sample_images(4, size_of(name), seed=1)
+    return reference, state_arrays(reference), sample_images(2, size_of(name), seed=1)
 
 
 @pytest.mark.parametrize(("name", "mistake", "starts", "bug"), BUGS, ids=[f"{b[0]} {b[1]}" for b in BUGS])
