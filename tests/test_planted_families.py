@@ -222,6 +222,8 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("positions()", changed(grid=(4, 3)))),
     ("vit_small_patch16_dinov3", "keys do not turn", "blocks.2.attn.proj",
         plant("blocks.2.attn.rotate():1", keeps("x"))),
+    ("dpn68", "ELU at the end", "features.conv5_bn_ac.bn.act",
+        plant("features.conv5_bn_ac.bn.act", instead(ops.elu))),
     ("squeezenet1_1", "the wide half first", "features.3",
         plant("features.3.concat()", lambda real, net, x: real(net, x[::-1]))),
     ("efficientvit_b0", "products not divided by their sum", "stages.2.blocks.1.context_module.main.proj.norm",

@@ -51,6 +51,7 @@ poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k darknet53.c2ns_in1k cspdark
 tiny_vit_5m_224.dist_in22k_ft_in1k tiny_vit_11m_224.dist_in22k_ft_in1k tiny_vit_21m_224.dist_in22k_ft_in1k
 vit_small_patch14_dinov2.lvd142m vit_base_patch14_dinov2.lvd142m vit_large_patch14_dinov2.lvd142m
 vit_small_patch14_reg4_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m vit_large_patch14_reg4_dinov2.lvd142m
+dpn68.mx_in1k dpn92.mx_in1k dpn98.mx_in1k dpn107.mx_in1k dpn131.mx_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
