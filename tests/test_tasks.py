@@ -435,7 +435,11 @@ def test_what_is_chosen_last_counts() -> None:
         ("detect", {"max_det": 1.5}, "max_det is 1.5; it must be of the type int"),
         ("classify", {"top": True}, "top is True; it must be of the type int"),
         ("classify", {"conf": 0.5}, "^the task 'classify' has no option 'conf'; its options are top$"),
-        ("detect", {"max_dets": 1}, "'max_dets'; its options are conf, iou, max_det, nms; closest: max_det$"),
+        (
+            "detect",
+            {"max_dets": 1},
+            "'max_dets'; its options are conf, iou, max_det, nms, multi_label; closest: max_det$",
+        ),
     ],
 )
 def test_options_that_mean_nothing_are_refused(task: str, wrong: dict[str, Any], words: str) -> None:
