@@ -64,6 +64,7 @@ OWNERS = {  # who may import a heavy library
     "efficientnet_lite_pytorch": "zoo/verify/",
     "facenet_pytorch": "zoo/verify/",
     "libreyolo": "zoo/verify/",
+    "facexlib": "zoo/verify/",
     "modern_yolonas": "zoo/verify/",
     "pytorchyolo": "zoo/verify/",
     "sas_yolov7": "zoo/verify/",

@@ -232,6 +232,9 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("stages.2.1.concat()", lambda real, net, x: real(net, x[::-1]))),
     ("mobilevitv2_050", "maps resized by the middles of pixels", "stages.3.1.conv_kxk.bn.act",
         plant("stages.3.1.upsample()", changed(align_corners=False))),
+    ("facenet", "blocks of 17 scaled as those of 35", "repeat_2.3.relu",
+        plant("repeat_2.3.residual()", changed(scale=0.17))),
+    ("mobilefacenet", "no shortcut", "conv_4.model.2", plant("conv_4.model.2.add()", keeps("y"))),
     ("mtcnn_pnet", "poolings round down", "pool1", plant("pool1", changed(ceil_mode=False))),
     ("mtcnn_onet", "maps flattened row by row", "dense5", plant("transpose()", keeps("x"))),
     ("rtdetr_r18", "values know their positions", "model.decoder.layers.0.self_attn.v_proj",
@@ -257,6 +260,8 @@ SIZES = {
     "hrnet_w18_small": (3, 64, 96),
     "inception_resnet_v2": (3, 107, 139),
     "inception_v4": (3, 107, 139),
+    "facenet": (3, 79, 93),
+    "mobilefacenet": (3, 112, 112),
     "mtcnn_pnet": (3, 37, 50),
     "mtcnn_onet": (3, 48, 48),
 }

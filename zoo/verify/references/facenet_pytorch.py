@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LICENCE = "MIT"
 ORIGIN = "facenet-pytorch 2.6.0 on PyPI, by Tim Esler, converted from David Sandberg's facenet"
+FACENET = (  # trained on VGGFace2
+    "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt"
+)
 STAGES = {"pnet": "PNet", "rnet": "RNet", "onet": "ONet"}
 SHA256 = {  # of the files in the package
     "pnet": "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
@@ -35,18 +38,23 @@ class FacenetPytorch(Library):
     install = "pip install --no-deps facenet-pytorch==2.6.0"
 
     def names(self) -> Collection[str]:
-        return list(STAGES)
+        return [*STAGES, "facenet"]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which it imports
+        from facenet_pytorch import InceptionResnetV1
         from facenet_pytorch.models import mtcnn
 
         if name not in self.names():
             raise self.unknown(name)
+        if name == "facenet":
+            return InceptionResnetV1()
         return getattr(mtcnn, STAGES[name])(pretrained=False)
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
-        """Boxes first, scores last, landmarks between them if there are any."""
+        """Of MTCNN boxes first, scores last, landmarks between them if there are any; of FaceNet the embedding."""
+        if not isinstance(result, tuple):
+            return {"embedding": result}
         boxes, *landmarks, scores = result
         return {"scores": scores, "boxes": boxes} | dict(zip(["landmarks"], landmarks))
 
@@ -58,6 +66,8 @@ class FacenetPytorch(Library):
         return True
 
     def published(self, name: str) -> Published:
+        if name == "facenet":
+            return Published(FACENET, None, None, LICENCE, ORIGIN.replace("2.6.0 on PyPI", "2.2.9 on GitHub"))
         if name not in SHA256:
             return super().published(name)
         spec = importlib.util.find_spec(self.package)
