@@ -47,7 +47,8 @@ class YOLOv6(Library):
         return {"boxes": rows[:, :4], "scores": rows[:, 5:]}
 
     def published(self, name: str) -> Published:
-        return Published(f"{RELEASE}/{name}.pt", None, None, "GPL-3.0", f"{name} of Meituan, 0.4, trained on COCO")
+        origin = f"{name} of Meituan, 0.4, trained on COCO"
+        return Published(f"{RELEASE}/{name}.pt", None, None, "GPL-3.0", origin, "coco")
 
 
 LIBRARY = YOLOv6()

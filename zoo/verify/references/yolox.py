@@ -47,7 +47,8 @@ class YOLOX(Library):
         return predicts
 
     def published(self, name: str) -> Published:
-        return Published(f"{RELEASE}/{name}.pth", None, None, "Apache-2.0", f"YOLOX {name} of Megvii, trained on COCO")
+        origin = f"YOLOX {name} of Megvii, trained on COCO"
+        return Published(f"{RELEASE}/{name}.pth", None, None, "Apache-2.0", origin, "coco")
 
 
 LIBRARY = YOLOX()
