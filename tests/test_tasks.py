@@ -407,6 +407,9 @@ def test_embeddings_are_compared_by_their_directions() -> None:
     picture = np.full((2, 3, 3), 7, np.uint8)
     drawn = task.draw(picture, found)
     assert drawn is not picture and (drawn == picture).all()
+    records = [{"source": name, **task.to_json(result)} for name, result in (("a", found), ("b", other), ("c", longer))]
+    assert task.compare(records) == [" 1.000  a and c", " 0.000  a and b", " 0.000  b and c"]
+    assert task.compare(records[:1]) == task.compare([{"frame": 0} | record for record in records]) == []
     with pytest.raises(ZooError, match="5 and 2 numbers cannot be compared"):
         found.similarity(decode("embed", {"embedding": np.ones(2, np.float32)}, []))
     with pytest.raises(ZooError, match="overflowed"):

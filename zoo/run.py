@@ -150,6 +150,7 @@ def run(
             show = None if as_json else functools.partial(_print, task=predictor.task, verbose=verbose)
             _tell_passed_over(sources)
             outcome = _predict_all(predictor, open_sources(sources, frames), Gallery(save, sources), not no_save, show)
+            together = predictor.task.compare(outcome.items)
         results = {
             "model": session.model.name,
             "weights": session.weights,
@@ -164,6 +165,8 @@ def run(
     if as_json:
         print_json(results)
     else:
+        for line in together:
+            print(clean(line))
         print(f"results: {clean(str(path))}")
     if results["weights"].startswith("random"):  # the first one is far above by now
         note(RANDOM)

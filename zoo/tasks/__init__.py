@@ -107,6 +107,11 @@ class Task(ABC):
         """The result in a few words, as for one frame of a video: the first line for people."""
         return self.describe(result)[0].strip()
 
+    def compare(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the pictures of one run say together, as lines for people. `records` are those of `results.json`: a
+        `source`, and what `to_json` gave. Most tasks look at each picture by itself."""
+        return []
+
     def gpu_decoder(
         self, cuda: Cuda, outputs: Mapping[str, DeviceArray], stream: Stream, options: Mapping[str, Any]
     ) -> Decoder | None:

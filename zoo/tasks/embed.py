@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.preprocess import Placement
 from zoo.tasks import Result, Task
+
+MOST_COMPARED, MOST_TOLD = 1000, 10  # pictures, and pairs of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +57,17 @@ class Embed(Task):
     def describe(self, result: Embedding) -> list[str]:
         first = ", ".join(f"{value:.3f}" for value in result.embedding[:4])
         return [f"{result.embedding.size} numbers of length {np.linalg.norm(result.embedding):.3f}: {first}, …"]
+
+    def compare(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The similarities of pairs of pictures, the most alike first. Frames of a video, and more than
+        `MOST_COMPARED` pictures, are not compared."""
+        pictures = [record for record in records if "frame" not in record]
+        if not 2 <= len(pictures) <= MOST_COMPARED:
+            return []
+        vectors = np.array([picture["embedding"] for picture in pictures], np.float64)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        cosines = vectors @ vectors.T
+        pairs = sorted(itertools.combinations(range(len(pictures)), 2), key=lambda pair: -cosines[pair])
+        return [
+            f"{cosines[a, b]:6.3f}  {pictures[a]['source']} and {pictures[b]['source']}" for a, b in pairs[:MOST_TOLD]
+        ]

@@ -71,7 +71,7 @@ class FindFaces(Task):
         check_finite(outputs["scores"], centre, half, points)
         boxes = placement.to_image(np.concatenate([centre - half, centre + half], axis=1))
         large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) >= options["min_face"])
-        kept = large[suppressed(boxes[large], scores[large], options["iou"])]
+        kept = large[suppressed(boxes[large], scores[large], options["iou"], pixel=1)]
         return Faces(boxes[kept], scores[kept], placement.points_to_image(points[kept], clip=False))
 
     def draw(self, image: np.ndarray, result: Faces) -> np.ndarray:
