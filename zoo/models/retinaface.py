@@ -105,7 +105,7 @@ def anchors(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         y, x = np.indices((-(-height // stride), -(-width // stride))).reshape(2, -1)
         middles.append(np.repeat((np.stack([x, y]) + 0.5) * stride, 2, axis=1))
         sides.append(np.tile(squares, x.size))
-    return np.concatenate(middles, 1)[None].astype(np.float32), np.concatenate(sides)[None, None].astype(np.float32)
+    return np.concatenate(middles, 1)[None], np.concatenate(sides)[None, None]
 
 
 @register(
@@ -130,7 +130,7 @@ def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:
     scores = softmax(net.functional, values(net / "ClassHead", maps, 2), 1)
     at = net.fp32  # in half precision pixels beyond 512 count in halves
     middles, sides = (at.constant(array, name) for array, name in zip(anchors(*size), ("middles", "sides")))
-    boxes, points = (at.enter(values(net / head, maps, n)) for head, n in (("BboxHead", 4), ("LandmarkHead", 10)))
+    boxes, points = (values(net / head, maps, n) for head, n in (("BboxHead", 4), ("LandmarkHead", 10)))
     move = mul(at, mul(at, narrow(at, boxes, 1, 0, 2), MOVES), sides)
     grown = mul(at, exp(at, mul(at, narrow(at, boxes, 1, 2, 2), GROWS)), sides)
     shift = mul(at, mul(at, points, MOVES), sides)
