@@ -135,14 +135,14 @@ class Serving:
 class Part:
     """A model of the repository: its configuration, and what writes its files, by their paths in the model's folder."""
 
-    config: Any
+    model_config: Any
     files: Mapping[str, Write]
 
     def write(self, folder: Path) -> None:
         from google.protobuf import text_format
 
         (folder / VERSION).mkdir(parents=True)
-        (folder / "config.pbtxt").write_text(text_format.MessageToString(self.config), "utf-8")
+        (folder / "config.pbtxt").write_text(text_format.MessageToString(self.model_config), "utf-8")
         for name, write in self.files.items():
             write(folder / name)
 
@@ -187,33 +187,33 @@ class Network:
         }
 
     def _network(self, name: str) -> Part:
-        config = self._config(name)
-        config.platform, config.backend = _BACKENDS[self.kind]
+        model_config = self._config(name)
+        model_config.platform, model_config.backend = _BACKENDS[self.kind]
         input_name, dtype, shape = self.input
-        _add(config.input, input_name, dtype, shape)
+        _add(model_config.input, input_name, dtype, shape)
         for output, (dtype, shape) in self.outputs.items():
-            _add(config.output, output, dtype, shape)
+            _add(model_config.output, output, dtype, shape)
         on_gpu = self.kind == "tensorrt_plan"
-        self._instances(config, self.serving.instances, on_gpu)
-        self._batching(config)
+        self._instances(model_config, self.serving.instances, on_gpu)
+        self._batching(model_config)
         files = dict(self.files)
         if self.labels is not None:
             files[LABELS] = _text("".join(f"{clean(label, LONGEST_LABEL)}\n" for label in self.labels))
-            for output in config.output:
+            for output in model_config.output:
                 if tuple(output.dims) == (len(self.labels),):  # what Triton's classification extension is for
                     output.label_filename = LABELS
         if on_gpu and not self.whole:
-            self._graphs(config)
+            self._graphs(model_config)
         if self.kind != "python":
-            warm = config.model_warmup.add(name="black", batch_size=1)
+            warm = model_config.model_warmup.add(name="black", batch_size=1)
             warmed = warm.inputs[input_name]
-            warmed.data_type, warmed.zero_data = config.input[0].data_type, True
+            warmed.data_type, warmed.zero_data = model_config.input[0].data_type, True
             warmed.dims.extend(size if size > 0 else WARM_SIDE for size in self.input[2])
-        return Part(config, files)
+        return Part(model_config, files)
 
-    def _graphs(self, config: Any) -> None:
+    def _graphs(self, model_config: Any) -> None:
         """Asks for a CUDA graph of each batch up to the engine's, of few where that is large."""
-        cuda = config.optimization.cuda
+        cuda = model_config.optimization.cuda
         cuda.graphs = True
         step = math.ceil(self.max_batch / GRAPHS)
         for batch in sorted({1, self.opt_batch, *range(step, self.max_batch + 1, step)}):
@@ -221,54 +221,54 @@ class Network:
             spec.input[IMAGES].dim.extend(self.input[2])
 
     def _prepare(self, name: str) -> Part:
-        config = self._python(name)
-        _add(config.input, PICTURE, "TYPE_STRING", (1,))
-        _add(config.output, IMAGES, "TYPE_FP32", self.input[2])
-        _add(config.output, PLACEMENT, "TYPE_INT64", (PLACEMENT_SIZE,))
+        model_config = self._python(name)
+        _add(model_config.input, PICTURE, "TYPE_STRING", (1,))
+        _add(model_config.output, IMAGES, "TYPE_FP32", self.input[2])
+        _add(model_config.output, PLACEMENT, "TYPE_INT64", (PLACEMENT_SIZE,))
         about = {"preprocess": self.preprocess, "size": self.input[2][1:]}
-        return Part(config, _python_files("Prepare", about))
+        return Part(model_config, _python_files("Prepare", about))
 
     def _decode(self, name: str) -> Part:
-        config = self._python(name)
+        model_config = self._python(name)
         for output, (dtype, shape) in self.outputs.items():
-            _add(config.input, output, dtype, shape)
-        _add(config.input, PLACEMENT, "TYPE_INT64", (PLACEMENT_SIZE,))
-        _add(config.output, RESULT, "TYPE_STRING", (1,))
+            _add(model_config.input, output, dtype, shape)
+        _add(model_config.input, PLACEMENT, "TYPE_INT64", (PLACEMENT_SIZE,))
+        _add(model_config.output, RESULT, "TYPE_STRING", (1,))
         about = {"task": self.task, "options": self.options, "labels": self.labels}
-        return Part(config, _python_files("Decode", about))
+        return Part(model_config, _python_files("Decode", about))
 
     def _ensemble(self, network: str, prepare: str, decode: str) -> Part:
-        config = self._config(self.name)
-        config.platform = "ensemble"
-        _add(config.input, PICTURE, "TYPE_STRING", (1,))
-        _add(config.output, RESULT, "TYPE_STRING", (1,))
+        model_config = self._config(self.name)
+        model_config.platform = "ensemble"
+        _add(model_config.input, PICTURE, "TYPE_STRING", (1,))
+        _add(model_config.output, RESULT, "TYPE_STRING", (1,))
         outputs = list(self.outputs)
         for model, inputs, results in (
             (prepare, [PICTURE], [IMAGES, PLACEMENT]),
             (network, [IMAGES], outputs),
             (decode, [*outputs, PLACEMENT], [RESULT]),
         ):
-            step = config.ensemble_scheduling.step.add(model_name=model, model_version=-1)
+            step = model_config.ensemble_scheduling.step.add(model_name=model, model_version=-1)
             step.input_map.update({name: name for name in inputs})
             step.output_map.update({name: name for name in results})
-        return Part(config, {})
+        return Part(model_config, {})
 
     def _python(self, name: str) -> Any:
         """The configuration of a model that the zoo's code is; as many run at once as networks do."""
-        config = self._config(name)
-        config.backend = "python"
-        self._instances(config, self.serving.instances, False)
-        return config
+        model_config = self._config(name)
+        model_config.backend = "python"
+        self._instances(model_config, self.serving.instances, False)
+        return model_config
 
     def _config(self, name: str) -> Any:
         return protobuf().ModelConfig(name=name, max_batch_size=self.max_batch)
 
-    def _instances(self, config: Any, count: int, on_gpu: bool) -> None:
+    def _instances(self, model_config: Any, count: int, on_gpu: bool) -> None:
         kinds = protobuf().ModelInstanceGroup
-        config.instance_group.add(count=count, kind=kinds.KIND_GPU if on_gpu else kinds.KIND_CPU)
+        model_config.instance_group.add(count=count, kind=kinds.KIND_GPU if on_gpu else kinds.KIND_CPU)
 
-    def _batching(self, config: Any) -> None:
-        config.dynamic_batching.max_queue_delay_microseconds = self.serving.queue_delay
+    def _batching(self, model_config: Any) -> None:
+        model_config.dynamic_batching.max_queue_delay_microseconds = self.serving.queue_delay
 
 
 _BACKENDS = {  # kind -> (platform, backend), as Triton's documentation names them
