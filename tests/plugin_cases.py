@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -105,7 +106,8 @@ def attention(name: str, sizes: tuple[tuple[int, int], ...], channels: int, quer
 def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int = 12) -> Case:
     """Boxes as a detector makes them, many near each object, most of them weak; every fourth score is another's.
 
-    The reference decides in float32, as the op does: its outputs are equal, not near.
+    The reference decides in float32, as the op does: its outputs are equal, not near. Of equal scores the first comes
+    first, as the op promises; PyTorch sorts them as the machine's vector instructions have it, unless it is asked to.
     """
 
     def inputs(r: Random) -> tuple[np.ndarray, ...]:
@@ -127,7 +129,13 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
         number, open_ = torch.zeros(2, 1, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int32)
         found = [torch.zeros(2, rows, 4), torch.zeros(2, rows), torch.full((2, rows), -1, dtype=torch.int32)]
         raw = torch.cat([boxes, scores], 1).float()
-        for i, kept in enumerate(non_max_suppression(raw, op.conf, op.iou, max_det=rows, nc=classes)):
+
+        def argsort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> torch.Tensor:
+            return torch.sort(x, dim=dim, descending=descending, stable=True).indices
+
+        with patch.object(torch.Tensor, "argsort", argsort):
+            suppressed = non_max_suppression(raw, op.conf, op.iou, max_det=rows, nc=classes)
+        for i, kept in enumerate(suppressed):
             number[i] = len(kept)
             for table, values in zip(found, (kept[:, :4], kept[:, 4], kept[:, 5])):
                 table[i, : len(kept)] = values
