@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from zoo.engine.build import compile_network
-from zoo.engine.definition import INPUT, define
-from zoo.engine.shapes import Shapes
+from zoo.engine.definition import define
+from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import ZooError
 from zoo.measure.contest import RIVALS, Arena, arena
 from zoo.measure.contestants import Options, compile_ours

@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 from zoo.api import find_weights
 from zoo.engine.build import compile_network
-from zoo.engine.definition import INPUT, define
+from zoo.engine.definition import define
 from zoo.engine.effort import Effort
-from zoo.engine.shapes import Shapes
+from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import ZooError
 from zoo.measure.machine import machine
 from zoo.measure.timing import Replay

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "tests" / "data" / "gpu.jsonl"  # a few records of a run on an H200
+OUTSIDE = sorted(path for folder in ("benchmarks", "scripts", "tests/gpu") for path in (ROOT / folder).glob("*.py"))
 
 
 def program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -55,3 +60,15 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
         done = program("chart.py", *arguments, "-o", tmp_path / "x.svg")
         assert done.returncode == 2 and done.stderr.startswith("error: ") and words in done.stderr
         assert not (tmp_path / "x.svg").exists()
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_not_run_here_asks_for_names_that_are_there(path: Path) -> None:
+    """Benchmarks, scripts and the tests for a GPU run seldom: what they import of the zoo may have moved meanwhile."""
+    lost = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "zoo":
+            module = importlib.import_module(node.module)
+            names = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+            lost += [name for name in names if importlib.util.find_spec(f"{node.module}.{name}") is None]
+    assert lost == []

@@ -63,15 +63,12 @@ def has_classes(name: str) -> bool:
 
 
 def in_budget() -> list[str]:
-    """The smallest of each architecture, and every other network that is small enough to be proven each time.
+    """The smallest of each architecture, but for those whose row says that they are large.
 
-    `python tests/prove_all.py` proves the rest, which have the same code with other numbers, or whose row says that
-    they are large and have the code of others in another order.
+    `python tests/prove_all.py` proves these, which have the code of others in another order, and the rest, which have
+    the same code with other numbers.
     """
-    smallest = [name for name in smallest_of_each_architecture() if "large" not in ROWS.get(name, {})]
-    models = [model for model in map(get_model, reversed(MODELS)) if model.params < 3_000_000]
-    small = {(model.build, model.config): model.name for model in models}  # the first name of each network
-    return [name for name in MODELS if name in smallest or name in small.values()]
+    return [name for name in smallest_of_each_architecture() if "large" not in ROWS.get(name, {})]
 
 
 def reference_of(name: str, **options: Any) -> tuple[Any, Weights]:

@@ -358,7 +358,7 @@ def test_a_refusal_leaves_nothing_behind(define_net: DefineNet) -> None:
 
 
 def test_an_input_that_tensorrt_refuses(define_net: DefineNet) -> None:
-    with pytest.raises(Refused, match=r"refused an input of shape \(1, -5, 9, 9\): .*"):
+    with pytest.raises(Refused, match=r"refused an input of fp32 and shape \(1, -5, 9, 9\): .*"):
         define_net(chain, shape=(1, -5, 9, 9))
 
 
