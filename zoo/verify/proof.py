@@ -156,7 +156,7 @@ def prove(
     def alone(report: Report, definition: Definition, images: Any, ours: Any) -> Report:
         """The first of the images by itself."""
         found = execute(definition, list(reference.choosers), images[:1])
-        return compare_batches(reference, images[:1], report, {name: ours[name][:1] for name in found}, found)
+        return compare_batches(reference, images, report, ours, found, [0])
 
     also, notes, policy = {}, (), Precision()
     try:
@@ -258,17 +258,25 @@ def compare_batches(
     report: Report,
     before: Mapping[str, np.ndarray],
     now: Mapping[str, np.ndarray],
+    chosen: Sequence[int],
 ) -> Report:
-    """The outputs on `images` `now`, in a batch of another size, against those `before`, within the bounds of `report`.
+    """The outputs `now` on `images[chosen]`, against those `before` on all images, within the bounds of `report`.
 
-    A network that chooses may choose otherwise now: where it does, its outputs are held against the reference again.
+    These are shares of what all images give, and so are the errors here: a single number that happens to be near zero
+    has no relative error that says anything. A network that chooses may choose otherwise now: where it does, it is held
+    against the reference again.
     """
     rows = []
     for row in (*report.outputs, *(row for row in report.taps if row.name in reference.choosers)):
-        found, expected = now[row.name], before[row.name]
-        rows.append(replace(judged(row.name, found, expected, expected, expected, 1, row.bound), noise=row.noise))
+        found, whole = now[row.name], before[row.name]
+        expected = whole[chosen]
+        again = judged(row.name, found, expected, expected, expected, 1, row.bound)
+        usual = float(np.linalg.norm(np.float64(whole))) * math.sqrt(len(chosen) / len(whole))
+        if usual > 0 and not again.problem:
+            again = replace(again, error=float(np.linalg.norm(np.float64(found) - expected)) / usual)
+        rows.append(replace(again, noise=row.noise))
     if reference.choosers and not all(row.ok for row in rows):
-        rows[: len(report.outputs)] = compare_reference(reference, images, now).outputs
+        rows[: len(report.outputs)] = compare_reference(reference, images[chosen], now).outputs
     return Report(rows, rule="each image of a batch as it is alone, within the bounds of the batch")
 
 
