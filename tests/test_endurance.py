@@ -143,6 +143,12 @@ def test_names_given_to_a_run(tmp_path: Path) -> None:
     assert result.returncode == 0 and "  seven (7)" in result.stdout, result.stdout + result.stderr
     result = run(seven, "--names", "a,b", "--save", tmp_path / "out")
     assert result.returncode == 2 and "10 classes but 2 labels were given; give one per class" in result.stderr
+    part = [sys.executable, "-m", "zoo.run", "mtcnn", str(seven), "--weights", "random", "--names", "a,b"]
+    result = subprocess.run(
+        part, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True
+    )
+    last = "error: the task 'faces' of mtcnn has no classes; leave --names away"
+    assert result.returncode == 2 and result.stderr.splitlines()[-1] == last
     result = run(seven, "--names", ",", "--save", tmp_path / "out")
     assert result.returncode == 2 and result.stderr.startswith("error: --names ',' holds no name")
 

@@ -17,7 +17,19 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, size_of
+from zoo.cli import (
+    Fp16,
+    Json,
+    ModelOrFile,
+    Size,
+    Together,
+    WeightsOption,
+    command,
+    note,
+    precision_name,
+    print_json,
+    size_of,
+)
 from zoo.device import parse_device
 from zoo.discovery import imported_files
 from zoo.errors import ZooError
@@ -36,9 +48,7 @@ TOLD = 10  # seconds from one line of progress to the next
 
 
 def run(
-    model: Annotated[
-        str, typer.Argument(help="A name from python -m zoo.list, an engine file, or weights that name their model.")
-    ],
+    model: ModelOrFile,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -62,7 +72,7 @@ def run(
             "--column", help="Of Parquet files: has the pictures, or their addresses. Default: the one with bytes."
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures that go through a network at once.")] = 1,
+    batch: Together = 1,
     weights: WeightsOption = None,
     size: Size = None,
     fp16: Fp16 = False,

@@ -38,6 +38,10 @@ WeightsOption = Annotated[
         show_default=False,
     ),
 ]
+ModelOrFile = Annotated[
+    str, typer.Argument(help="A name from python -m zoo.list, an engine file, or weights that name their model.")
+]
+Together = Annotated[int, typer.Option("--batch", "-b", min=1, help="Pictures that go through the network at once.")]
 Names = Annotated[
     str | None,
     typer.Option("--names", help="Class names: a text file with one per line, or a,b,c.", show_default=False),

@@ -38,7 +38,7 @@ class Config:
     reference="{reference}",
     preprocess=imagenet(),  # as the published weights want it: size, resizing, mean and standard deviation
     paper="",  # arXiv:…
-{configure}{scopes}    {name}=Variant(Config(), params={params:_}),
+{configure}    {name}=Variant(Config(), params={params:_}),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
 {body}
@@ -107,7 +107,7 @@ def draft(name: str, source: str, size: tuple[int, int, int], task: str = "class
         ops=", ".join(write.ops_in(code, vars(ops))), classes_from="classes_from, " if configure else "",
         classes=classes or 1000, functions=functions, task=task,
         reference=f"{library}:{{name}}" if model == name else source,
-        configure=configure, scopes="", name=name, params=params, body=body,
+        configure=configure, name=name, params=params, body=body,
     )  # fmt: skip
     return text, params
 

@@ -22,10 +22,12 @@ from zoo.cli import (
     Heuristic,
     Json,
     Level,
+    ModelOrFile,
     Names,
     NoPlugins,
     PluginsOption,
     Size,
+    Together,
     Verbose,
     WeightsOption,
     Workspace,
@@ -44,7 +46,7 @@ from zoo.engine.effort import parse_workspace
 from zoo.errors import ZooError
 from zoo.labels import given_names
 from zoo.registry import get_cascade, get_model
-from zoo.tasks import Option, Task, all_tasks, get_task
+from zoo.tasks import CLASSES, Option, Task, all_tasks, get_task
 from zoo.text import clean
 
 if TYPE_CHECKING:
@@ -57,9 +59,7 @@ Show = Callable[[Any, Any, "Path | None"], None]  # (frame, prediction, where it
 
 
 def run(
-    model: Annotated[
-        str, typer.Argument(help="A name from python -m zoo.list, an engine file, or weights that name their model.")
-    ],
+    model: ModelOrFile,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -74,9 +74,7 @@ def run(
     ] = Path("runs"),
     no_save: Annotated[bool, typer.Option("--no-save", help="Draw nothing: results.json only.")] = False,
     as_json: Json = False,
-    batch: Annotated[
-        int, typer.Option("--batch", "-b", min=1, help="Pictures that go through the network at once.")
-    ] = 1,
+    batch: Together = 1,
     frames: Annotated[
         int | None,
         typer.Option("--frames", min=1, help="The most to read of each video, stream or webcam.", show_default=False),
@@ -139,9 +137,9 @@ def run(
             plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
             workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,
         )  # type: ignore[arg-type]  # fmt: skip
-    if labels is not None:
-        session = replace(session, labels=labels)
     with session:
+        if labels is not None:
+            session = _named(session, labels)
         note(f"{session.model.name} with {session.weights}: {session.runs_on}")
         if session.weights.startswith("random"):
             note(RANDOM)
@@ -171,6 +169,14 @@ def run(
     if results["weights"].startswith("random"):  # the first one is far above by now
         note(RANDOM)
     sys.exit(130 if outcome.stopped else 1 if outcome.bad else 0)
+
+
+def _named(session: Any, labels: list[str]) -> Any:
+    """`session` with other names of its classes. Raises ZooError where results have none."""
+    task = get_task(session.model.task)
+    if not any(CLASSES in axes for axes in task.outputs.values()):
+        raise ZooError(f"the task '{task.name}' of {session.model.name} has no classes; leave --names away")
+    return replace(session, labels=labels)
 
 
 @dataclass

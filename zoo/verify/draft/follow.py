@@ -153,7 +153,7 @@ class _Translation:
         """Translates every node; the number of what is returned."""
         for node in graph.nodes:
             if node.op == "output":
-                return self._number(self._first(node.args))
+                return self.numbers[self._first(node.args)]
             self._node(node)
         raise AssertionError("a graph ends with its output")
 
@@ -165,7 +165,7 @@ class _Translation:
                 self.lists.add(self.numbers[node])
         elif node.op == "call_module":
             child = self.module.get_submodule(node.target)
-            inputs = [self._number(n) for n in node.all_input_nodes if n in self.numbers]
+            inputs = [self.numbers[n] for n in node.all_input_nodes if n in self.numbers]
             step = _call_of(child, tuple(node.target.split(".")), inputs, 0)
             step.listed = isinstance(node.args[0], (list, tuple))
             self._add(step, node)
@@ -193,7 +193,7 @@ class _Translation:
         if parts and not all(n.target is operator.getitem and isinstance(n.args[1], int) for n in parts):
             self._unknown(node)
             return
-        step = Step(op.name, (), [self._number(n) for n in inputs], [0], op.settings)
+        step = Step(op.name, (), [self.numbers[n] for n in inputs], [0], op.settings)
         step.listed = isinstance(node.args[0], (list, tuple))
         self._add(step, node)
         if parts:  # every part is a value, used or not
@@ -212,9 +212,6 @@ class _Translation:
     def _constant(self, argument: Any) -> Any:
         """An argument with every node that is no tensor replaced by its value, as sizes are."""
         return fx.map_arg(argument, lambda n: None if _has_tensors(v := self.values.of[n.name]) else v)
-
-    def _number(self, node: Any) -> int:
-        return self.numbers[node]
 
     @staticmethod
     def _first(args: Any) -> fx.Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -176,7 +176,6 @@ class Call:
     kwargs: Mapping[str, Any]
     shape: tuple[int, ...] = ()
     result: Any = None
-    names: Sequence[str] = field(default_factory=tuple)
 
     def of(self, place: int, name: str, default: Any = None) -> Any:
         return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)

@@ -13,6 +13,10 @@ from zoo.verify.draft.translate import NOT_SAID, Setting
 
 WIDTH = 120
 VALUES = ("x", "y", "z", "u", "v", "w", "a", "b", "c", "d", "e", "f")
+TAPLESS = (  # they claim no module where they stand
+    "conv_bn", "add", "mul", "sub", "div", "matmul", "concat", "split", "flatten", "reduce_mean", "reshape",
+    "transpose",
+)  # fmt: skip
 INTO = ("relu", "relu6", "silu", "gelu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "mish", "flatten")  # may nest
 
 
@@ -125,8 +129,7 @@ class _Writer:
 
     def _where(self, path: tuple[str, ...], op: str) -> str:
         if not path:
-            return "net.functional" if op not in ("add", "mul", "sub", "div", "concat", "split", "flatten", "matmul",
-                                                  "reduce_mean", "reshape", "transpose") else "net"  # fmt: skip
+            return "net" if op in TAPLESS else "net.functional"
         return "net" + "".join(f" / {part}" if part.isdecimal() else f' / "{part}"' for part in path)
 
     def _call(self, i: int, index: str | None = None, inputs: list[str] | None = None) -> str:
@@ -134,8 +137,6 @@ class _Writer:
         step = self.steps.steps[i]
         path = step.path if index is None else step.path[:-1]
         where = self._where(path, step.op) + (f" / {index}" if index is not None else "")
-        if step.op == "conv_bn" and not path and index is None:
-            where = "net"
         given = inputs or [self.names[value] for value in step.inputs]
         values = f"[{', '.join(given)}]" if step.listed else ", ".join(given)
         name = self.shared.of[step.inner].name if step.inner is not None else step.op
