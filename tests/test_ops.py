@@ -19,6 +19,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from zoo.network import Definition, Net, Tensor
 from zoo.ops._sizes import size_of
 from zoo.runtime.cpu import CpuSession
 from zoo.trt import Api
+from zoo.verify.torchvision_shim import import_torchvision
 
 BOUNDS = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}
 
@@ -73,6 +75,13 @@ class Case:
     @property
     def seed(self) -> int:
         return zlib.crc32(self.name.encode())
+
+
+def timm_layer(name: str, *args: Any, **options: Any) -> nn.Module:
+    import_torchvision()  # which timm imports
+    from timm import layers
+
+    return getattr(layers, name)(*args, **options)
 
 
 def fold(net: Net, x: Tensor) -> Tensor:
@@ -246,6 +255,16 @@ CASES = [
         lambda net, x: ops.conv2d(net, x, 12, 3, 2, dilation=(1, 3), groups=2),
     ),
     Case("conv no bias", nn.Conv2d(8, 12, 3, bias=False), lambda net, x: ops.conv2d(net, x, 12, 3, pad=0, bias=False)),
+    Case(
+        "conv standardised",
+        timm_layer("StdConv2d", 8, 12, 3, 2, bias=True, eps=1e-3),
+        lambda net, x: ops.standardised_conv2d(net, x, 12, 3, 2, bias=True, eps=1e-3),
+    ),
+    Case(
+        "conv standardised and scaled",
+        timm_layer("ScaledStdConv2d", 8, 12, 3, groups=2, gamma=1.7),
+        lambda net, x: ops.standardised_conv2d(net, x, 12, 3, groups=2, bias=True, gain=1.7),
+    ),
     Case(
         "conv order",
         nn.Sequential(nn.Conv2d(8, 6, 3, padding=1), Sorted(ORDER)),

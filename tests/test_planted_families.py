@@ -246,9 +246,19 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
             net, ops.add(net, x, positions), ops.mul(net, positions, 0.0), heads))),
     ("detr_r50", "positions of RT-DETR", "model.encoder.layers.0.self_attn.q_proj",
         plant("model.position_embedding.waves()", lambda real, *args: positions(*args))),
+    ("convmixer_768_32", "GELU, as in its wider ones", "blocks.4.2", plant("blocks.4.2", instead(ops.gelu))),
+    ("resnetv2_50x1_bit", "epsilon of other standardised filters", "stages.1.blocks.1.conv1",
+        plant("stages.1.blocks.1.conv1", changed(eps=1e-6))),
+    ("resnetv2_50x1_bit", "the stem's maximum is not over zeros", "stem.pad",
+        plant("stem.pad", lambda real, net, x, *a: real(net, x, *a, value=-1e4))),
+    ("efficientvit_m0", "heads side by side", "stages.1.blocks.0.mixer.m.attn.qkvs.1.bn",
+        plant("stages.1.blocks.0.mixer.m.attn.add():1", keeps("y"))),
 ]  # fmt: skip
 
 SIZES = {
+    "efficientvit_m0": (3, 112, 208),
+    "convmixer_768_32": (3, 35, 57),
+    "resnetv2_50x1_bit": (3, 33, 49),
     "deeplabv3plus_resnet34": (3, 16, 608),
     "depth_anything_v2_small": (3, 42, 70),
     "deeplabv3_mobilenet_v3_large": (3, 17, 609),

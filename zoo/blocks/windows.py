@@ -56,6 +56,12 @@ def relative_positions(side: int) -> np.ndarray:
     return down * (2 * side - 1) + right
 
 
+def distances(side: int) -> np.ndarray:
+    """For each pair of a window's tokens, which bias is theirs: (side^2, side^2)."""
+    rows, columns = np.divmod(np.arange(side * side), side)
+    return abs(rows[:, None] - rows) * side + abs(columns[:, None] - columns)
+
+
 def continuous_position_bias(net: Net, heads: int, side: int) -> np.ndarray:
     """(heads, S, S): 16 * sigmoid of what the two layers of `cpb_mlp` make of the distances (arXiv:2111.09883)."""
     for i in range(3):

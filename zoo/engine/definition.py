@@ -219,7 +219,16 @@ class _Untouched(np.ndarray):
     """Zeros whose arithmetic gives zeros without computing them: folding a convolution would touch all its memory."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> np.ndarray:
-        return _zeros(np.broadcast_shapes(*map(np.shape, inputs))).view(_Untouched)
+        shape = np.broadcast_shapes(*map(np.shape, inputs))
+        if method == "reduce":
+            axis, kept = options["axis"], options.get("keepdims", False)
+            gone = range(len(shape)) if axis is None else {one % len(shape) for one in np.atleast_1d(axis)}
+            shape = tuple(1 if i in gone else size for i, size in enumerate(shape) if kept or i not in gone)
+        return _zeros(shape).view(_Untouched)
+
+    def astype(self, *args: Any, **options: Any) -> np.ndarray:
+        """Itself: of what zeros it is made does not matter."""
+        return self
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:

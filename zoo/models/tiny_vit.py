@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.blocks.transformer import as_tokens
-from zoo.blocks.windows import padded_places, pick, windows
+from zoo.blocks.windows import distances, padded_places, pick, windows
 from zoo.network import Net, Tensor
 from zoo.ops import (
     add,
@@ -54,12 +54,6 @@ def merge(net: Net, x: Tensor, out: int) -> Tensor:
     x = gelu(net / "act1", conv_bn(net / "conv1", x, out, 1))
     x = gelu(net / "act2", conv_bn(net / "conv2", x, out, 3, 2, groups=out))
     return conv_bn(net / "conv3", x, out, 1)
-
-
-def distances(side: int) -> np.ndarray:
-    """For each pair of a window's tokens, which bias is theirs: (side^2, side^2)."""
-    rows, columns = np.divmod(np.arange(side * side), side)
-    return abs(rows[:, None] - rows) * side + abs(columns[:, None] - columns)
 
 
 def window_attention(net: Net, x: Tensor, heads: int, side: int) -> Tensor:

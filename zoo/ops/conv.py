@@ -45,6 +45,40 @@ def conv2d(
     return net.done(layer, "conv2d", x)
 
 
+def standardised_conv2d(
+    net: Net,
+    x: Tensor,
+    out: int,
+    k: Pair,
+    stride: Pair = 1,
+    pad: Padding | None = None,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    eps: float = 1e-6,
+    gain: float | None = None,
+) -> Tensor:
+    """A Conv2d whose filters have a mean of 0 and a variance of 1, made so on the host (arXiv:1903.10520).
+
+    With `gain` they are scaled as networks without normalisation are (arXiv:2101.08692): by it, by the parameter `gain`
+    of each filter, and by the root of its size. Source: timm's StdConv2d and ScaledStdConv2d.
+    """
+    x = net.enter(x)
+    fan_in = x.shape[1] // groups * pair(k)[0] * pair(k)[1]
+    kernel = net.weight("weight", out, x.shape[1] // groups, *pair(k)).astype(np.float64)
+    filters = kernel.reshape(out, -1)
+    scale = 1 / np.sqrt(filters.var(axis=1) + eps)
+    if gain is not None:
+        scale = scale * net.weight("gain", out, 1, 1, 1).reshape(out) * gain * fan_in**-0.5
+    kernel = (kernel - filters.mean(axis=1)[:, None, None, None]) * scale[:, None, None, None]
+    shift = net.weight("bias", out) if bias else None
+    name = net.peek("conv2d")
+    net.state(eps=eps)
+    return net.done(
+        convolution(net, name, x, kernel.astype(np.float32), shift, stride, pad, groups=groups), "conv2d", x
+    )
+
+
 def conv2d_each(net: Net, x: Tensor, groups: int) -> Tensor:
     """One filter, Conv2d(C, 1, 1, bias=False), on each group of channels: (N, groups * C, H, W) -> (N, groups, H, W).
 

@@ -159,6 +159,15 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: any(name.startswith("backbone.") for name in names) and "head.fc.weight" in names,
     ),
     (Family("a ResNet with torchvision's names", "*res*"), lambda names: "layer1.0.conv1.weight" in names),
+    (Family("a ConvMixer of timm", "convmixer_*"), lambda names: "blocks.0.0.fn.0.weight" in names),
+    (
+        Family("a ResNet of Big Transfer", "resnetv2_*_bit"),
+        lambda names: {"stem.conv.weight", "stages.0.blocks.0.downsample.conv.weight"} <= names,
+    ),
+    (
+        Family("an EfficientViT of MSRA", "efficientvit_m?"),
+        lambda names: "patch_embed.conv1.conv.weight" in names and "stages.0.blocks.0.dw0.m.conv.weight" in names,
+    ),
     (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
     (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),
     (

@@ -12,6 +12,7 @@ from zoo.verify.references import Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 HUB = "https://huggingface.co/timm"
@@ -23,6 +24,9 @@ repvgg_b1g4.rvgg_in1k repvgg_b2.rvgg_in1k repvgg_b2g4.rvgg_in1k repvgg_b3.rvgg_i
 hrnet_w18.ms_aug_in1k hrnet_w30.ms_in1k hrnet_w32.ms_in1k hrnet_w40.ms_in1k hrnet_w44.ms_in1k hrnet_w48.ms_in1k
 hrnet_w64.ms_in1k edgenext_xx_small.in1k edgenext_x_small.in1k edgenext_small.usi_in1k edgenext_base.usi_in1k
 rexnet_100.nav_in1k rexnet_130.nav_in1k rexnet_150.nav_in1k rexnet_200.nav_in1k rexnet_300.nav_in1k
+convmixer_768_32.in1k convmixer_1024_20_ks9_p14.in1k convmixer_1536_20.in1k efficientvit_m0.r224_in1k
+efficientvit_m1.r224_in1k efficientvit_m2.r224_in1k efficientvit_m3.r224_in1k efficientvit_m4.r224_in1k
+efficientvit_m5.r224_in1k
 """,
     "mobileone-license": """
 mobileone_s0.apple_in1k mobileone_s1.apple_in1k mobileone_s2.apple_in1k mobileone_s3.apple_in1k mobileone_s4.apple_in1k
@@ -51,7 +55,9 @@ poolformer_m48.sail_in1k inception_resnet_v2.tf_in1k darknet53.c2ns_in1k cspdark
 tiny_vit_5m_224.dist_in22k_ft_in1k tiny_vit_11m_224.dist_in22k_ft_in1k tiny_vit_21m_224.dist_in22k_ft_in1k
 vit_small_patch14_dinov2.lvd142m vit_base_patch14_dinov2.lvd142m vit_large_patch14_dinov2.lvd142m
 vit_small_patch14_reg4_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m vit_large_patch14_reg4_dinov2.lvd142m
-dpn68.mx_in1k dpn92.mx_in1k dpn98.mx_in1k dpn107.mx_in1k dpn131.mx_in1k
+dpn68.mx_in1k dpn92.mx_in1k dpn98.mx_in1k dpn107.mx_in1k dpn131.mx_in1k resnetv2_50x1_bit.goog_distilled_in1k
+resnetv2_50x3_bit.goog_in21k_ft_in1k resnetv2_101x1_bit.goog_in21k_ft_in1k resnetv2_101x3_bit.goog_in21k_ft_in1k
+resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k resnetv2_152x4_bit.goog_in21k_ft_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
@@ -107,6 +113,13 @@ class Timm(Library):
         # Published at one size, but used at others, for which its positions are resized.
         options = {"dynamic_img_size": True} if name.endswith("dinov2") else {}
         return timm.create_model(name, **options, **{} if classes is None else {"num_classes": classes})
+
+    def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
+        """What multiplies the filters or the branches of NFNets starts at 1 or 0, and is drawn around 1."""
+        gains = name.rpartition(".")[2] in ("gain", "skipinit_gain")
+        if gains:
+            parameter.uniform_(0.5, 1.5, generator=generator)
+        return gains
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         return {"logits" if module.num_classes else "embedding": result}
