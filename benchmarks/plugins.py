@@ -1,6 +1,6 @@
 """Custom ops on a GPU: kernels against layers and NVIDIA's plugins, and a detector from frames to final boxes.
 
-    python benchmarks/plugins.py --out results [--ops] [--end2end]
+    python benchmarks/plugins.py --out results [--ops | --heads | --end2end]
 
 Every op is an engine of its own, at a size that networks have; implementations take turns in one process. `share` is
 what its inputs and outputs would take at the measured rate of copies, over its time. One line of OUT/plugins.jsonl per
@@ -25,8 +25,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from plugin_cases import Case, attention, boxed, deform, roi_pool, suppression
+from plugin_cases import Case, attention, boxed, decoded, deform, roi_pool, suppression
 
+from zoo.blocks.yolo import boxes_around, distances
+from zoo.blocks.yolo_head import in_a_row
 from zoo.engine.build import compile_network
 from zoo.engine.definition import creation_flags, define
 from zoo.engine.effort import Effort
@@ -36,11 +38,13 @@ from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.measure.machine import machine
 from zoo.measure.timing import Replay, copy_gb_per_s
-from zoo.network import Definition, Net, PluginPolicy, Precision, PrecisionName
+from zoo.network import Definition, Net, PluginPolicy, Precision, PrecisionName, Tensor
+from zoo.ops import sigmoid, split
 from zoo.plugins.core.kernels import declaration
 from zoo.plugins.deform_conv2d import DeformColumns
-from zoo.plugins.nms import Nms
+from zoo.plugins.nms import Nms, nms
 from zoo.plugins.roi_align import RoiAlign
+from zoo.plugins.yolo_decode import YoloDecode
 from zoo.registry import get_model
 from zoo.runtime.cuda import Cuda
 from zoo.runtime.gpu import GpuSession
@@ -48,6 +52,7 @@ from zoo.trt import Api, load
 from zoo.weights import RandomWeights, from_arrays
 
 ROUNDS, COUNT = 5, 40
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")
 POLICIES: tuple[PluginPolicy, ...] = ("native", "cuda", "builtin")
 Say = Callable[[dict[str, Any]], None]
 
@@ -62,8 +67,14 @@ def cases() -> list[Case]:
         attention("ms_deform_attn decoder", pyramid, 32, 300),
         roi_pool("roi_align 1000 boxes", RoiAlign((7, 7), 0.25), (200, 336), channels=256, count=1000),
         suppression("nms 8400 x 80", Nms(0.25, 0.7, 300), 8400, classes=80, objects=60),
+        yolo_head(),
         boxed("letterbox 1080p", (640, 640), (1080, 1920)),
     ]
+
+
+def yolo_head() -> Case:
+    """YOLOv8's head at 640, where 290 of 8,400 anchors score enough."""
+    return decoded("yolo_decode 8400 x 80", YoloDecode((8, 16, 32)), ((80, 80), (40, 40), (20, 20)), 80, least=-90)
 
 
 def op_engine(
@@ -98,7 +109,7 @@ def measure_ops(api: Api, cuda: Cuda, say: Say) -> None:
     say({"section": "rate", "copy_gb_per_s": round(rate)})
     for case in cases():
         arrays = tuple(array[:1] for array in case.arrays())
-        for precision in ("fp32", "fp16") if "fp16" in declaration(case.op).types else ("fp32",):
+        for precision in PRECISIONS if "fp16" in declaration(case.op).types else ("fp32",):
             row: dict[str, Any] = {"section": "ops", "op": case.name, "precision": precision}
             sessions, replays = [], {}
             for policy in POLICIES:
@@ -119,6 +130,55 @@ def measure_ops(api: Api, cuda: Cuda, say: Say) -> None:
             for replay, session in zip(replays.values(), sessions):
                 replay.close()
                 session.close()
+
+
+def every_anchor(net: Net, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Boxes and scores of all anchors, as the layers of a definition make them."""
+    parts = [split(net, level, (64, 80)) for level in levels]
+    boxes = boxes_around(net, distances(net / "dfl", [box for box, _ in parts], 16), (640, 640), levels)
+    return boxes, in_a_row(net, [sigmoid(net.functional, logits) for _, logits in parts])
+
+
+def head_network(
+    api: Api, case: Case, shapes: list[tuple[int, ...]], best: bool, precision: PrecisionName, policy: PluginPolicy
+) -> Definition:
+    """From the maps of a head to final boxes: all anchors decoded by layers, or the best by the op."""
+    builder = api.trt.Builder(api.log.logger)
+    network = builder.create_network(creation_flags(api))
+    weights = from_arrays({"dfl.conv.weight": np.arange(16, dtype=np.float32).reshape(1, 16, 1, 1)})
+    definition = Definition(api, builder, network, weights, Precision(precision), policy)
+    net = Net(definition)
+    levels = [network.add_input(name, api.trt.float32, shape) for name, shape in zip(case.op.inputs, shapes)]
+    if best:
+        boxes, scores, _ = case.op(net / "decode", *levels)  # type: ignore[misc]  # three outputs
+    else:
+        boxes, scores = every_anchor(net, [net.enter(level) for level in levels])
+    for name, tensor in zip(Nms.outputs, nms(net / "nms", boxes, scores)):
+        tensor.name = name
+        network.mark_output(tensor)
+    return definition
+
+
+def measure_heads(api: Api, say: Say) -> None:
+    """The time of both ways, with suppression by kernels, which must find as many boxes."""
+    case = yolo_head()
+    arrays = dict(zip(case.op.inputs, (array[:1] for array in case.arrays())))
+    shapes = [array.shape for array in arrays.values()]
+    for precision in PRECISIONS:
+        replays, sessions, counts = {}, [], set()
+        for name, best in (("all anchors by layers", False), ("the best by the kernel", True)):
+            definition = head_network(api, case, shapes, best, precision, "cuda")
+            plan = compile_network(definition, Shapes.static(shapes[0]), Effort(1), Plugins("cuda"))  # type: ignore[arg-type]
+            sessions.append(GpuSession(plan, api=api))
+            replays[f"{name}, {precision}"] = replay = Replay(sessions[-1], dict(zip(arrays, shapes)))  # type: ignore[arg-type]
+            replay.write(arrays)
+            counts.add(int(replay.outputs()["num_detections"].item()))
+        if len(counts) != 1:
+            raise ZooError(f"{precision}: the two ways found {counts} boxes, which must be as many")
+        say({"section": "heads", **{name: round(us, 1) for name, us in in_turns(replays).items()}})
+        for replay, session in zip(replays.values(), sessions):
+            replay.close()
+            session.close()
 
 
 def measure_end2end(api: Api, say: Say, effort: Effort, timings: Path) -> None:
@@ -157,7 +217,7 @@ def table(records: list[dict[str, Any]]) -> str:
     for r in (r for r in records if r["section"] == "ops"):
         cells = [str(r.get(policy, "")) for policy in POLICIES]
         lines.append(f"| {r['op']} | {r['precision']} | {' | '.join(cells)} | {r.get('cuda_share', '')} |")
-    for r in (r for r in records if r["section"] == "end2end"):
+    for r in (r for r in records if r["section"] in ("heads", "end2end")):
         lines += ["", *(f"{name}: {us} us" for name, us in r.items() if name != "section")]
     return "\n".join(lines)
 
@@ -166,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--ops", action="store_true", help="only the ops")
+    parser.add_argument("--heads", action="store_true", help="only the decoding of a head, with suppression")
     parser.add_argument("--end2end", action="store_true", help="only the detector")
     parser.add_argument("--level", type=int, default=1)
     parser.add_argument("--heuristic", action="store_true")
@@ -181,11 +242,14 @@ def main() -> None:
 
     api = load("tensorrt")
     print(json.dumps(machine()))
-    if not args.end2end:
+    every = not (args.ops or args.heads or args.end2end)
+    if every or args.ops:
         from zoo.runtime.cuda import provider
 
         measure_ops(api, provider(), say)
-    if not args.ops:
+    if every or args.heads:
+        measure_heads(api, say)
+    if every or args.end2end:
         measure_end2end(api, say, Effort(args.level, args.heuristic), args.out / "timings")
     print(table(records))
 

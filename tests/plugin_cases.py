@@ -20,6 +20,7 @@ from zoo.plugins.letterbox import Letterbox
 from zoo.plugins.ms_deform_attn import MsDeformAttn
 from zoo.plugins.nms import Nms
 from zoo.plugins.roi_align import RoiAlign
+from zoo.plugins.yolo_decode import YoloDecode
 
 if TYPE_CHECKING:
     import torch
@@ -144,6 +145,72 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
     return Case(name, op, inputs, reference)
 
 
+# ------------------------------------------------------------------------------------------------------ YOLO decode
+
+
+def decoded(name: str, op: YoloDecode, sizes: tuple[tuple[int, int], ...], classes: int, least: float = -4.0) -> Case:
+    """Each anchor's best logit is one of evenly spaced ones from `least` on, so that precisions agree on the order; a
+    fifth are equal."""
+
+    def inputs(r: Random) -> tuple[np.ndarray, ...]:
+        counts = [op.times * height * width for height, width in sizes]
+        total = sum(counts)
+        best = r.permuted(np.tile(np.linspace(least, 2, total), (2, 1)), axis=1)
+        best[:, ::5] = best[:, :1]
+        logits = best[:, None] - r.exponential(2, (2, classes, total))
+        np.put_along_axis(logits, r.integers(0, classes, (2, 1, total)), best[:, None], 1)
+        first = r.normal(0, 2, (2, op.before, total))
+        if op.anchors:
+            first[:, 4] = 6  # objects everywhere: what orders is the class
+        every = np.concatenate([first, logits], 1)
+        parts = np.split(every, np.cumsum(counts)[:-1], axis=2)
+        shaped = (part.reshape(2, -1, *size) for part, size in zip(parts, sizes))
+        return tuple(np.float16(part).astype(np.float32) for part in shaped)
+
+    def reference(*levels: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+
+        every = (yolov5_head if op.anchors else ultralytics_head)(op, levels, classes)
+        best = every[:, 4:].amax(1)
+        order = torch.sort(best, dim=1, descending=True, stable=True).indices[:, : op.top, None]
+        rows = every.transpose(1, 2).take_along_dim(order, 1)
+        rows = torch.where(best[..., None].take_along_dim(order, 1) > op.conf, rows, 0).transpose(1, 2)
+        more = ((best > op.conf).sum(1, keepdim=True) - op.top).clamp(min=0).int()
+        return [rows[:, :4], rows[:, 4:], more]
+
+    return Case(name, op, inputs, reference)
+
+
+def ultralytics_head(op: YoloDecode, levels: tuple[torch.Tensor, ...], classes: int) -> torch.Tensor:
+    """(N, 4 + classes, A) of the published head, which is given what its convolutions would give."""
+    import torch
+    from ultralytics.nn.modules.head import Detect
+
+    head = Detect(classes, op.bins, ch=(16,) * len(levels)).to(levels[0].dtype)
+    head.stride = torch.tensor(op.strides)
+    box, scores = torch.cat([x.flatten(2) for x in levels], 2).split((op.before, classes), 1)
+    return head._inference({"boxes": box, "scores": scores, "feats": list(levels)})
+
+
+def yolov5_head(op: YoloDecode, levels: tuple[torch.Tensor, ...], classes: int) -> torch.Tensor:
+    """The same of YOLOv5's, whose channels have all values of an anchor before the next anchor."""
+    import torch
+
+    from zoo.verify.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from yolov5.models.yolo import Detect
+
+    dtype, values = levels[0].dtype, op.before + classes
+    head = Detect(classes, op.anchors, ch=[op.times * values] * len(levels)).to(dtype).eval()
+    head.stride = torch.tensor(op.strides, dtype=dtype)
+    head.anchors /= head.stride.view(-1, 1, 1)
+    head.m = torch.nn.ModuleList(torch.nn.Identity() for _ in levels)
+    given = [x.unflatten(1, (values, op.times)).transpose(1, 2).flatten(1, 2) for x in levels]
+    raw = head(given)[0]
+    return torch.cat([raw[..., :4], raw[..., 5:] * raw[..., 4:5]], 2).transpose(1, 2)
+
+
 # -------------------------------------------------------------------------------------------------------- letterbox
 
 
@@ -190,6 +257,8 @@ def roi_pool(name: str, op: RoiAlign, size: tuple[int, int], channels: int = 5, 
     return Case(name, op, inputs, reference)
 
 
+ANCHORS = ((10.0, 13.0, 16.0, 30.0, 33.0, 23.0), (116.0, 90.0, 156.0, 198.0, 373.0, 326.0))  # of YOLOv5
+
 CASES = [
     deform("deform 3x3", DeformColumns((3, 3), 20, padding=(1, 1)), (13, 17)),
     deform("deform groups", DeformColumns((3, 3), 4, groups=3, padding=(1, 1)), (9, 8), reach=5.0),
@@ -208,5 +277,8 @@ CASES = [
     roi_pool("roi align", RoiAlign((7, 7), 0.25), (13, 17), channels=20),
     roi_pool("roi align aligned", RoiAlign((7, 7), 0.25, aligned=True), (12, 19)),
     roi_pool("roi align uneven", RoiAlign((3, 5), 1.0, 3), (9, 8)),
+    decoded("yolo decode", YoloDecode((8, 16), top=20, conf=0.05), ((5, 9), (3, 5)), classes=11),
+    decoded("yolo decode distances", YoloDecode((8,), bins=1, top=60), ((7, 9),), classes=1),
+    decoded("yolo decode anchors", YoloDecode((8, 32), anchors=ANCHORS, top=30, conf=0.1), ((4, 5), (2, 3)), classes=9),
     roi_pool("roi align once", RoiAlign((2, 1), 0.0625, 1, aligned=True), (4, 5)),
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from zoo.onnx import to_onnx
 from zoo.plugins.core.kernels import declaration
 from zoo.plugins.core.op import Op, choose, why_not
 from zoo.plugins.roi_align import RoiAlign
+from zoo.plugins.yolo_decode import YoloDecode
 from zoo.trt import Api
 from zoo.weights import from_arrays
 
@@ -178,3 +179,26 @@ def test_nms_says_that_something_is_not_finite(how: str, number: float, host: Pl
         assert (count[0] == 0 and bad[0] > 0) == matters and (count[1], bad[1]) == (whole[0][1], 0)
         if matters:
             assert not boxes[0].any() and not scores[0].any() and (classes[0] == -1).all()
+
+
+@pytest.mark.parametrize("how", ["native", "cuda"])
+def test_a_score_that_is_no_number_comes_first_in_yolo_decode(how: str, host: PluginHost, rtx: Api) -> None:
+    """So that suppression sees it, however many anchors score better."""
+    case = next(case for case in CASES if case.name == "yolo decode anchors")
+    arrays = case.arrays()
+    arrays[0][0, -4, 2, 1] = np.nan
+    if how == "cuda":
+        _, scores, _ = host.run(case.op, arrays)
+    else:
+        model = to_onnx(define_op(rtx, case.op, arrays, dynamic=False).network, rtx.trt)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (scores,) = session.run(["scores"], {f"in_{name}": x for name, x in zip(case.op.inputs, arrays)})
+    assert np.argwhere(np.isnan(scores)).tolist() == [[0, 7, 0]]
+
+
+def test_yolo_decode_says_what_does_not_fit(rtx: Api) -> None:
+    with pytest.raises(ZooError, match="anchors are .*; each of the 2 levels needs the same number of widths"):
+        YoloDecode((8, 16), anchors=((1.0, 2.0), (1.0,)))
+    level = (np.zeros((1, 65, 3, 3), np.float32),)
+    with pytest.raises(ZooError, match="yolo_decode 1 at 'op': top is 1000, and there are 9 anchors"):
+        define_op(rtx, YoloDecode((8,)), level, dynamic=False)

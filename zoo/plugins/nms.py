@@ -17,8 +17,20 @@ import numpy as np
 from zoo.network import Net, Tensor
 from zoo.ops import add, concat, div, mul, narrow, reduce_sum, sub, topk
 from zoo.plugins.core.expressions import Symbol, ceil_div
-from zoo.plugins.core.launches import Cuda, Launch, Offset
-from zoo.plugins.core.layers import binary, cast, constant, gather, join, matmul, scalar, select, shuffle, unary
+from zoo.plugins.core.launches import Cuda, Launch, Offset, literal
+from zoo.plugins.core.layers import (
+    binary,
+    cast,
+    constant,
+    gather,
+    join,
+    matmul,
+    not_finite,
+    scalar,
+    select,
+    shuffle,
+    unary,
+)
 from zoo.plugins.core.op import Op, Shape, attribute
 
 CLASS_OFFSET = 7680.0  # larger than any picture
@@ -129,8 +141,8 @@ class Nms(Op):
 
     def _not_finite(self, net: Net, scores: Tensor, box: Tensor, valid: Tensor) -> Tensor:
         """(N, 1): how many scores are no finite numbers, and how many sides of candidates that are `valid`."""
-        sides = mul(net, reduce_sum(net, _wild(net, box), 2), valid)
-        some = shuffle(net, reduce_sum(net, _wild(net, scores), (1, 2)), shape=(-1, 1))
+        sides = mul(net, reduce_sum(net, not_finite(net, box), 2), valid)
+        some = shuffle(net, reduce_sum(net, not_finite(net, scores), (1, 2)), shape=(-1, 1))
         return add(net, some, reduce_sum(net, sides, 1, keepdims=True))
 
     def _padded(self, net: Net, outputs: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
@@ -164,8 +176,8 @@ class Nms(Op):
             ),
             types={"fp32": "ff>iffii", "fp16": "fh>iffii"},
             defines={
-                "CONF": _literal(self.conf), "IOU": _literal(self.iou), "MAX_DET": self.max_det,
-                "CLASS_OFFSET": _literal(CLASS_OFFSET), "MAX_CANDIDATES": MAX_CANDIDATES,
+                "CONF": literal(self.conf), "IOU": literal(self.iou), "MAX_DET": self.max_det,
+                "CLASS_OFFSET": literal(CLASS_OFFSET), "MAX_CANDIDATES": MAX_CANDIDATES,
             },
             scratch=36 * every + 8 * n,
             exact=True,
@@ -181,19 +193,6 @@ class Nms(Op):
             score_activation=0, box_coding=1,
         )  # fmt: skip
         return *found, binary(net, found[0], found[0], net.trt.ElementWiseOperation.SUB)
-
-
-def _literal(value: float) -> str:
-    """A float32 constant of C++, exactly."""
-    return float(np.float32(value)).hex() + "f"
-
-
-def _wild(net: Net, x: Tensor) -> Tensor:
-    """1 where x is infinite or NaN, else 0. NaN is less than nothing, which no optimisation of x - x can hide."""
-    size = unary(net, x, net.trt.UnaryOperation.ABS)
-    finite = binary(net, size, scalar(net, float(np.finfo(np.float32).max), size), net.trt.ElementWiseOperation.LESS)
-    finite = cast(net, finite, net.trt.float32)
-    return sub(net, scalar(net, 1, finite), finite)
 
 
 def _corners(net: Net, boxes: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.network import Net, Tensor
 from zoo.ops import add, avg_pool, mul, sub
 from zoo.plugins.core.expressions import Symbol, ceil_div
-from zoo.plugins.core.launches import Cuda, Launch
+from zoo.plugins.core.launches import Cuda, Launch, literal
 from zoo.plugins.core.layers import binary, cast, constant, gather, grid_sample, join, scalar, shuffle
 from zoo.plugins.core.op import Op, Shape, attribute
 
@@ -101,7 +101,7 @@ class RoiAlign(Op):
             (Launch("roi_align", grid, (128,), (x, boxes, pooled, places, boxes[1], x[1], x[2], x[3])),),
             types={"fp32": "ff>f", "fp16": "hf>h"},
             defines={
-                "BINS_H": self.size[0], "BINS_W": self.size[1], "SCALE": float(np.float32(self.scale)).hex() + "f",
+                "BINS_H": self.size[0], "BINS_W": self.size[1], "SCALE": literal(self.scale),
                 "SAMPLES": self.samples, "ALIGNED": int(self.aligned), "CHANNELS": CHANNELS,
             },
         )  # fmt: skip

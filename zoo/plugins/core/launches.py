@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from zoo.plugins.core.expressions import Size, Symbol
 
 
@@ -42,3 +44,8 @@ class Cuda:
     defines: Mapping[str, int | float | str] = dataclasses.field(default_factory=dict)
     scratch: Size = 0
     exact: bool = False
+
+
+def literal(value: float) -> str:
+    """A float32 constant of C++, exactly, for `defines`."""
+    return float(np.float32(value)).hex() + "f"

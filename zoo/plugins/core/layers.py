@@ -57,6 +57,14 @@ def select(net: Net, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return net.step(net.network.add_select(condition, a, b), "select", condition, a, b)
 
 
+def not_finite(net: Net, x: Tensor) -> Tensor:
+    """1 where x is infinite or NaN, else 0. NaN is less than nothing, which no optimisation of x - x can hide."""
+    size = unary(net, x, net.trt.UnaryOperation.ABS)
+    finite = binary(net, size, scalar(net, float(np.finfo(np.float32).max), size), net.trt.ElementWiseOperation.LESS)
+    one = cast(net, finite, net.trt.float32)
+    return binary(net, scalar(net, 1, one), one, net.trt.ElementWiseOperation.SUB)
+
+
 def matmul(net: Net, a: Tensor, b: Tensor) -> Tensor:
     """a @ b over the last two axes."""
     none = net.trt.MatrixOperation.NONE
