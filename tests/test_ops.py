@@ -11,6 +11,7 @@ bf16  the same with 8 bits, so eight times as much.
 
 from __future__ import annotations
 
+import importlib
 import re
 import zlib
 from collections import OrderedDict
@@ -77,11 +78,9 @@ class Case:
         return zlib.crc32(self.name.encode())
 
 
-def timm_layer(name: str, *args: Any, **options: Any) -> nn.Module:
+def timm_layer(name: str, *args: Any, of: str = "timm.layers", **options: Any) -> nn.Module:
     import_torchvision()  # which timm imports
-    from timm import layers
-
-    return getattr(layers, name)(*args, **options)
+    return getattr(importlib.import_module(of), name)(*args, **options)
 
 
 def fold(net: Net, x: Tensor) -> Tensor:
@@ -440,6 +439,11 @@ CASES = [
         "linear rank 3 no bias",
         nn.Sequential(nn.Flatten(2), nn.Linear(90, 5, bias=False)),
         lambda net, x: ops.linear(net / 1, fold(net, x), 5, bias=None),
+    ),
+    Case(
+        "linear_bn",
+        nn.Sequential(nn.Flatten(2), timm_layer("LinearNorm", 90, 12, of="timm.models.levit")),
+        lambda net, x: ops.linear_bn(net / 1, fold(net, x), 12),
     ),
     Case("linear rank 4", nn.Linear(10, 5), lambda net, x: ops.linear(net, x, 5)),
     Case("linear rank 4 no bias", nn.Linear(10, 5, bias=False), lambda net, x: ops.linear(net, x, 5, bias=None)),

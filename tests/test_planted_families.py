@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planting import Plant, changed, edit, identity, instead, keeps, plant, planted, zero
+from planting import Plant, changed, edit, identity, instead, keeps, plant, planted, swap, zero
 
 from zoo import ops
 from zoo.blocks.detr import positions
@@ -253,9 +253,18 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("stem.pad", lambda real, net, x, *a: real(net, x, *a, value=-1e4))),
     ("efficientvit_m0", "heads side by side", "stages.1.blocks.0.mixer.m.attn.qkvs.1.bn",
         plant("stages.1.blocks.0.mixer.m.attn.add():1", keeps("y"))),
+    ("levit_128s", "queries from odd places", "stages.1.downsample.attn_downsample.q.down",
+        plant("stages.1.downsample.attn_downsample.q.down", lambda real, net, x, axis, places: real(
+            net, x, axis, [abs(place - 1) for place in places]))),
+    ("cait_xxs24_224", "the class token last", "blocks_token_only.0.norm1",
+        plant("blocks_token_only.0.concat()", lambda real, net, x, *a: real(net, x[::-1], *a))),
+    ("cait_xxs24_224", "heads mixed before the softmax as after it", "blocks.2.attn.proj_l",
+        swap("blocks.2.attn.proj_l.weight", "blocks.2.attn.proj_w.weight")),
 ]  # fmt: skip
 
 SIZES = {
+    "levit_128s": (3, 80, 112),
+    "cait_xxs24_224": (3, 32, 48),
     "efficientvit_m0": (3, 112, 208),
     "convmixer_768_32": (3, 35, 57),
     "resnetv2_50x1_bit": (3, 33, 49),

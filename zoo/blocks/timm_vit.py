@@ -20,6 +20,11 @@ def token(net: Net, name: str, width: int, like: Tensor, count: int = 1) -> Tens
     return expand_batch(net, net.constant(net.weight(name, 1, count, width), name), like=like)
 
 
+def scaled_by(net: Net, x: Tensor, name: str) -> Tensor:
+    """Tokens (N, S, C) times the parameter `name`, one number for each channel."""
+    return mul(net, x, net.constant(net.weight(name, x.shape[2]).reshape(1, 1, -1), name))
+
+
 def residual(net: Net, name: str, x: Tensor, y: Tensor, *, scaled: bool) -> Tensor:
     """x + y, where y is `scaled` by channel first, in the module `name`."""
     if scaled:

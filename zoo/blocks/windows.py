@@ -56,10 +56,14 @@ def relative_positions(side: int) -> np.ndarray:
     return down * (2 * side - 1) + right
 
 
-def distances(side: int) -> np.ndarray:
-    """For each pair of a window's tokens, which bias is theirs: (side^2, side^2)."""
-    rows, columns = np.divmod(np.arange(side * side), side)
-    return abs(rows[:, None] - rows) * side + abs(columns[:, None] - columns)
+def distances(rows: int, columns: int, stride: int = 1) -> np.ndarray:
+    """For each pair of a map's tokens, which bias is that of their distances: (queries, rows * columns).
+
+    Only every `stride`-th token down and across is a query.
+    """
+    places = np.arange(rows * columns).reshape(rows, columns)
+    (down, right), queries = np.divmod(places.reshape(-1), columns), places[::stride, ::stride].reshape(-1)
+    return abs(down[queries, None] - down) * columns + abs(right[queries, None] - right)
 
 
 def continuous_position_bias(net: Net, heads: int, side: int) -> np.ndarray:

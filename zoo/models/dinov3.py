@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.blocks.timm_vit import patches, token
+from zoo.blocks.timm_vit import patches, scaled_by, token
 from zoo.blocks.transformer import mlp
 from zoo.network import Net, Tensor
 from zoo.ops import (
@@ -81,16 +81,12 @@ def gated_mlp(net: Net, x: Tensor) -> Tensor:
     return linear(net / "fc2", mul(net, gate, linear(net / "fc1_x", x, hidden)), x.shape[2])
 
 
-def scaled(net: Net, x: Tensor, name: str) -> Tensor:
-    return mul(net, x, net.constant(net.weight(name, x.shape[2]).reshape(1, 1, -1), name))
-
-
 def block(net: Net, x: Tensor, cfg: Config, grid: tuple[int, int]) -> Tensor:
     y = self_attention(net / "attn", layer_norm(net / "norm1", x, EPS), cfg.heads, grid)
-    x = add(net, x, scaled(net, y, "gamma_1"))
+    x = add(net, x, scaled_by(net, y, "gamma_1"))
     y, at = layer_norm(net / "norm2", x, EPS), net / "mlp"
     y = gated_mlp(at, y) if cfg.gated else mlp(at, y, 4 * cfg.width, ("fc1", "act", "fc2"))
-    return net.tap(add(net, x, scaled(net, y, "gamma_2")))
+    return net.tap(add(net, x, scaled_by(net, y, "gamma_2")))
 
 
 @register(

@@ -80,7 +80,7 @@ def head(net: Net, x: Tensor, i: int, k: int, bias: np.ndarray) -> Tensor:
 def cascaded_attention(net: Net, x: Tensor, heads: int, kernels: tuple[int, ...]) -> Tensor:
     """Windows (N, C, side, side) -> same."""
     width, side = x.shape[1:3]
-    biases = net.weight("attention_biases", heads, side * side)[:, distances(side)]
+    biases = net.weight("attention_biases", heads, side * side)[:, distances(side, side)]
     outs: list[Tensor] = []
     for i, part in enumerate(split(net, x, [width // heads] * heads)):
         part = add(net, outs[-1], part) if outs else part

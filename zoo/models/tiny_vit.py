@@ -63,7 +63,7 @@ def window_attention(net: Net, x: Tensor, heads: int, side: int) -> Tensor:
     y = layer_norm(net / "norm", reshape(net, pick(net, x, order), (-1, tokens, channels)))
     y = reshape(net, linear(net / "qkv", y, 3 * channels), (0, tokens, heads, 3 * channels // heads))
     q, k, v = split(net, transpose(net, y, (0, 2, 1, 3)), [channels // heads] * 3, 3)
-    bias = net.weight("attention_biases", heads, tokens)[:, distances(side)]
+    bias = net.weight("attention_biases", heads, tokens)[:, distances(side, side)]
     y = attention(net, q, k, v, net.constant(bias[None], "attention_biases"))
     y = reshape(net, transpose(net, y, (0, 2, 1, 3)), (0, tokens, channels))
     y = net.tap(linear(net / "proj", y, channels))

@@ -10,6 +10,7 @@ import contextlib
 import fnmatch
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -50,6 +51,7 @@ def calibrated(
         return create(library.elsewhere, "calibrated", source, **asked)
     with _no_initialisation():
         reference = load_reference(source, classes)
+        reference = replace(reference, module=library.resized(reference.module, size))
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {seed}".encode()))
     _draw_parameters(reference, generator)
     _jitter_constants(reference.module, generator, fixed)

@@ -168,6 +168,11 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         Family("an EfficientViT of MSRA", "efficientvit_m?"),
         lambda names: "patch_embed.conv1.conv.weight" in names and "stages.0.blocks.0.dw0.m.conv.weight" in names,
     ),
+    (
+        Family("a LeViT of timm", "levit_*"),
+        lambda names: "stages.1.downsample.attn_downsample.kv.linear.weight" in names,
+    ),
+    (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
     (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
     (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),
     (

@@ -92,6 +92,12 @@ class Library:
         """`module`, which a user trained and pickled, so that it returns what `outputs` reads."""
         return module
 
+    def resized(self, module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
+        """`module`, just loaded, or one in its place that is made for pictures of `size` (C, H, W), where parameters of
+        it are for one size, such as positions.
+        """
+        return module
+
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         """What `module` returned in eval mode, as our outputs: a tensor is "logits", a dictionary or a dataclass has
         their names. What is no tensor in those is left out.

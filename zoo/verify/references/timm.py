@@ -57,7 +57,11 @@ vit_small_patch14_dinov2.lvd142m vit_base_patch14_dinov2.lvd142m vit_large_patch
 vit_small_patch14_reg4_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m vit_large_patch14_reg4_dinov2.lvd142m
 dpn68.mx_in1k dpn92.mx_in1k dpn98.mx_in1k dpn107.mx_in1k dpn131.mx_in1k resnetv2_50x1_bit.goog_distilled_in1k
 resnetv2_50x3_bit.goog_in21k_ft_in1k resnetv2_101x1_bit.goog_in21k_ft_in1k resnetv2_101x3_bit.goog_in21k_ft_in1k
-resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k resnetv2_152x4_bit.goog_in21k_ft_in1k
+resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k resnetv2_152x4_bit.goog_in21k_ft_in1k levit_128s.fb_dist_in1k
+levit_128.fb_dist_in1k levit_192.fb_dist_in1k levit_256.fb_dist_in1k levit_384.fb_dist_in1k cait_xxs24_224.fb_dist_in1k
+cait_xxs24_384.fb_dist_in1k cait_xxs36_224.fb_dist_in1k cait_xxs36_384.fb_dist_in1k cait_xs24_384.fb_dist_in1k
+cait_s24_224.fb_dist_in1k cait_s24_384.fb_dist_in1k cait_s36_384.fb_dist_in1k cait_m36_384.fb_dist_in1k
+cait_m48_448.fb_dist_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
@@ -92,6 +96,11 @@ _REPOSITORIES = {
 }
 
 
+def dynamic(name: str) -> bool:
+    """Whether it is published at one size, but used at others, for which its positions are resized."""
+    return name.endswith("dinov2")
+
+
 class Timm(Library):
     name = "timm"
     package = "timm"
@@ -110,9 +119,17 @@ class Timm(Library):
 
         if name not in self.names():
             raise self.unknown(name)
-        # Published at one size, but used at others, for which its positions are resized.
-        options = {"dynamic_img_size": True} if name.endswith("dinov2") else {}
+        options = {"dynamic_img_size": True} if dynamic(name) else {}
         return timm.create_model(name, **options, **{} if classes is None else {"num_classes": classes})
+
+    def resized(self, module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
+        import timm
+
+        known = module.pretrained_cfg
+        if not known.get("fixed_input_size") or known["input_size"] == size or dynamic(known["architecture"]):
+            return module
+        made = timm.create_model(known["architecture"], img_size=size[1:], num_classes=module.num_classes)
+        return made.eval()
 
     def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
         """What multiplies the filters or the branches of NFNets starts at 1 or 0, and is drawn around 1."""
