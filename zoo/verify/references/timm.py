@@ -101,6 +101,11 @@ def dynamic(name: str) -> bool:
     return name.endswith("dinov2")
 
 
+def windowed(name: str) -> bool:
+    """Whether it has windows of the published size's map, and takes any size with these."""
+    return name.startswith("efficientvit_m")
+
+
 class Timm(Library):
     name = "timm"
     package = "timm"
@@ -125,10 +130,10 @@ class Timm(Library):
     def resized(self, module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
         import timm
 
-        known = module.pretrained_cfg
-        if not known.get("fixed_input_size") or known["input_size"] == size or dynamic(known["architecture"]):
+        known, name = module.pretrained_cfg, module.pretrained_cfg["architecture"]
+        if not known.get("fixed_input_size") or known["input_size"] == size or dynamic(name) or windowed(name):
             return module
-        made = timm.create_model(known["architecture"], img_size=size[1:], num_classes=module.num_classes)
+        made = timm.create_model(name, img_size=size[1:], num_classes=module.num_classes)
         return made.eval()
 
     def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
