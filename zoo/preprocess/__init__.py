@@ -3,6 +3,7 @@
 from zoo.preprocess.resampling import Axis, Resampling
 from zoo.preprocess.resize import Resize, gray, imagenet, letterbox, pasted, stretched
 from zoo.preprocess.spec import Placement, Preprocess, from_dict
+from zoo.preprocess.tiles import Span, Tile, tiles
 
 __all__ = [
     "Axis",
@@ -10,10 +11,13 @@ __all__ = [
     "Preprocess",
     "Resampling",
     "Resize",
+    "Span",
+    "Tile",
     "from_dict",
     "gray",
     "imagenet",
     "letterbox",
     "pasted",
     "stretched",
+    "tiles",
 ]

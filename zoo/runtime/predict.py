@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,8 @@ from zoo.cascades import Cascade
 from zoo.engine.end2end import FRAMES
 from zoo.errors import ZooError
 from zoo.labels import labels_for
-from zoo.tasks import get_task
+from zoo.preprocess import Tile, tiles
+from zoo.tasks import TiledTask, get_task
 
 if TYPE_CHECKING:
     from zoo.session import CascadeSession, Session
@@ -160,6 +161,39 @@ class FramePredictor(Predictor):
         return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
 
 
+class TiledPredictor(Predictor):
+    """Calls a session with the tiles of a picture, `batch` at once, and puts their results together."""
+
+    task: TiledTask
+
+    def __init__(self, session: Session, batch: int = 1, **options: Any) -> None:
+        super().__init__(session, **options)
+        self.batch = batch
+
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """The results for one picture."""
+        start = time.perf_counter()
+        (height, width), stride = self.session.size, self.session.preprocess.stride
+        found = tiles(image.shape[:2], (height, width), self.task.overlap(self.options), stride)
+        below = found[-1].rows.start + height - image.shape[0]  # of the last tile, beyond the picture
+        beside = found[-1].columns.start + width - image.shape[1]
+        whole = np.pad(image, ((0, below), (0, beside), (0, 0)), "edge") if below or beside else image
+        result = self.task.join(image.shape[:2], self._parts(whole, found))  # type: ignore[arg-type]
+        return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
+
+    def _parts(self, image: np.ndarray, found: Sequence[Tile]) -> Iterator[tuple[Tile, Any]]:
+        """The results of tiles that lie in `image`."""
+        height, width = self.session.size
+        for first in range(0, len(found), self.batch):
+            group = found[first : first + self.batch]
+            corners = [(tile.rows.start, tile.columns.start) for tile in group]
+            prepared = [self.session.prepare(image[y : y + height, x : x + width]) for y, x in corners]
+            outputs = self.session(np.stack([pixels for pixels, _ in prepared]))
+            for i, (tile, (_, placement)) in enumerate(zip(group, prepared)):
+                mine = {name: _float32(np.asarray(value)[i]) for name, value in outputs.items()}
+                yield tile, self.task(mine, placement, self.session.labels, self.options)
+
+
 class BatchPredictor(Predictor):
     """Calls a session with up to `batch` pictures at once. Threads prepare them and decode their outputs while the
     network runs on others."""
@@ -272,6 +306,8 @@ def make_predictor(session: Session | CascadeSession, *, batch: int = 1, **optio
             what = f"{session.model.name} is a cascade" if cascade else "this engine takes frames of any size"
             raise ZooError(f"{what}, which pictures go through one by one; leave the batch away")
         return (CascadePredictor if cascade else FramePredictor)(session, **options)
+    if isinstance(get_task(session.model.task), TiledTask):
+        return TiledPredictor(session, batch, **options)
     if batch > 1 and session.open_sides:
         raise ZooError("each picture has a size of its own here, so they go through one by one; leave the batch away")
     if batch > 1:

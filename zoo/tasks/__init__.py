@@ -4,7 +4,7 @@ choose, how results are drawn, printed and written as JSON. Importing this impor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from zoo.labels import labels_for
 if TYPE_CHECKING:
     import numpy as np
 
-    from zoo.preprocess import Placement, Preprocess
+    from zoo.preprocess import Placement, Preprocess, Tile
     from zoo.runtime.arrays import DeviceArray
     from zoo.runtime.cuda import Cuda, Stream
     from zoo.runtime.pipeline import Decoder
@@ -171,6 +171,19 @@ class Task(ABC):
                 f"the task '{self.name}' needs the whole picture, and {preprocess} cuts its edges off; "
                 "use a preprocessing that stretches it or fits it in"
             )
+
+
+class TiledTask(Task):
+    """A task whose networks see a picture pixel by pixel, none of them resized: one that is larger than the input is
+    cut into tiles (`zoo.preprocess.tiles`), a smaller one is continued by its edge. `decode` gets one tile."""
+
+    @abstractmethod
+    def overlap(self, options: Mapping[str, Any]) -> int:
+        """How many pixels a tile sees beside those that it answers for."""
+
+    @abstractmethod
+    def join(self, picture: tuple[int, int], parts: Iterable[tuple[Tile, Any]]) -> Any:
+        """The `Result` for a picture (height, width), of those of its tiles."""
 
 
 _tasks: dict[str, Task] = {}
