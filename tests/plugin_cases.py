@@ -122,6 +122,22 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
         scores = np.float16(scores).astype(np.float32)  # the same in both precisions
         return np.concatenate(boxes, 2).swapaxes(1, 2).astype(np.float32), scores
 
+    def apart(raw: torch.Tensor) -> torch.Tensor:
+        """torchvision's, class by class: rows of x1, y1, x2, y2, score, class."""
+        import torch
+
+        from zoo.verify.torchvision_shim import import_torchvision
+
+        best, label = raw[4:].max(0)
+        centre, half = raw[:2], raw[2:4] / 2
+        found = torch.cat([centre - half, centre + half, best[None], label[None]]).T[best > np.float32(op.conf)]
+        stays = torch.zeros(len(found), dtype=torch.bool)
+        for each in found[:, 5].unique():
+            (of_class,) = torch.where(found[:, 5] == each)
+            stays[of_class[import_torchvision().ops.nms(found[of_class, :4], found[of_class, 4], op.iou)]] = True
+        found = found[stays]
+        return found[found[:, 4].argsort(descending=True, stable=True)][: op.max_det]
+
     def reference(boxes: torch.Tensor, scores: torch.Tensor) -> list[torch.Tensor]:
         import torch
         from ultralytics.utils.nms import non_max_suppression
@@ -134,8 +150,11 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
         def argsort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> torch.Tensor:
             return torch.sort(x, dim=dim, descending=descending, stable=True).indices
 
-        with patch.object(torch.Tensor, "argsort", argsort):
-            suppressed = non_max_suppression(raw, op.conf, op.iou, max_det=rows, nc=classes)
+        if op.apart:
+            suppressed = [apart(one) for one in raw]
+        else:
+            with patch.object(torch.Tensor, "argsort", argsort):
+                suppressed = non_max_suppression(raw, op.conf, op.iou, max_det=rows, nc=classes)
         for i, kept in enumerate(suppressed):
             number[i] = len(kept)
             for table, values in zip(found, (kept[:, :4], kept[:, 4], kept[:, 5])):
@@ -274,6 +293,7 @@ CASES = [
     boxed("letterbox tall", (64, 64), (301, 77)),
     boxed("letterbox same", (32, 64), (32, 64)),
     suppression("nms few anchors", Nms(0.05, 0.5, 100), 33),
+    suppression("nms apart", Nms(0.05, 0.5, 200, apart=True), 700, classes=40, objects=6),
     roi_pool("roi align", RoiAlign((7, 7), 0.25), (13, 17), channels=20),
     roi_pool("roi align aligned", RoiAlign((7, 7), 0.25, aligned=True), (12, 19)),
     roi_pool("roi align uneven", RoiAlign((3, 5), 1.0, 3), (9, 8)),

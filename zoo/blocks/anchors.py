@@ -57,14 +57,14 @@ def values(net: Net, x: Tensor, count: int, per_cell: int = 1, k: int = 3) -> Te
 
 
 def clipped(net: Net, low: Tensor, high: Tensor, size: Size) -> Tensor:
-    """Corners (N, 2, A) x, y each, that end at the border of an input of `size`: (N, 4, A) as cx, cy, w, h."""
-    border = net.constant(np.float32([[[size[1]], [size[0]]]]), "border")
+    """Corners (N, 2, …) x, y each, that end at the border of an input of `size`: (N, 4, …) as cx, cy, w, h."""
+    border = net.constant(np.float32(size[::-1]).reshape(1, 2, *(1,) * (len(low.shape) - 2)), "border")
     low, high = (minimum(net, maximum(net, corner, 0.0), border) for corner in (low, high))
     return concat(net, [mul(net, add(net, low, high), 0.5), sub(net, high, low)])
 
 
 def decode(net: Net, codes: Tensor, centre: Tensor, extent: Tensor, size: Size) -> Tensor:
-    """codes (N, 4, A) for boxes that are given by `centre` and `extent` (1 or N, 2, A) -> boxes (N, 4, A) as cx, cy, w,
+    """codes (N, 4, …) for boxes that are given by `centre` and `extent` (1 or N, 2, …) -> boxes (N, 4, …) as cx, cy, w,
     h, clipped to an input of `size`."""
     shift, scale = narrow(net, codes, 1, 0, 2), narrow(net, codes, 1, 2, 2)
     middle = add(net, mul(net, shift, extent), centre)

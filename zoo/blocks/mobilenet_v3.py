@@ -1,6 +1,6 @@
 """MobileNetV3's layers, for classification and as a backbone (Howard et al. 2019, arXiv:1905.02244).
 
-Scopes are torchvision's. The epsilon of every normalisation is 1e-3, not PyTorch's 1e-5.
+Scopes are torchvision's. The epsilon of every normalisation is 1e-3, not PyTorch's 1e-5, but in its detectors.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def squeeze(net: Net, x: Tensor) -> Tensor:
     return squeeze_excite(net, x, make_divisible(x.shape[1] // 4), gate=hardsigmoid)
 
 
-def features(net: Net, x: Tensor, rows: Sequence[Row], *, dilated: bool = False) -> list[Tensor]:
+def features(net: Net, x: Tensor, rows: Sequence[Row], *, dilated: bool = False, eps: float = 1e-3) -> list[Tensor]:
     """What the stem, each row and the last convolution return: strides 2 to 32, to 16 where the last stage is
     `dilated`."""
     last_stage = max(i for i, row in enumerate(rows) if row[-1] == 2)
-    found = [conv(net / 0, x, 16, 3, 2, activation=hardswish, eps=1e-3)]
+    found = [conv(net / 0, x, 16, 3, 2, activation=hardswish, eps=eps)]
     for i, (k, hidden, out, squeezed, activation, stride) in enumerate(rows):
         gated = squeeze if squeezed else None
         dilation = 2 if dilated and i >= last_stage else 1
         step = 1 if dilation > 1 else stride
         x = inverted_residual(
-            net / (i + 1), found[-1], hidden, out, k, step, activation, gated, eps=1e-3, dilation=dilation
+            net / (i + 1), found[-1], hidden, out, k, step, activation, gated, eps=eps, dilation=dilation
         )
         found.append(x)
-    return [*found, conv(net / (len(rows) + 1), x, 6 * x.shape[1], 1, activation=hardswish, eps=1e-3)]
+    return [*found, conv(net / (len(rows) + 1), x, 6 * x.shape[1], 1, activation=hardswish, eps=eps)]

@@ -36,7 +36,6 @@ from zoo.plugins.core.op import Op, Shape, attribute
 CLASS_OFFSET = 7680.0  # larger than any picture
 MAX_CANDIDATES = 30_000  # of the kernels, as upstream
 OUTPUTS = ("num_detections", "boxes", "scores", "classes", "open")
-ROUNDS = 16  # of the layers; scenes of 60 objects settle within 12
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,12 @@ class Nms(Op):
 
     Rows beyond num_detections are zeros of class -1. `open` is 0 where the result is certain. Layers consider the
     best `candidates` anchors: they count in `open` those they left out and those that were not settled. The kernels
-    consider 30,000. Where a score is not finite, or a box that scores enough, nothing is found and `open` is set.
+    consider 30,000. Where a score is not finite, or a box that scores enough, nothing is found and `open` is set. With
+    `apart` boxes are not moved, which rounds them, but compared within their class, as torchvision does.
     """
 
     name = "nms"
-    version = 1
+    version = 2
     reference = "ultralytics.utils.nms.non_max_suppression"
     outputs = OUTPUTS
     island = True
@@ -59,6 +59,8 @@ class Nms(Op):
     iou: float = attribute(0.7, low=0, high=1)
     max_det: int = attribute(300, low=1, high=1024)
     candidates: int = attribute(1000, low=1, high=3840)
+    rounds: int = attribute(16, low=1, high=256)  # of the layers; scenes of 60 objects settle within 12
+    apart: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class Nms(Op):
         ones = add(net, mul(net, score, scalar(net, 0, score)), scalar(net, 1, score))  # of the batch's shape
         stays = shuffle(net, ones, shape=(0, count, 1))
         half = scalar(net, 0.5, stays)
-        for _ in range(ROUNDS):
+        for _ in range(min(self.rounds, count)):
             last, stays = stays, cast(net, binary(net, matmul(net, matrix, stays), half, kinds.LESS), trt.float32)
         valid = cast(net, binary(net, score, scalar(net, self.conf, score), kinds.GREATER), trt.float32)
         changed = unary(net, shuffle(net, sub(net, stays, last), shape=(0, count)), trt.UnaryOperation.ABS)
@@ -111,9 +113,11 @@ class Nms(Op):
     def _suppressions(self, net: Net, box: Tensor, label: Tensor, count: int) -> Tensor:
         """(N, K, K): 1 where the box of the column is better than the row's and overlaps it."""
         kinds = net.trt.ElementWiseOperation
-        moved = cast(net, label, net.trt.float32)
-        moved = mul(net, moved, scalar(net, CLASS_OFFSET, moved))
-        moved = add(net, box, shuffle(net, moved, shape=(0, count, 1)))
+        moved = box
+        if not self.apart:
+            offset = cast(net, label, net.trt.float32)
+            offset = mul(net, offset, scalar(net, CLASS_OFFSET, offset))
+            moved = add(net, box, shuffle(net, offset, shape=(0, count, 1)))
         column = [gather(net, moved, constant(net, np.int32([side])), axis=2) for side in range(4)]  # (N, K, 1)
         row = [shuffle(net, side, (0, 2, 1)) for side in column]
         area = mul(net, sub(net, column[2], column[0]), sub(net, column[3], column[1]))
@@ -126,6 +130,9 @@ class Nms(Op):
         both = mul(net, shared(0, 2), shared(1, 3))
         overlap = div(net, both, sub(net, add(net, area, shuffle(net, area, (0, 2, 1))), both))
         over = binary(net, overlap, scalar(net, self.iou, overlap), kinds.GREATER)
+        if self.apart:
+            labels = (shuffle(net, label, shape=shape) for shape in ((0, count, 1), (0, 1, count)))
+            over = binary(net, over, binary(net, *labels, kinds.EQUAL), kinds.AND)
         place = np.arange(count, dtype=np.int32)
         column_of, row_of = constant(net, place.reshape(1, 1, -1)), constant(net, place.reshape(1, -1, 1))
         return cast(net, binary(net, over, binary(net, row_of, column_of, kinds.GREATER), kinds.AND), net.trt.float32)
@@ -177,7 +184,8 @@ class Nms(Op):
             types={"fp32": "ff>iffii", "fp16": "fh>iffii"},
             defines={
                 "CONF": literal(self.conf), "IOU": literal(self.iou), "MAX_DET": self.max_det,
-                "CLASS_OFFSET": literal(CLASS_OFFSET), "MAX_CANDIDATES": MAX_CANDIDATES,
+                "CLASS_OFFSET": literal(0 if self.apart else CLASS_OFFSET), "MAX_CANDIDATES": MAX_CANDIDATES,
+                "APART": int(self.apart),
             },
             scratch=36 * every + 8 * n,
             exact=True,
@@ -335,6 +343,8 @@ PHASED(suppress)(const float *RESTRICT corners, const float *RESTRICT best, cons
             for (int pair = threadIdx.x; pair < TILE * (kept + TILE); pair += blockDim.x) {
                 int i = pair % TILE, other = pair / TILE, j = other - kept;
                 if (i >= size || (j >= 0 && j >= i) || (j < 0 && (beaten >> i & 1)))
+                    continue;
+                if (APART && label[start + i] != (j < 0 ? classes[other] : label[start + j]))
                     continue;
                 if (overlaps(j < 0 ? kept_box[other] : tile_box[j], tile_box[i]))
                     atomicOr(j < 0 ? &beaten : &beats[j], (uint64)1 << i);

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -57,6 +58,7 @@ def calibrated(
     _jitter_constants(reference.module, generator, fixed)
     reference.forget()  # what it computed from them
     _measure_statistics(reference.module, size, seed, generator)
+    _spread(reference, sample_images(2, size, seed))
     images = sample_images(2, size, seed + 1000)
     for name, value in dependence(reference, images[:1], images[1:]).items():
         if not value > MIN_DEPENDENCE:
@@ -159,6 +161,29 @@ def _measure_statistics(module: nn.Module, size: tuple[int, int, int], seed: int
         norm.running_mean += noise * norm.running_var.sqrt()
         norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25, generator=generator)
         norm.eval()
+
+
+@torch.no_grad()
+def _spread(reference: Reference, images: np.ndarray) -> None:
+    """Scales and shifts the layers whose results shall spread, channel by channel: each has its bias for a mean, and
+    the standard deviation that is asked for."""
+    spreads = reference.library.spreads(reference.module)
+
+    def settled(path: str) -> Callable[..., torch.Tensor]:
+        def hook(layer: nn.Module, given: Any, result: torch.Tensor) -> torch.Tensor:
+            handles.pop(path).remove()  # a head that levels share is settled on the first of them
+            values = result.transpose(0, 1).flatten(1)
+            mean, deviation = (x.view(-1, *[1] * (result.ndim - 2)) for x in (values.mean(1), values.std(1)))
+            bias, scale = layer.bias.clone(), spreads[path] / deviation
+            layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+            layer.bias.add_((bias - mean.flatten()) * scale.flatten())
+            return (result - mean) * scale + bias.view_as(mean)
+
+        return hook
+
+    handles = {path: reference.module.get_submodule(path).register_forward_hook(settled(path)) for path in spreads}
+    if handles:
+        reference.module(torch.from_numpy(images))
 
 
 def state_arrays(reference: AnyReference) -> dict[str, np.ndarray]:

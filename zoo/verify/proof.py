@@ -40,11 +40,8 @@ Execute = Callable[[Definition, list[str], np.ndarray], dict[str, np.ndarray]]
 Factor = Callable[[Definition], float]
 HALVES: dict[str, Literal["float16", "bfloat16"]] = {"fp16": "float16", "bf16": "bfloat16"}
 IMAGES = 2
-FEW_IMAGES, MOST_IMAGES, FEW_VALUES = (
-    8,
-    16,
-    64,
-)  # of an output: the reference's error on fewer values is luck, and so is a bound by it
+# Of an output: the reference's error on fewer values is luck, and so is a bound by it
+FEW_IMAGES, MOST_IMAGES, FEW_VALUES = 8, 16, 64
 NUDGED_RUNS = 4
 BY_LITTLE = 10.0  # times the bound: what is wrong by more needs no second opinion
 # About what the second size is: small, not square, and halved again and again it is odd and even by turns: a pooling
@@ -269,14 +266,17 @@ def compare_batches(
     rows = []
     for row in (*report.outputs, *(row for row in report.taps if row.name in reference.choosers)):
         found, whole = now[row.name], before[row.name]
-        expected = whole[chosen]
+        of_each = whole.reshape(len(images), -1, *whole.shape[1:])  # a picture may have a row for each proposal
+        expected = of_each[chosen].reshape(-1, *whole.shape[1:])
         again = judged(row.name, found, expected, expected, expected, 1, row.bound)
-        usual = float(np.linalg.norm(np.float64(whole))) * math.sqrt(len(chosen) / len(whole))
+        usual = float(np.linalg.norm(np.float64(whole))) * math.sqrt(len(chosen) / len(images))
         if usual > 0 and not again.problem:
             again = replace(again, error=float(np.linalg.norm(np.float64(found) - expected)) / usual)
         rows.append(replace(again, noise=row.noise))
     if reference.choosers and not all(row.ok for row in rows):
-        rows[: len(report.outputs)] = compare_reference(reference, images[chosen], now).outputs
+        report = compare_reference(reference, images[chosen], now, list(reference.choosers))
+        again_held = {row.name: row for row in (*report.outputs, *report.taps)}
+        rows = [row if row.ok else again_held[row.name] for row in rows]
     return Report(rows, rule="each image of a batch as it is alone, within the bounds of the batch")
 
 

@@ -8,7 +8,7 @@ a model imports PyTorch; where published weights are to be had is known without.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,11 @@ class Library:
         "weight" so that it keeps the variance of its input; any other as an embedding, around 0 and small.
         """
         return False
+
+    def spreads(self, module: nn.Module) -> Mapping[str, float]:
+        """The standard deviations that calibration gives each channel of what layers return, by their paths: of those
+        by which `module` chooses, whose random scores would otherwise be all alike or all saturated."""
+        return {}
 
     def choosers(self, module: nn.Module) -> Collection[str]:
         """The paths of modules by whose results `module` chooses what goes on, such as queries by their scores.

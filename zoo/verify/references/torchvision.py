@@ -1,14 +1,18 @@
 """torchvision: networks by `torchvision.models.get_model`, and their first weights: IMAGENET1K_V1 of classifiers,
 COCO_WITH_VOC_LABELS_V1 for segmentation, COCO_V1 of detectors, whose classes begin with the background.
 
+Arguments of its builder that are whole numbers may follow a name:
+"fasterrcnn_resnet50_fpn?rpn_post_nms_top_n_test=300".
 The weights are published beside the code, under its BSD licence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
+from zoo.errors import ZooError
 from zoo.verify.references import PYTORCH, Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
 
@@ -58,9 +62,21 @@ SEGMENTATION = {
     "lraspp_mobilenet_v3_large": "lraspp_mobilenet_v3_large-d234d4ea",
 }
 DETECTION = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9",
+    "fasterrcnn_mobilenet_v3_large_fpn": "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7",
+    "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6",
+    "fasterrcnn_resnet50_fpn_v2": "fasterrcnn_resnet50_fpn_v2_coco-dd69338a",
     "fcos_resnet50_fpn": "fcos_resnet50_fpn_coco-99b0c9b7",
     "retinanet_resnet50_fpn": "retinanet_resnet50_fpn_coco-eeacb38b",
     "retinanet_resnet50_fpn_v2": "retinanet_resnet50_fpn_v2_coco-5905b1c5",
+}
+# How far apart an R-CNN's random weights shall put what it chooses by: without, scores are all 1 or all too little, and
+# boxes end at the border.
+SPREADS = {
+    "rpn.head.cls_logits": 2.0,
+    "rpn.head.bbox_pred": 0.3,
+    "roi_heads.box_predictor.cls_score": 2.5,
+    "roi_heads.box_predictor.bbox_pred": 1.0,
 }
 _FILES = {file.rpartition("-")[0]: file for file in FILES.split()} | OTHERS | SEGMENTATION | DETECTION
 
@@ -76,6 +92,7 @@ class Torchvision(Library):
         return [name for part in parts for name in models.list_models(module=part)]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
+        name, _, given = name.partition("?")
         if name not in self.names():
             raise self.unknown(name)
         # Both have classifiers for training only; published weights are used without.
@@ -86,7 +103,13 @@ class Torchvision(Library):
             options["weights_backbone"] = None
         if classes is not None:
             options["num_classes"] = classes
-        module = models.get_model(name, weights=None, **options)
+        try:
+            options |= {option: int(value) for option, value in parse_qsl(given, strict_parsing=bool(given))}
+            module = models.get_model(name, weights=None, **options)
+        except (TypeError, ValueError) as error:
+            if not given:
+                raise
+            raise ZooError(f"torchvision:{name} takes no {given!r}: {error}; expected ARGUMENT=NUMBER&...") from None
         if detects:
             from zoo.verify.torchvision_detection import as_published
 
@@ -99,6 +122,16 @@ class Torchvision(Library):
         from zoo.verify.torchvision_detection import bare
 
         return bare(module)
+
+    def spreads(self, module: nn.Module) -> Mapping[str, float]:
+        return SPREADS if hasattr(module, "roi_heads") else {}
+
+    def choosers(self, module: nn.Module) -> Collection[str]:
+        if not hasattr(module, "transform"):
+            return ()
+        from zoo.verify.torchvision_detection import choosers
+
+        return choosers(module)
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         if isinstance(result, dict):
