@@ -264,9 +264,15 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("blocks_token_only.0.concat()", lambda real, net, x, *a: real(net, x[::-1], *a))),
     ("cait_xxs24_224", "heads mixed before the softmax as after it", "blocks.2.attn.proj_l",
         swap("blocks.2.attn.proj_l.weight", "blocks.2.attn.proj_w.weight")),
+    ("beit_base_patch16_224", "biases of the class token in another order", "blocks.1.attn.proj",
+        edit("blocks.1.attn.relative_position_bias_table", lambda table: np.concatenate([table[:-3], table[:-4:-1]]))),
+    ("eva02_tiny_patch14_336", "keys do not turn", "blocks.2.attn.proj",
+        plant("blocks.2.attn.rotate():1", keeps("x"))),
 ]  # fmt: skip
 
 SIZES = {
+    "beit_base_patch16_224": (3, 32, 48),
+    "eva02_tiny_patch14_336": (3, 28, 42),
     "levit_128s": (3, 80, 112),
     "cait_xxs24_224": (3, 32, 48),
     "efficientvit_m0": (3, 112, 208),

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from zoo.blocks.transformer import as_tokens, attend, mlp
 from zoo.network import Net, Tensor
-from zoo.ops import add, conv2d, expand_batch, fixed_size, layer_norm, linear, mul
+from zoo.ops import (
+    add,
+    conv2d,
+    expand_batch,
+    fixed_size,
+    layer_norm,
+    linear,
+    mul,
+    narrow,
+    reduce_mean,
+    silu,
+)
 
 EPS = 1e-6
 
@@ -31,6 +44,27 @@ def residual(net: Net, name: str, x: Tensor, y: Tensor, *, scaled: bool) -> Tens
         at = net / name
         y = at.tap(mul(at, y, at.constant(at.weight("gamma", y.shape[2]).reshape(1, 1, -1), "gamma")))
     return add(net, x, y)
+
+
+def qkv_without_key_bias(net: Net, x: Tensor) -> Tensor:
+    """Queries, keys and values side by side, (N, S, C) -> (N, S, 3 * C), by one product and two biases."""
+    width = x.shape[2]
+    biases = [net.weight("q_bias", width), np.zeros(width, np.float32), net.weight("v_bias", width)]
+    qkv = linear((net / "qkv").functional, x, 3 * width, bias=None)
+    return add(net, qkv, net.constant(np.concatenate(biases)[None, None], "qkv_bias"))
+
+
+def gated_mlp(net: Net, x: Tensor, hidden: int, *, normalised: bool = False) -> Tensor:
+    """timm's SwiGLU: what is between its layers is gated, and may be `normalised` after it."""
+    gate = silu(net / "act", linear(net / "fc1_g", x, hidden))
+    y = mul(net, gate, linear(net / "fc1_x", x, hidden))
+    return linear(net / "fc2", layer_norm(net / "norm", y, EPS) if normalised else y, x.shape[2])
+
+
+def mean_of_patches(net: Net, x: Tensor, classes: int) -> Tensor:
+    """The classifier on the normalised mean of all tokens (N, S, C) but the first."""
+    x = reduce_mean(net, narrow(net, x, 1, 1, x.shape[1] - 1), 1)
+    return linear(net / "head", layer_norm(net / "fc_norm", x, EPS), classes)
 
 
 def block(net: Net, x: Tensor, heads: int, *, scaled: bool) -> Tensor:

@@ -6,11 +6,14 @@ from zoo.network import Net, Tensor
 from zoo.ops import add, attention, gelu, layer_norm, linear, reshape, split, transpose
 
 
-def attend(net: Net, qkv: Tensor, heads: int) -> Tensor:
-    """Queries, keys and values side by side (N, S, 3 * C) -> (N, S, C), each of `heads` by itself."""
+def attend(net: Net, qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Queries, keys and values side by side (N, S, 3 * C) -> (N, S, C), each of `heads` by itself.
+
+    `bias` is added to the scores (N, heads, S, S).
+    """
     _, tokens, width = qkv.shape
     qkv = transpose(net, reshape(net, qkv, (0, tokens, 3 * heads, width // 3 // heads)), (0, 2, 1, 3))
-    x = attention(net, *split(net, qkv, [heads] * 3))
+    x = attention(net, *split(net, qkv, [heads] * 3), bias)
     return reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width // 3))
 
 

@@ -49,11 +49,13 @@ def ungrouped(net: Net, x: Tensor, groups: int) -> Tensor:
     return reshape(net, x, (0, groups * tokens, both // groups * depth))
 
 
-def relative_positions(side: int) -> np.ndarray:
-    """For each pair of tokens of a window, where the table of relative positions (2 * side - 1)^2 has theirs."""
-    rows, columns = np.divmod(np.arange(side * side), side)
-    down, right = rows[:, None] - rows + side - 1, columns[:, None] - columns + side - 1
-    return down * (2 * side - 1) + right
+def relative_positions(rows: int, columns: int) -> np.ndarray:
+    """For each pair of tokens of a window, where the table of relative positions has theirs, which holds
+    (2 * rows - 1) * (2 * columns - 1) of them.
+    """
+    down, right = np.divmod(np.arange(rows * columns), columns)
+    down, right = down[:, None] - down + rows - 1, right[:, None] - right + columns - 1
+    return down * (2 * columns - 1) + right
 
 
 def distances(rows: int, columns: int, stride: int = 1) -> np.ndarray:
@@ -79,4 +81,4 @@ def continuous_position_bias(net: Net, heads: int, side: int) -> np.ndarray:
     )
     x, weight, bias, last = (np.asarray(array, np.float64) for array in arrays)
     table = 16 / (1 + np.exp(-(np.maximum(x @ weight.T + bias, 0) @ last.T)))
-    return table[relative_positions(side)].transpose(2, 0, 1)
+    return table[relative_positions(side, side)].transpose(2, 0, 1)

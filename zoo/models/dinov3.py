@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.blocks.timm_vit import patches, scaled_by, token
+from zoo.blocks.timm_vit import gated_mlp, patches, scaled_by, token
 from zoo.blocks.transformer import mlp
 from zoo.network import Net, Tensor
 from zoo.ops import (
@@ -25,7 +25,6 @@ from zoo.ops import (
     narrow,
     reduce_mean,
     reshape,
-    silu,
     split,
     transpose,
 )
@@ -75,17 +74,11 @@ def self_attention(net: Net, x: Tensor, heads: int, grid: tuple[int, int]) -> Te
     return net.tap(linear(net / "proj", reshape(net, transpose(net, x, (0, 2, 1, 3)), (0, tokens, width)), width))
 
 
-def gated_mlp(net: Net, x: Tensor) -> Tensor:
-    hidden = 4 * x.shape[2]
-    gate = silu(net / "act", linear(net / "fc1_g", x, hidden))
-    return linear(net / "fc2", mul(net, gate, linear(net / "fc1_x", x, hidden)), x.shape[2])
-
-
 def block(net: Net, x: Tensor, cfg: Config, grid: tuple[int, int]) -> Tensor:
     y = self_attention(net / "attn", layer_norm(net / "norm1", x, EPS), cfg.heads, grid)
     x = add(net, x, scaled_by(net, y, "gamma_1"))
     y, at = layer_norm(net / "norm2", x, EPS), net / "mlp"
-    y = gated_mlp(at, y) if cfg.gated else mlp(at, y, 4 * cfg.width, ("fc1", "act", "fc2"))
+    y = gated_mlp(at, y, 4 * cfg.width) if cfg.gated else mlp(at, y, 4 * cfg.width, ("fc1", "act", "fc2"))
     return net.tap(add(net, x, scaled_by(net, y, "gamma_2")))
 
 

@@ -20,7 +20,7 @@ WINDOW = 7
 
 def shifted_window_attention(net: Net, x: Tensor, heads: int, shifted: bool) -> Tensor:
     table = net.weight("relative_position_bias_table", (2 * WINDOW - 1) ** 2, heads)
-    bias = table[relative_positions(WINDOW)].transpose(2, 0, 1)
+    bias = table[relative_positions(WINDOW, WINDOW)].transpose(2, 0, 1)
     qkv = lambda x: linear((net / "qkv").functional, x, 3 * x.shape[-1])  # noqa: E731
     return window_attention(net, x, qkv, heads, WINDOW, bias, shifted=shifted)
 

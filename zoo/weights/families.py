@@ -173,6 +173,11 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: "stages.1.downsample.attn_downsample.kv.linear.weight" in names,
     ),
     (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
+    (Family("a BEiT of timm", "beit*"), lambda names: "blocks.0.attn.relative_position_bias_table" in names),
+    (
+        Family("an EVA-02 of timm", "eva02_*"),
+        lambda names: {"blocks.0.attn.q_bias", "pos_embed"} <= names or "blocks.0.attn.q_proj.weight" in names,
+    ),
     (Family("a vision transformer of timm", "*vit*"), lambda names: "blocks.0.attn.qkv.weight" in names),
     (Family("a vision transformer of torchvision", "vit_*"), lambda names: "class_token" in names),
     (

@@ -26,7 +26,8 @@ hrnet_w64.ms_in1k edgenext_xx_small.in1k edgenext_x_small.in1k edgenext_small.us
 rexnet_100.nav_in1k rexnet_130.nav_in1k rexnet_150.nav_in1k rexnet_200.nav_in1k rexnet_300.nav_in1k
 convmixer_768_32.in1k convmixer_1024_20_ks9_p14.in1k convmixer_1536_20.in1k efficientvit_m0.r224_in1k
 efficientvit_m1.r224_in1k efficientvit_m2.r224_in1k efficientvit_m3.r224_in1k efficientvit_m4.r224_in1k
-efficientvit_m5.r224_in1k
+efficientvit_m5.r224_in1k eva02_tiny_patch14_336.mim_in22k_ft_in1k eva02_small_patch14_336.mim_in22k_ft_in1k
+eva02_base_patch14_448.mim_in22k_ft_in22k_in1k eva02_large_patch14_448.mim_in22k_ft_in22k_in1k
 """,
     "mobileone-license": """
 mobileone_s0.apple_in1k mobileone_s1.apple_in1k mobileone_s2.apple_in1k mobileone_s3.apple_in1k mobileone_s4.apple_in1k
@@ -61,7 +62,10 @@ resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k resnetv2_152x4_bit.goog_in21k_ft_i
 levit_128.fb_dist_in1k levit_192.fb_dist_in1k levit_256.fb_dist_in1k levit_384.fb_dist_in1k cait_xxs24_224.fb_dist_in1k
 cait_xxs24_384.fb_dist_in1k cait_xxs36_224.fb_dist_in1k cait_xxs36_384.fb_dist_in1k cait_xs24_384.fb_dist_in1k
 cait_s24_224.fb_dist_in1k cait_s24_384.fb_dist_in1k cait_s36_384.fb_dist_in1k cait_m36_384.fb_dist_in1k
-cait_m48_448.fb_dist_in1k
+cait_m48_448.fb_dist_in1k beit_base_patch16_224.in22k_ft_in22k_in1k beit_base_patch16_384.in22k_ft_in22k_in1k
+beit_large_patch16_224.in22k_ft_in22k_in1k beit_large_patch16_384.in22k_ft_in22k_in1k
+beit_large_patch16_512.in22k_ft_in22k_in1k beitv2_base_patch16_224.in1k_ft_in22k_in1k
+beitv2_large_patch16_224.in1k_ft_in22k_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
