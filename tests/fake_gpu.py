@@ -18,6 +18,8 @@ from zoo.runtime.cuda import Cuda, Device, Event, Graph, Stream
 from zoo.runtime.gpu import GpuSession
 from zoo.runtime.loaded import _DTYPES
 
+KERNELS = threading.Lock()  # the library that plays them has one set of coroutines, whatever the number of GPUs
+
 # ---- a CUDA provider on host memory ---------------------------------------------------------------------------------
 
 
@@ -172,7 +174,8 @@ class FakeCuda(Cuda):
         sizes = (ctypes.c_int * 6)(*grid, *block)
 
         def work(keep=values) -> None:
-            assert self.library.run(function.encode(), sizes, pointers) == 0, function
+            with KERNELS:
+                assert self.library.run(function.encode(), sizes, pointers) == 0, function
 
         self.do(stream.handle, work)
 

@@ -41,6 +41,26 @@ def decode_image(data, name, decode=sources.decode_image):
 sources.decode_image = decode_image
 """
 
+FOUR_GPUS = """
+import os, time
+from pathlib import Path
+from zoo.errors import ZooError
+from zoo.runtime import engines
+
+def require_gpu(device):
+    if device >= 4:
+        raise ZooError(f"there is no gpu:{device}")
+
+def load_model_session(model, weights, *_, device, **options):
+    from zoo.api import _cpu_session
+    from zoo.network import Precision
+    seen = os.environ["CUDA_VISIBLE_DEVICES"]
+    (Path(__file__).parent / f"{seen}.{device}.{os.getpid()}.seen").touch()
+    return _cpu_session(model, weights, Precision(), None, None, 1, "native")
+
+engines.require_gpu, engines.load_model_session = require_gpu, load_model_session
+"""
+
 
 def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
     folder.mkdir()
@@ -152,6 +172,23 @@ def deadly_pictures(folder: Path, count: int) -> dict[str, Any]:
     return {"rows": result["rows"], "errors": result["errors"], "seconds": result["seconds"]}
 
 
+def several_gpus(folder: Path, count: int) -> dict[str, Any]:
+    """Two of four GPUs, which the CPU plays: each worker sees one of them, as its first, and rows are those of one."""
+    make_pictures(folder / "pictures", count, (240, 320))
+    (folder / "four.py").write_text(FOUR_GPUS)
+    found = {}
+    for device in ("1", "3,1"):
+        finished(start(folder, "--import", folder / "four.py", "--device", device), 0)
+        found[device] = rows(folder), {name.name.partition(".")[0] for name in folder.glob("*.0.*.seen")}
+        for name in folder.glob("*.seen"):
+            name.unlink()
+    assert found["1"][0] == found["3,1"][0] and len(found["1"][0]) == count
+    assert (found["1"][1], found["3,1"][1]) == ({"1"}, {"1", "3"})
+    refused = start(folder, "--import", folder / "four.py", "--device", "1,4")
+    assert "there is no gpu:4" in refused.communicate()[1] and refused.returncode == 2
+    return {"rows": count}
+
+
 def all_kinds_of_sources(folder: Path) -> dict[str, Any]:
     """A list, an address with a scheme, and Parquet files with bytes, structs and addresses give the same results."""
     make_pictures(folder / "pictures", 5, (60, 80))
@@ -204,7 +241,7 @@ def against_a_pool(folder: Path, count: int) -> dict[str, Any]:
         started = time.perf_counter()
         assert sum(pool.map(pool_rows, blocks)) == count
         alone = count / (time.perf_counter() - started)
-    with batch._ray(WORKERS, "cpu") as share:
+    with batch._ray(WORKERS, "cpu", ()) as share:
         found, times = 0, []
         for part in batch._blocks(addresses, work, share):
             found += len(part)
@@ -217,7 +254,7 @@ def against_a_pool(folder: Path, count: int) -> dict[str, Any]:
 def main(count: int = 800) -> None:
     figures: dict[str, Any] = {"pictures": count, "cores": os.cpu_count(), "workers": WORKERS}
     with tempfile.TemporaryDirectory() as name:
-        for scenario in (killed_worker, killed_command, deadly_pictures):
+        for scenario in (several_gpus, killed_worker, killed_command, deadly_pictures):
             folder = Path(name) / scenario.__name__
             folder.mkdir()
             figures[scenario.__name__] = scenario(folder, count)

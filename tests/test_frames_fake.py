@@ -14,12 +14,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_gpu import ENGINES, FakeCuda, FakeEngine, LateCuda, install, on_device, open_session
+from fake_gpu import ENGINES, FakeCuda, FakeEngine, LateCuda, install, make_api, on_device, open_session
 
 from zoo.errors import ZooError
 from zoo.preprocess import Resize, gray, imagenet, letterbox
-from zoo.runtime import kernels
+from zoo.runtime import gpu, kernels
 from zoo.runtime.arrays import DeviceArray
+from zoo.runtime.gpu import GpuSession
 from zoo.runtime.pipeline import MAX_SIZES, MAX_STAGING, FramePipeline
 from zoo.tasks import get_task
 
@@ -352,6 +353,39 @@ def test_pictures_to_results_as_on_the_cpu(device):
                 assert isinstance(predictor, predict.GpuPredictor)
                 for image, want in zip(images, wanted):
                     assert len(want.scores) and rows(predictor(image).result) == rows(want)
+
+
+def test_two_gpus_take_turns(device, monkeypatch):
+    """Each with its kernels and its graphs; results come in the order of the pictures."""
+    predict = pytest.importorskip("zoo.runtime.predict")
+    from zoo.registry import get_model
+    from zoo.session import Session
+
+    def counted(number, arrays):
+        ran.append(number)
+        return detector_network(arrays)
+
+    fakes, sessions, ran = (device, FakeCuda(library=device.library)), [], []
+    monkeypatch.setattr(gpu, "provider", lambda name, number: fakes[number])
+    for number, fake in enumerate(fakes):
+        shape = ((1, 3, 64, 96),) * 3
+        network = partial(counted, number)
+        monkeypatch.setitem(ENGINES, b"%d" % number, FakeEngine(fake, {"images": shape}, DETECTOR, network))
+        executor = GpuSession(b"%d" % number, api=make_api(), device=number)
+        sessions.append(Session(get_model("yolov8n"), executor, "fake", letterbox(64), (64, 96), None, "none"))
+    images = [picture(48, 64, seed) for seed in range(7)]
+    wanted = [rows(predict.Predictor(sessions[0], conf=0.1)(image).result) for image in images]
+    with predict.share_out(sessions, conf=0.1) as shared:
+        pending = [shared.submit(image) for image in images[: shared.underway]]
+        found = []
+        for image in [*images[shared.underway :], *[None] * shared.underway]:
+            found.append(rows(pending.pop(0).result().result))
+            if image is not None:
+                pending.append(shared.submit(image))
+    assert found == wanted and len({str(result) for result in found}) == 7
+    assert ran[7:].count(0) >= 4 and ran.count(1) >= 3  # each graph's first run is for its capture
+    for session in sessions:
+        session.close()
 
 
 def test_a_picture_without_a_kernel_is_prepared_on_the_cpu(device):

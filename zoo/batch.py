@@ -30,7 +30,7 @@ from zoo.cli import (
     print_json,
     size_of,
 )
-from zoo.device import parse_device
+from zoo.device import named_gpus, parse_device
 from zoo.discovery import imported_files
 from zoo.errors import ZooError
 from zoo.files import checked_destination, replacing
@@ -76,7 +76,9 @@ def run(
     weights: WeightsOption = None,
     size: Size = None,
     fp16: Fp16 = False,
-    device: Annotated[str, typer.Option("--device", help="cpu, gpu, or auto: GPUs where Ray has any.")] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, gpu, auto (GPUs where Ray has any), or GPUs of this machine: 0,1.")
+    ] = "auto",
     as_json: Json = False,
     **chosen: Any,
 ) -> None:
@@ -88,7 +90,7 @@ def run(
     from zoo.images.addresses import list_addresses
 
     _libraries()
-    parse_device(device)
+    gpus = named_gpus(device)
     checked_destination(output)
     work = _work(model, weights, size_of(size), precision_name(fp16, False), batch, column, chosen)
     addresses = list(dict.fromkeys(list_addresses(sources, column)))  # a row for each
@@ -98,7 +100,11 @@ def run(
         return
     done = journal.open(resume)
     started = time.perf_counter()
-    with journal, redirect_stdout(sys.stderr), _ray(workers, device) as share:  # Ray prints what happens to workers
+    with (
+        journal,
+        redirect_stdout(sys.stderr),
+        _ray(workers, device, gpus) as share,
+    ):  # Ray prints what happens to workers
         left = [address for address in addresses if address not in done]
         if done:
             note(f"{len(addresses) - len(left)} of {len(addresses)} pictures are done; continuing")
@@ -249,8 +255,8 @@ def _libraries() -> None:
 
 
 @contextmanager
-def _ray(workers: int | None, device: str) -> Iterator[Share]:
-    """Ray, here or where RAY_ADDRESS says, and the share of it that each worker gets.
+def _ray(workers: int | None, device: str, gpus: tuple[int, ...]) -> Iterator[Share]:
+    """Ray, here (with these `gpus` only, if any are named) or where RAY_ADDRESS says, and each worker's share of it.
 
     All CPUs that Ray counts must never be taken by workers: it reads and moves data in tasks of its own, and without
     one for them it waits without a word. What is started here counts one more for each.
@@ -260,7 +266,14 @@ def _ray(workers: int | None, device: str) -> Iterator[Share]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no request leaves the machine
     cluster = os.environ.get("RAY_ADDRESS")
     cores = os.cpu_count() or 1
-    here = {} if cluster else {"num_cpus": (workers or cores) + SPARE_CPUS + 1, "include_dashboard": False}
+    if cluster and gpus:
+        raise ZooError(f"--device {device} names GPUs of this machine, RAY_ADDRESS a cluster; give --device gpu")
+    here: dict[str, Any] = (
+        {} if cluster else {"num_cpus": (workers or cores) + SPARE_CPUS + 1, "include_dashboard": False}
+    )
+    if gpus:
+        _leave_only(gpus)
+        here["num_gpus"] = len(gpus)
     try:
         ray.init(address=cluster, logging_level=logging.ERROR, log_to_driver=False, **here)
     except ConnectionError as error:
@@ -270,9 +283,20 @@ def _ray(workers: int | None, device: str) -> Iterator[Share]:
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # what they lack is done one by one afterwards
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        yield _share(ray.cluster_resources(), workers, device, cores)
+        yield _share(ray.cluster_resources(), workers, "gpu" if gpus else device, cores)
     finally:
         ray.shutdown()
+
+
+def _leave_only(gpus: tuple[int, ...]) -> None:
+    """Hides the other GPUs from Ray and its workers, who see one each. Raises ZooError for one that is not there."""
+    from zoo.runtime.engines import require_gpu
+
+    for gpu in gpus:
+        require_gpu(gpu)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(max(gpus) + 1)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in gpus)
 
 
 def _share(resources: dict[str, float], workers: int | None, device: str, cores: int) -> Share:
@@ -351,7 +375,8 @@ def _blocks(addresses: list[str], work: Work, share: Share) -> Iterator[list[dic
         found = data.map_batches(
             Worker,
             fn_constructor_args=(work,),
-            batch_size=None,
+            # Ray wants a number for GPUs: what every block has at least, or it would join blocks to reach it
+            batch_size=len(addresses) // blocks if share.gpus else None,
             compute=ray.data.ActorPoolStrategy(size=min(share.workers, blocks)),
             max_restarts=-1,
             max_task_retries=1,

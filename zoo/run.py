@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +41,7 @@ from zoo.cli import (
     progress,
     size_of,
 )
-from zoo.device import parse_device
+from zoo.device import named_gpus
 from zoo.engine.effort import parse_workspace
 from zoo.errors import ZooError
 from zoo.labels import given_names
@@ -79,7 +79,9 @@ def run(
         int | None,
         typer.Option("--frames", min=1, help="The most to read of each video, stream or webcam.", show_default=False),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, gpu, auto, or a certain GPU: gpu:1 or 1.")] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, gpu, auto, a certain GPU (1), or several that take turns (0,1).")
+    ] = "auto",
     fp16: Fp16 = False,
     level: Level = None,
     heuristic: Heuristic = False,
@@ -113,9 +115,9 @@ def run(
     from zoo.engine.shapes import ranged_shapes
     from zoo.images.gallery import Gallery
     from zoo.images.sources import open_sources
-    from zoo.runtime.predict import make_predictor
+    from zoo.runtime.predict import share_out
 
-    parse_device(device)
+    devices = _devices(device)
     labels = given_names(names) if names is not None else None
     options = {name: value for name, value in chosen.items() if value is not None}
     if weights is None:
@@ -129,21 +131,26 @@ def run(
     shapes = ranged_shapes(get_model(model), 1, size) if ranged else None
     wanted = None if ranged else size_of(size)
     batches = None if ranged or cascade or is_engine(model) else (1, batch, batch) if batch > 1 else 1
-    with progress() as say:  # an engine may have to be built
-        session = load(
-            model, weights=weights, size=wanted, device=device, precision=precision_name(fp16, False),
-            batch=batches, shapes=shapes, level=level, heuristic=heuristic, cuda=cuda,
-            graphs=cuda_graph,
-            plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
-            workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads, progress=say,
-        )  # type: ignore[arg-type]  # fmt: skip
-    with session:
+    with ExitStack() as opened:
+        with progress() as say:  # an engine may have to be built
+            sessions: list[Any] = [
+                opened.enter_context(load(
+                    model, weights=weights, size=wanted, device=each, precision=precision_name(fp16, False),
+                    batch=batches, shapes=shapes, level=level, heuristic=heuristic, cuda=cuda, graphs=cuda_graph,
+                    plugins=plugin_policy(plugins, no_plugins), host_code=host_code, auto_rebuild=auto_rebuild,
+                    workspace=parse_workspace(workspace) if workspace is not None else None, threads=threads,
+                    progress=say,
+                ))
+                for each in devices
+            ]  # type: ignore[arg-type]  # fmt: skip
         if labels is not None:
-            session = _named(session, labels)
-        note(f"{session.model.name} with {session.weights}: {session.runs_on}")
+            sessions = [_named(each, labels) for each in sessions]
+        session, executors = sessions[0], " and ".join(dict.fromkeys(each.runs_on for each in sessions))
+        runs_on = executors if len(sessions) == 1 else f"{executors} ({', '.join(devices)})"
+        note(f"{session.model.name} with {session.weights}: {runs_on}")
         if session.weights.startswith("random"):
             note(RANDOM)
-        with make_predictor(session, batch=batch, **options) as predictor:
+        with share_out(sessions, batch=batch, **options) as predictor:
             predictor.warm_up(warmup)
             show = None if as_json else functools.partial(_print, task=predictor.task, verbose=verbose)
             _tell_passed_over(sources)
@@ -152,7 +159,7 @@ def run(
         results = {
             "model": session.model.name,
             "weights": session.weights,
-            "executor": session.runs_on,
+            "executor": runs_on,
             "results": outcome.items,
             "errors": outcome.bad,
         }
@@ -169,6 +176,18 @@ def run(
     if results["weights"].startswith("random"):  # the first one is far above by now
         note(RANDOM)
     sys.exit(130 if outcome.stopped else 1 if outcome.bad else 0)
+
+
+def _devices(device: str) -> list[str]:
+    """`device`, or where it names several GPUs, each of them. Raises ZooError where one of several is not there."""
+    gpus = named_gpus(device)
+    if len(gpus) < 2:
+        return [device]
+    from zoo.runtime.engines import require_gpu
+
+    for gpu in gpus:  # before an engine is built for the first
+        require_gpu(gpu)
+    return [f"gpu:{gpu}" for gpu in gpus]
 
 
 def _named(session: Any, labels: list[str]) -> Any:

@@ -53,6 +53,7 @@ class Predictor:
     """
 
     underway = 2  # on a GPU one is copied while the network runs on the other
+    in_a_row = 1  # pictures that go through the network together
 
     def __init__(self, session: Session, **options: Any) -> None:
         self.session = session
@@ -200,7 +201,7 @@ class BatchPredictor(Predictor):
 
     def __init__(self, session: Session, batch: int, **options: Any) -> None:
         super().__init__(session, **options)
-        self.batch, self.underway = batch, 2 * batch
+        self.batch, self.in_a_row, self.underway = batch, batch, 2 * batch
         self._workers = ThreadPoolExecutor(os.cpu_count())
         self._network = ThreadPoolExecutor(1)
         self._waiting: list[_Batched] = []
@@ -292,6 +293,42 @@ class CascadePredictor(Predictor):
         """Nothing: which networks run, and in what sizes, depends on the picture."""
 
 
+class SharedPredictor(Predictor):
+    """Shares pictures out to several predictors, of one network on a GPU each, which take turns.
+
+    A thread each submits them: some predictors are done with a picture only on return.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        first = predictors[0]
+        self.session, self.task, self.options = first.session, first.task, first.options
+        self.predictors = predictors
+        self.underway = sum(predictor.underway for predictor in predictors)
+        self._threads = [ThreadPoolExecutor(1) for _ in predictors]
+        turns = zip(predictors, self._threads)
+        self._turns = itertools.cycle([turn for turn in turns for _ in range(turn[0].in_a_row)])
+
+    def __call__(self, image: np.ndarray) -> Prediction:
+        """The results for one picture."""
+        return self.submit(image).result()
+
+    def submit(self, image: np.ndarray) -> Pending:
+        """Starts on one picture, on the GPU whose turn it is."""
+        predictor, thread = next(self._turns)
+        pending = thread.submit(predictor.submit, image)
+        return _Underway(lambda: thread.submit(pending.result().result).result())
+
+    def warm_up(self, runs: int) -> None:
+        for predictor in self.predictors:
+            predictor.warm_up(runs)
+
+    def close(self) -> None:
+        for thread in self._threads:
+            thread.shutdown()
+        for predictor in self.predictors:
+            predictor.close()
+
+
 def _float32(values: np.ndarray) -> np.ndarray:
     """Outputs in half precision as tasks take them."""
     return values.astype(np.float32) if values.dtype == np.float16 else values
@@ -320,6 +357,12 @@ def make_predictor(session: Session | CascadeSession, *, batch: int = 1, **optio
         and spec.resampling(spec.placement(size, size)) is not None
     )
     return (GpuPredictor if on_gpu else Predictor)(session, **options)
+
+
+def share_out(sessions: Sequence[Session | CascadeSession], *, batch: int = 1, **options: Any) -> Predictor:
+    """`make_predictor` for one network on several GPUs, a session each; for one session, its own predictor."""
+    predictors = [make_predictor(session, batch=batch, **options) for session in sessions]
+    return predictors[0] if len(predictors) == 1 else SharedPredictor(predictors)
 
 
 def ahead(items: Iterable[T], depth: int = 4, ended: threading.Event | None = None) -> Iterator[T]:
