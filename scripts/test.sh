@@ -20,6 +20,9 @@ quiet=(--quiet --disable-pip-version-check)
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps facenet-pytorch==2.6.0 facexlib==0.3.0
 # BasicSR, with the networks of Real-ESRGAN.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps new-basicsr==1.0.0
+# docTR, which finds and reads text, with what it imports and the others have not.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps python-doctr==1.1.0 shapely==2.1.1 pyclipper==1.4.0 anyascii==0.3.3 \
+    rapidfuzz==3.14.5 langdetect==1.0.9 pypdfium2==5.0.0 validators==0.35.0 h5py==3.14.0 six==1.17.0
 # Triton's protobuf. It asks for older versions of protobuf and ml-dtypes, and runs with these.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps tritonclient==2.73.0 grpcio==1.85.3 python-rapidjson==1.25
 # YOLOX: Megvii's code with what it imports and the others have not.

@@ -207,6 +207,17 @@ def grid_of(net: Net, x: Tensor) -> Tensor:
 ORDER = [3, 0, 5, 1, 4, 2]
 
 
+class Recurrent(nn.Module):
+    """An LSTM that reads the channels one after the other."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(9, 6, layers, batch_first=True, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x.flatten(2))[0]
+
+
 def mean(x: torch.Tensor) -> torch.Tensor:
     return x.mean((2, 3), keepdim=True)
 
@@ -357,6 +368,7 @@ CASES = [
         ChannelsLast(nn.LayerNorm(8, 1e-6)),
         lambda net, x: ops.layer_norm(net / "one", x, 1e-6, axis=1),
     ),
+    Case("lstm of two layers", Recurrent(2), lambda net, x: ops.lstm(net / "lstm", fold(net, x), 6, 2), (5, 3, 3)),
     Case("group_norm", nn.GroupNorm(4, 8), lambda net, x: ops.group_norm(net, x, 4)),
     Case("group_norm of one", nn.GroupNorm(1, 8, 1e-6), lambda net, x: ops.group_norm(net, x, 1, 1e-6)),
     Case("instance_norm", nn.InstanceNorm2d(8), lambda net, x: ops.instance_norm(net, x)),

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -189,30 +189,41 @@ MOST_OPEN = 64  # networks of a cascade, one for each size in which a part was u
 class CascadeSession(Loaded):
     """A cascade, ready to use: `predict` gives its results for pictures.
 
-    `open(part, size)` loads a part for images of a size (H, W); that happens when a picture first asks for it, and the
-    sizes that were used last stay. `weights` says where those of all parts came from, `runs_on` what runs them.
+    `open(part, size)` loads a part for images of a size (H, W), None: its own; that happens when a picture first asks
+    for it, and the sizes that were used last stay. `weights` says where those of all parts came from, `runs_on` what
+    runs them.
     """
 
     model: Cascade
-    open: Callable[[str, tuple[int, int]], Session]
+    open: Callable[[str, tuple[int, int] | None], Session]
     runs_on: str
     weights: str
-    _sessions: OrderedDict[tuple[str, tuple[int, int]], Session] = field(default_factory=OrderedDict)
+    _sessions: OrderedDict[tuple[str, tuple[int, int] | None], Session] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, part: str, images: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, part: str, images: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of a part by name for float32 images (N, C, H, W)."""
         import numpy as np
 
-        key = part, images.shape[2:]
         with self._lock:
-            if key not in self._sessions:
-                self._sessions[key] = self.open(*key)
-            self._sessions.move_to_end(key)
-            while len(self._sessions) > MOST_OPEN:
-                self._sessions.popitem(last=False)[1].close()
-            found = self._sessions[key](np.ascontiguousarray(images))
+            found = self._opened(part, images.shape[2:])(np.ascontiguousarray(images))
         return {name: np.asarray(value) for name, value in found.items()}
+
+    def results(self, part: str, pictures: Iterable[np.ndarray], **options: Any) -> list[Any]:
+        """What a part with a task of its own says of pictures (H, W, 3) uint8 BGR; `options` are that task's."""
+        from zoo.runtime.predict import make_predictor
+
+        with self._lock, make_predictor(self._opened(part, None), **options) as predictor:
+            return [predictor(picture).result for picture in pictures]
+
+    def _opened(self, part: str, size: tuple[int, int] | None) -> Session:
+        key = part, size
+        if key not in self._sessions:
+            self._sessions[key] = self.open(*key)
+        self._sessions.move_to_end(key)
+        while len(self._sessions) > MOST_OPEN:
+            self._sessions.popitem(last=False)[1].close()
+        return self._sessions[key]
 
     def close(self) -> None:
         """Frees the networks."""

@@ -11,7 +11,8 @@ from zoo.blocks.mbconv import Activation, conv, inverted_residual, make_divisibl
 from zoo.network import Net, Tensor
 from zoo.ops import hardsigmoid, hardswish, relu
 
-Row = tuple[int, int, int, bool, Activation, int]  # kernel, expanded, out, squeeze-and-excite, activation, stride
+# kernel, expanded, out, squeeze-and-excite, activation, stride
+Row = tuple[int, int, int, bool, Activation, int | tuple[int, int]]
 
 LARGE: tuple[Row, ...] = (  # table 1
     (3, 16, 16, False, relu, 1),

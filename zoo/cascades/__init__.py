@@ -9,8 +9,8 @@ their own, whose task is "part" where they answer nothing alone. Importing this 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from zoo import discovery
 from zoo.tasks import get_task
@@ -18,7 +18,15 @@ from zoo.tasks import get_task
 if TYPE_CHECKING:
     import numpy as np
 
-    Run = Callable[[str, np.ndarray], dict[str, np.ndarray]]
+
+class Run(Protocol):
+    """What runs the parts of a cascade."""
+
+    def __call__(self, part: str, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of a part by name for float32 images (N, C, H, W) of any size that the part can have."""
+
+    def results(self, part: str, pictures: Iterable[np.ndarray], **options: Any) -> list[Any]:
+        """What a part with a task of its own says of pictures (H, W, 3) uint8 BGR; `options` are that task's."""
 
 
 class Cascade(ABC):
@@ -42,11 +50,7 @@ class Cascade(ABC):
 
     @abstractmethod
     def __call__(self, image: np.ndarray, run: Run, options: Mapping[str, Any]) -> Any:
-        """The `Result` for a picture (H, W, 3) uint8 BGR.
-
-        `run(part, images)` gives the outputs of a part by name for float32 images (N, C, H, W) of any size that the
-        part can have.
-        """
+        """The `Result` for a picture (H, W, 3) uint8 BGR."""
 
 
 _cascades: dict[str, Cascade] = {}

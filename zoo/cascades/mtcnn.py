@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.cascades import Cascade
+from zoo.cascades import Cascade, Run
 from zoo.tasks.faces import Faces, suppressed
 
 Outputs = Mapping[str, np.ndarray]
@@ -33,9 +33,7 @@ class Mtcnn(Cascade):
     paper = "arXiv:1604.02878"
     options = {"iou": 0.7}
 
-    def __call__(
-        self, image: np.ndarray, run: Callable[[str, np.ndarray], Outputs], options: Mapping[str, Any]
-    ) -> Faces:
+    def __call__(self, image: np.ndarray, run: Run, options: Mapping[str, Any]) -> Faces:
         means = Means(image)
         boxes = proposals(means, partial(run, "mtcnn_pnet"), options["min_face"])
         boxes, found = judged(boxes, 24, JUDGED, means, partial(run, "mtcnn_rnet"))

@@ -15,6 +15,7 @@ from zoo.ops.elementwise import *
 from zoo.ops.linear import *
 from zoo.ops.norm import *
 from zoo.ops.pool import *
+from zoo.ops.recurrent import *
 from zoo.ops.reduce import *
 from zoo.ops.reparam import *
 from zoo.ops.resize import *

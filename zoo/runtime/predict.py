@@ -286,7 +286,7 @@ class CascadePredictor(Predictor):
     def __call__(self, image: np.ndarray) -> Prediction:
         """The results for one picture."""
         start = time.perf_counter()
-        result = self.session.model(image, self.session.run, self.options)
+        result = self.session.model(image, self.session, self.options)
         return Prediction(result, {"total": (time.perf_counter() - start) * 1e3})
 
     def warm_up(self, runs: int) -> None:
