@@ -19,7 +19,7 @@ import pytest
 from fake_gpu import check, images, network, on_device, on_device_stream, open_session
 
 from zoo.errors import ZooError
-from zoo.runtime import arrays
+from zoo.runtime import arrays, results
 from zoo.runtime.arrays import DeviceArray
 from zoo.runtime.borrowing import MOST_KEPT
 from zoo.runtime.cuda import Stream
@@ -88,13 +88,87 @@ def test_views_are_the_sessions_and_save_the_copy(cuda):
         second = session(y, views=True)
         assert [array.ptr for array in first.values()] == [array.ptr for array in second.values()]
         check(first, images(2, 1))
-        assert session(x)["logits"].ptr != session(x)["logits"].ptr
+        mine, other = session(x)["logits"], session(x)["logits"]
+        assert mine.ptr != other.ptr
+
+
+@pytest.fixture
+def allocated(cuda, monkeypatch):
+    """The sizes of all memory that CUDA was asked for."""
+    sizes, alloc = [], cuda._alloc
+    monkeypatch.setattr(cuda, "_alloc", lambda nbytes: sizes.append(nbytes) or alloc(nbytes))
+    return sizes
+
+
+def test_memory_of_dropped_results_is_given_to_later_ones(cuda, allocated):
+    """Without asking CUDA; what the caller keeps stays as it is."""
+    with open_session() as session:
+        inputs = [on_device(cuda, images(2, seed)) for seed in range(8)]
+        kept = [session(inputs[0]) for _ in range(3)]
+        found = session(inputs[1])
+        allocated.clear()
+        for seed in (2, 3, 4, 5, 6, 7):
+            found = session.submit(inputs[seed]).result() if seed % 2 else session(inputs[seed])
+            check(found, images(2, seed))
+        assert len(allocated) == len(found)  # those of the first round, while `found` was still there
+        for outputs in kept:
+            check(outputs, images(2, 0))
+
+
+@pytest.mark.parametrize("address", ["dlpack", "dlpack without a stream", "interface"])
+def test_memory_waits_for_whoever_read_it(cuda, allocated, address):
+    """A consumer whose work is under way when it lets go: of DLPack the stream is known, else CUDA frees and waits."""
+    other = cuda.stream()
+    with open_session() as session:
+        x, y, read = on_device(cuda, images(2, 0)), on_device(cuda, images(2, 1)), np.empty((2, 3), np.float32)
+        for _ in range(2):
+            result = session(x)["logits"]
+            if address == "interface":
+                pointer = result.__cuda_array_interface__["data"][0]
+                event = cuda.event()
+                cuda.record(event, result.stream)
+                cuda.wait(other, event)
+            else:
+                capsule = result.__dlpack__(stream=other.handle if address == "dlpack" else -1)
+                pointer = result.ptr
+            if address == "dlpack without a stream":
+                cuda.synchronize(result.stream)
+            cuda.do(other.handle, lambda at=pointer: ctypes.memmove(read.ctypes.data, at, read.nbytes))
+            if address != "interface":
+                del capsule
+            del result
+            allocated.clear()
+            mine = session(y)
+            check(mine, images(2, 1))
+            assert (read.nbytes in allocated) == (address != "dlpack")
+            cuda.synchronize(other)
+            np.testing.assert_array_equal(read, network({"images": images(2, 0)})["logits"])
+            del mine
+
+
+def test_spare_memory_is_bounded_and_given_back_where_it_lacks(cuda, monkeypatch):
+    monkeypatch.setattr(results, "MOST_SPARE", 3 * 24)
+    with open_session() as session:
+        one, two = on_device(cuda, images(1, 0)), on_device(cuda, images(2, 0))
+        session(one, views=True), session(two, views=True)
+        before = len(cuda.memory)
+        many = [session(two)["logits"] for _ in range(5)]  # 24 bytes each
+        assert len(cuda.memory) == before + 5
+        del many
+        gc.collect()
+        assert len(cuda.memory) == before + 3
+        monkeypatch.setattr(cuda, "free", 0)
+        with pytest.raises(ZooError, match="not enough GPU memory"):
+            session(one)
+        assert len(cuda.memory) == before
 
 
 def test_results_outlive_their_session(cuda):
     with open_session() as session:
         found = session(on_device(cuda, x := images(2)))
     check(found, x)
+    del found["logits"]
+    assert len(cuda.memory) == 1
     del found
     gc.collect()
     assert not cuda.memory and not cuda.streams and not cuda.events
@@ -339,5 +413,5 @@ def test_streams_of_arrays_are_not_made_anew(cuda):
 
 
 def test_a_default_stream_is_the_legacy_one(cuda):
-    array = DeviceArray(cuda, 4096, (1,), np.dtype(np.float32), Stream(0, 0), None)
+    array = DeviceArray(cuda, 4096, (1,), np.dtype(np.float32), Stream(0, 0), cuda.alloc(4))
     assert array.__cuda_array_interface__["stream"] == 1

@@ -39,6 +39,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        self.owner.untold = True
         return {
             "version": 3,
             "shape": self.shape,
@@ -67,6 +68,7 @@ class DeviceArray:
         if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
             raise BufferError("a DeviceArray is exported without a copy, on its own device")
         if stream == -1:
+            self.owner.untold = True
             return _to_capsule(self, None)
         stream = stream or LEGACY_STREAM
         with self._cuda.active():
@@ -78,10 +80,10 @@ class DeviceArray:
         with self._cuda.active():
             return self._cuda.download(self.ptr, self.shape, self.dtype, self.stream)
 
-    def copy(self) -> DeviceArray:
-        """A copy in memory of its own."""
+    def copy(self, alloc: Callable[[int], Buffer] | None = None) -> DeviceArray:
+        """A copy in memory of its own, which is that of `alloc` where one is given."""
         with self._cuda.active():
-            buffer = self._cuda.alloc(self.nbytes)
+            buffer = (alloc or self._cuda.alloc)(self.nbytes)
             self._cuda.d2d(buffer.ptr, self.ptr, self.nbytes, self.stream)
         return DeviceArray(self._cuda, buffer.ptr, self.shape, self.dtype, self.stream, buffer)
 

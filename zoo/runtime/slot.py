@@ -14,6 +14,7 @@ from zoo.runtime.arrays import CLOSED, DeviceArray, Shape, Source, byte_count, c
 from zoo.runtime.borrowing import Borrowing
 from zoo.runtime.cuda import Buffer, Graph, Stream
 from zoo.runtime.loaded import LoadedEngine, fits
+from zoo.runtime.results import ResultMemory
 
 MAX_PLANS = 32  # shapes and addresses that one context remembers, each with its graph
 
@@ -57,6 +58,7 @@ class Slot:
         self.closed = False
         self._side: Stream | None = None  # where graphs are captured: the default stream cannot be
         self._borrowing = Borrowing(self.cuda, self.stream)
+        self._results = ResultMemory(self.cuda, self.stream)
         self._activation: Buffer | None = None
         self._context: Any = None
         self._current: Plan | None = None  # what the context is set to
@@ -189,6 +191,7 @@ class Slot:
             return array
         from pycuda.gpuarray import GPUArray
 
+        array.owner.untold = True
         return GPUArray(array.shape, array.dtype, gpudata=array.ptr, base=array.owner)
 
     def input(self, name: str, shape: Shape) -> Any:
@@ -258,7 +261,7 @@ class Slot:
         if not plan.downloads and views:
             return dict(plan.views)
         if not plan.downloads:
-            return {name: self._export(array.copy()) for name, array in plan.outputs.items()}
+            return {name: self._export(array.copy(self._results.take)) for name, array in plan.outputs.items()}
         self.cuda.synchronize(self.stream)
         self._borrowing.settled()
         return {name: array.copy() for name, (_, array, _) in plan.downloads.items()}
@@ -288,6 +291,7 @@ class Slot:
             self._current = self._context = self._activation = self._side = None
             self._device.clear()
             self._pinned.clear()
+            self._results.close()
             self._borrowing.settled()
 
 

@@ -93,15 +93,17 @@ class Buffer:
     """Device memory that is freed with its last reference, so arrays on it can outlive their session.
 
     `borrowers` counts the arrays of others that still lie on it, by the stream that took them; `returned` holds the
-    event behind which the last work of a stream that gave one back is done.
+    event behind which the last work of a stream that gave one back is done. `untold`: somebody was given the address
+    who will not say when his work on it is done.
     """
 
-    __slots__ = ("_cuda", "ptr", "nbytes", "borrowers", "returned")
+    __slots__ = ("_cuda", "ptr", "nbytes", "borrowers", "returned", "untold")
 
     def __init__(self, cuda: Cuda, ptr: int, nbytes: int) -> None:
         self._cuda, self.ptr, self.nbytes = cuda, ptr, nbytes
         self.borrowers: dict[int, int] = {}
         self.returned: dict[int, Event] = {}
+        self.untold = False
 
     def lend(self, stream: int) -> None:
         """Notes that an array on this memory is in the hands of somebody who works on `stream`, an address."""
