@@ -16,16 +16,17 @@ from zoo.ops import (
     mul,
     narrow,
     reduce_mean,
+    reshape,
     silu,
 )
 
 EPS = 1e-6
 
 
-def patches(net: Net, x: Tensor, width: int, side: int) -> tuple[Tensor, tuple[int, int]]:
+def patches(net: Net, x: Tensor, width: int, side: int, module: str = "patch_embed") -> tuple[Tensor, tuple[int, int]]:
     """An image (N, 3, H, W) as tokens, one for each square of `side`, and how many there are down and across."""
     rows, columns = (size // side for size in fixed_size(net, x, side, "the position embeddings are for one size"))
-    return as_tokens(net, conv2d(net / "patch_embed" / "proj", x, width, side, side, pad=0)), (rows, columns)
+    return as_tokens(net, conv2d(net / module / "proj", x, width, side, side, pad=0)), (rows, columns)
 
 
 def token(net: Net, name: str, width: int, like: Tensor, count: int = 1) -> Tensor:
@@ -65,6 +66,26 @@ def mean_of_patches(net: Net, x: Tensor, classes: int) -> Tensor:
     """The classifier on the normalised mean of all tokens (N, S, C) but the first."""
     x = reduce_mean(net, narrow(net, x, 1, 1, x.shape[1] - 1), 1)
     return linear(net / "head", layer_norm(net / "fc_norm", x, EPS), classes)
+
+
+def mean_of_tokens(net: Net, x: Tensor, classes: int) -> Tensor:
+    """The classifier on the mean of all tokens (N, S, C)."""
+    return linear(net / "head", reduce_mean(net, x, 1), classes)
+
+
+def token_at(net: Net, x: Tensor, i: int) -> Tensor:
+    """One of the tokens (N, S, C): (N, C)."""
+    return reshape(net, narrow(net, x, 1, i, 1), (0, x.shape[2]))
+
+
+def token_heads(net: Net, x: Tensor, classes: int, *, distilled: bool) -> Tensor:
+    """The classifier on the first of the tokens (N, S, C); a distilled network's logits are the mean of its and of
+    those of a second one, on the token after it.
+    """
+    logits = linear(net / "head", token_at(net, x, 0), classes)
+    if not distilled:
+        return logits
+    return mul(net, add(net, logits, linear(net / "head_dist", token_at(net, x, 1), classes)), 0.5)
 
 
 def block(net: Net, x: Tensor, heads: int, *, scaled: bool) -> Tensor:

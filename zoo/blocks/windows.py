@@ -82,3 +82,17 @@ def continuous_position_bias(net: Net, heads: int, side: int) -> np.ndarray:
     x, weight, bias, last = (np.asarray(array, np.float64) for array in arrays)
     table = 16 / (1 + np.exp(-(np.maximum(x @ weight.T + bias, 0) @ last.T)))
     return table[relative_positions(side, side)].transpose(2, 0, 1)
+
+
+def shares_by_place(net: Net, heads: int, side: int) -> np.ndarray:
+    """(heads, S, S): what each token gives to the others for how far they are across, down and squared, by the layer
+    `pos_proj` and a softmax (arXiv:2103.10697).
+    """
+    rows, columns = np.divmod(np.arange(side * side), side)
+    across, down = columns - columns[:, None], rows - rows[:, None]
+    places = np.stack([across, down, across**2 + down**2])
+    net.definition.folded.add((net / "pos_proj").scope)
+    weight, bias = (net / "pos_proj").weight("weight", heads, 3), (net / "pos_proj").weight("bias", heads)
+    scores = np.einsum("hi,iqk->hqk", np.asarray(weight, np.float64), places) + np.asarray(bias)[:, None, None]
+    exponents = np.exp(scores - scores.max(axis=2, keepdims=True))
+    return exponents / exponents.sum(axis=2, keepdims=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo.blocks.timm_vit import EPS, patches, scaled_by, token
+from zoo.blocks.timm_vit import EPS, patches, scaled_by, token, token_at, token_heads
 from zoo.blocks.transformer import attend_each, mlp
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, layer_norm, linear, matmul, mul, narrow, reshape, softmax, split, transpose
+from zoo.ops import add, concat, layer_norm, linear, matmul, mul, reshape, softmax, split, transpose
 from zoo.preprocess import Resize, imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -50,8 +50,7 @@ def talking_heads(net: Net, x: Tensor, heads: int) -> Tensor:
 def class_attention(net: Net, x: Tensor, heads: int) -> Tensor:
     """The first of the tokens (N, S, C) asks them all: (N, 1, C)."""
     width = x.shape[2]
-    first = reshape(net, narrow(net, x, 1, 0, 1), (0, width))
-    q = reshape(net, linear(net / "q", first, width), (0, 1, width))
+    q = reshape(net, linear(net / "q", token_at(net, x, 0), width), (0, 1, width))
     k, v = linear(net / "k", x, width), linear(net / "v", x, width)
     return net.tap(linear(net / "proj", attend_each(net, q, k, v, heads), width))
 
@@ -95,4 +94,4 @@ def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
         y = class_attention(at / "attn", layer_norm(at / "norm1", concat(at, [first, x]), EPS), cfg.heads)
         first = fed(at, add(at, first, scaled_by(at, y, "gamma_1")))
     x = layer_norm(net / "norm", concat(net, [first, x]), EPS)
-    return linear(net / "head", reshape(net, narrow(net, x, 1, 0, 1), (0, cfg.width)), cfg.num_classes)
+    return token_heads(net, x, cfg.num_classes, distilled=False)

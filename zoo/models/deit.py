@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo.blocks.timm_vit import EPS, block, token
+from zoo.blocks.timm_vit import EPS, block, token, token_heads
 from zoo.errors import ZooError
 from zoo.network import Net, Tensor
-from zoo.ops import add, concat, conv2d, fixed_size, layer_norm, linear, mul, narrow, reshape, transpose
+from zoo.ops import add, concat, conv2d, fixed_size, layer_norm, reshape, transpose
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
 
@@ -69,8 +69,4 @@ def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     for i in range(cfg.depth):
         x = block(net / "blocks" / i, x, cfg.heads, scaled=cfg.third)
     x = layer_norm(net / "norm", x, EPS)
-    at = lambda i: reshape(net, narrow(net, x, 1, i, 1), (0, cfg.width))  # noqa: E731
-    logits = linear(net / "head", at(0), cfg.num_classes)
-    if not cfg.distilled:
-        return logits
-    return mul(net, add(net, logits, linear(net / "head_dist", at(1), cfg.num_classes)), 0.5)
+    return token_heads(net, x, cfg.num_classes, distilled=cfg.distilled)

@@ -172,6 +172,13 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         Family("a LeViT of timm", "levit_*"),
         lambda names: "stages.1.downsample.attn_downsample.kv.linear.weight" in names,
     ),
+    (Family("a ResMLP of timm", "resmlp_*"), lambda names: "blocks.0.linear_tokens.weight" in names),
+    (Family("an MLP-Mixer of timm", "*mixer_*_224"), lambda names: "blocks.0.mlp_tokens.fc1.weight" in names),
+    (Family("a gMLP of timm", "gmlp_*"), lambda names: "blocks.0.mlp_channels.gate.proj.weight" in names),
+    (Family("a PiT of timm", "pit_*"), lambda names: "transformers.1.pool.fc.weight" in names),
+    (Family("a Visformer of timm", "visformer_*"), lambda names: "patch_embed1.norm.running_mean" in names),
+    (Family("a Twins of timm", "twins_*"), lambda names: "pos_block.0.proj.0.weight" in names),
+    (Family("a ConViT of timm", "convit_*"), lambda names: "blocks.0.attn.gating_param" in names),
     (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
     (Family("a BEiT of timm", "beit*"), lambda names: "blocks.0.attn.relative_position_bias_table" in names),
     (

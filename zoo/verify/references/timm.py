@@ -65,7 +65,12 @@ cait_s24_224.fb_dist_in1k cait_s24_384.fb_dist_in1k cait_s36_384.fb_dist_in1k ca
 cait_m48_448.fb_dist_in1k beit_base_patch16_224.in22k_ft_in22k_in1k beit_base_patch16_384.in22k_ft_in22k_in1k
 beit_large_patch16_224.in22k_ft_in22k_in1k beit_large_patch16_384.in22k_ft_in22k_in1k
 beit_large_patch16_512.in22k_ft_in22k_in1k beitv2_base_patch16_224.in1k_ft_in22k_in1k
-beitv2_large_patch16_224.in1k_ft_in22k_in1k
+beitv2_large_patch16_224.in1k_ft_in22k_in1k mixer_b16_224.goog_in21k_ft_in1k mixer_l16_224.goog_in21k_ft_in1k
+gmixer_24_224.ra3_in1k resmlp_12_224.fb_in1k resmlp_24_224.fb_in1k resmlp_36_224.fb_in1k resmlp_big_24_224.fb_in1k
+gmlp_s16_224.ra3_in1k pit_ti_224.in1k pit_xs_224.in1k pit_s_224.in1k pit_b_224.in1k pit_ti_distilled_224.in1k
+pit_xs_distilled_224.in1k pit_s_distilled_224.in1k pit_b_distilled_224.in1k visformer_tiny.in1k visformer_small.in1k
+twins_pcpvt_small.in1k twins_pcpvt_base.in1k twins_pcpvt_large.in1k twins_svt_small.in1k twins_svt_base.in1k
+twins_svt_large.in1k convit_tiny.fb_in1k convit_small.fb_in1k convit_base.fb_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
@@ -107,7 +112,7 @@ def dynamic(name: str) -> bool:
 
 def windowed(name: str) -> bool:
     """Whether it has windows of the published size's map, and takes any size with these."""
-    return name.startswith("efficientvit_m")
+    return name.startswith(("efficientvit_m", "twins_"))
 
 
 class Timm(Library):
@@ -141,8 +146,8 @@ class Timm(Library):
         return made.eval()
 
     def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
-        """What multiplies the filters or the branches of NFNets starts at 1 or 0, and is drawn around 1."""
-        gains = name.rpartition(".")[2] in ("gain", "skipinit_gain")
+        """What multiplies the filters and branches of NFNets and the channels of ResMLP is drawn around 1."""
+        gains = name.rpartition(".")[2] in ("alpha", "gain", "skipinit_gain")
         if gains:
             parameter.uniform_(0.5, 1.5, generator=generator)
         return gains
