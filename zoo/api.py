@@ -149,7 +149,7 @@ def _from_here(path: Path) -> Path:
 
 
 def build_engine(
-    name: str,
+    name: str | Model,
     *,
     weights: str | os.PathLike[str] | Weights | None = None,
     precision: PrecisionName | Precision = "fp32",
@@ -169,7 +169,8 @@ def build_engine(
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress = lambda text: None,
 ) -> Engine:
-    """Defines the model `name` and compiles it into an engine; `.save(path)` writes it with its description.
+    """Defines the model `name`, or one that `Model.features` gives, and compiles it into an engine; `.save(path)`
+    writes it with its description.
 
     `weights` as in `find_weights`. `batch` is fixed, or (min, opt, max); `shapes` gives the whole profile instead.
     `level`, `heuristic`, `tf32` and `workspace` are those of `zoo.engine.effort.Effort`, `plugins` (the policy) and
@@ -211,7 +212,7 @@ def build_engine(
 
 
 def load(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Model,
     *,
     weights: str | os.PathLike[str] | Weights | None = None,
     precision: PrecisionName | Precision = "fp32",
@@ -233,7 +234,8 @@ def load(
     threads: int = 0,
     progress: Progress = lambda text: None,
 ) -> Session | CascadeSession:
-    """A session for a model name, an engine file, or weights that say which model they are of.
+    """A session for a model's name, a model that `Model.features` gives, an engine file, or weights that say which
+    model they are of.
 
     For the name of a cascade it is a `CascadeSession`, which has `predict` only; its networks have sizes and batches of
     their own, and weights under their own names.
@@ -252,8 +254,9 @@ def load(
 
     Raises ZooError for what cannot be meant, on every machine in the same way.
     """
-    source = path_of("model is", source)
-    if weights is None:
+    given = source if isinstance(source, Model) else None
+    source = path_of("model is", source.name if isinstance(source, Model) else source)
+    if weights is None and given is None:
         source, weights = model_in(source)
     where, wanted, effort = parse_device(device), _precision(precision), Effort(level, heuristic, workspace=workspace)
     custom = Plugins(plugins)
@@ -261,7 +264,7 @@ def load(
     if not isinstance(threads, int) or threads < 0:
         raise ZooError(f"threads is {threads!r}; it must be a number of threads, or 0 for one on each core")
     on_gpu = {"cuda": cuda, "graphs": graphs, "contexts": contexts, "stream": stream}
-    if is_engine(source):
+    if given is None and is_engine(source):
         if where.kind == "cpu":
             raise ZooError(f"{source} is an engine, which needs a GPU; for the CPU, give the model's name instead")
         built_in = (wanted, effort, custom, io) != (Precision(), Effort(), Plugins(), "fp32")
@@ -285,7 +288,7 @@ def load(
         )  # fmt: skip
     if os.path.isdir(source) and os.path.basename(source) != source:
         raise ZooError(f"{source} is a folder; give a model's name, an engine file or weights")
-    model = get_model(source)
+    model = get_model(source if given is None else given)
     check_io(io, model)
     _check_shapes(shapes, batch, size)
     input_shapes(model, 1 if batch is None else batch, size)  # refused before weights are read

@@ -11,6 +11,7 @@ import typer
 
 from zoo.cli import (
     Bf16,
+    FeaturesOption,
     Fp16,
     Heuristic,
     IoOption,
@@ -23,6 +24,7 @@ from zoo.cli import (
     WeightsOption,
     Workspace,
     command,
+    entry_of,
     note,
     plugin_policy,
     precision_name,
@@ -89,6 +91,7 @@ def run(
         typer.Option("--max-shapes", "--maxShapes", "--trt-max-shapes", help="Largest input.", show_default=False),
     ] = None,
     size: Size = None,
+    features: FeaturesOption = None,
     io: IoOption = None,
     target: Annotated[
         str | None,
@@ -169,11 +172,10 @@ def run(
     from zoo.files import checked_destination
     from zoo.network import Precision
     from zoo.quantization import load_scales
-    from zoo.registry import get_model
     from zoo.trt import load
 
     started = time.perf_counter()
-    precision, entry = precision_name(fp16, bf16, int8), get_model(model)
+    precision, entry = precision_name(fp16, bf16, int8), entry_of(model, features)
     if scales and not int8:
         raise ZooError("--scales belongs to --int8; give both")
     if data and (not int8 or scales):
@@ -219,7 +221,7 @@ def run(
         return
     with progress() as say:
         engine = api.build_engine(
-            entry.name, weights=source, precision=computed, shapes=shapes, target=tensorrt.flavour,
+            entry, weights=source, precision=computed, shapes=shapes, target=tensorrt.flavour,
             **asdict(effort), plugins=policy, self_contained=self_contained, end2end=whole, io=border, flags=flags,
             timing_cache=timing_cache, progress=say,
         )  # fmt: skip

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -23,6 +23,9 @@ from zoo.errors import ZooError
 from zoo.interrupted import saying_stopped, stopped
 from zoo.spellings import check_words
 from zoo.text import clean
+
+if TYPE_CHECKING:
+    from zoo.registry import Model
 
 LONGEST_LINE = 2000
 
@@ -62,6 +65,14 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Where it goes. Default: MODEL.SUFFIX.", show_default=False)
 ]
 
+FeaturesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--features",
+        help="A module that the network ends at, by its PyTorch path: 'layer3'. Several give several outputs.",
+        show_default=False,
+    ),
+]
 IoOption = Annotated[
     str | None,
     typer.Option(
@@ -241,6 +252,14 @@ def fail(message: str, status: int = 2) -> NoReturn:
     """Prints one sentence on stderr and exits."""
     note(f"error: {' '.join(message.split())}")
     sys.exit(status)
+
+
+def entry_of(name: str, features: list[str] | None) -> Model:
+    """The model `name`, up to the modules that --features names."""
+    from zoo.registry import get_model
+
+    model = get_model(name)
+    return model.features(*features) if features else model
 
 
 def precision_name(fp16: bool, bf16: bool, int8: bool = False) -> Any:

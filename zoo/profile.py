@@ -116,10 +116,9 @@ def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCos
     """The same for an engine file; the costs come from the definition of the model that it says it is."""
     from zoo.engine.definition import define
     from zoo.engine.io import outer
-    from zoo.engine.passport import io_of, load_engine, rebuild_at
+    from zoo.engine.passport import io_of, load_engine, model_of, rebuild_at
     from zoo.measure.costs import layer_costs
     from zoo.network import Precision
-    from zoo.registry import get_model
     from zoo.runtime.compatibility import device_properties, why_not_loadable
     from zoo.weights import RandomWeights
 
@@ -130,7 +129,7 @@ def _from_file(path: Path, api: Api, batch: int | None) -> tuple[bytes, LayerCos
         raise ZooError(problem)
     best = about["input"]["opt"]
     shape = (batch or best[0], *best[1:])
-    definition = define(get_model(about["model"]), RandomWeights(0), api, shape, Precision(about["precision"]))
+    definition = define(model_of(about), RandomWeights(0), api, shape, Precision(about["precision"]))
     title = f"{path.name}: {about['model']} {about['precision']}, input {'x'.join(map(str, shape))}"
     return engine.data, layer_costs(definition, about["precision"]), outer(shape, io_of(about)), title
 

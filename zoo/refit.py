@@ -119,16 +119,15 @@ def _check(about: Mapping[str, Any], weights: Weights, rebuild: str) -> None:
         raise ZooError("the ranges of an int8 engine are of its weights: calibrate the new ones, and build it anew")
 
 
-def definition_for(about: Mapping[str, Any], weights: Weights, api: Api) -> Definition:
+def definition_for(about: dict[str, Any], weights: Weights, api: Api) -> Definition:
     """The network of a description with other weights. Raises ZooError where they make another network."""
     from zoo.engine.definition import define
     from zoo.engine.end2end import end2end_of
-    from zoo.engine.passport import io_of, modules_of, precision_of, shapes_of
+    from zoo.engine.passport import io_of, model_of, modules_of, precision_of, shapes_of
     from zoo.engine.plugins import plugins_of
-    from zoo.registry import get_model
 
     definition = define(
-        get_model(about["model"]), weights, api, shapes_of(about).network, precision_of(about),
+        model_of(about), weights, api, shapes_of(about).network, precision_of(about),
         plugins_of(about).policy, end2end_of(about), io_of(about),
     )  # fmt: skip
     had, has = (about.get("modules") or {}), modules_of(definition)

@@ -48,6 +48,7 @@ class Model:
     the published size. `configure(weights, config)` returns the config that the weights call for (class count, width
     …). `ignored` are patterns of tensors that a checkpoint holds and inference does not need. `options` are this
     model's defaults for the options of its task, such as the reference's own threshold of non-maximum suppression.
+    `ends` are the module paths that the network ends at, whose tensors are then its outputs; none: it is whole.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Model:
     configure: Configure | None = None
     ignored: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    ends: tuple[str, ...] = ()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled by its name and by what differs from the registered model: functions of `register` stay behind."""
@@ -77,6 +79,17 @@ class Model:
         if self.configure is None or weights.generated:
             return self
         return replace(self, config=self.configure(weights, self.config))
+
+    def features(self, *paths: str) -> Model:
+        """This network up to the modules at `paths`, as PyTorch names them, for embeddings and backbones: what they
+        return are its outputs, by path, and what it does not need for them is left out of engines and ONNX files.
+
+        Weights are those of the whole network. A path that the network does not have is told when it is defined.
+        Raises ZooError without a path.
+        """
+        if not paths or not all(isinstance(path, str) and path for path in paths):
+            raise ZooError(f"features of {self.name} end at module paths, such as 'layer3'; {paths!r} names none")
+        return replace(self, task="features", options={}, ends=tuple(dict.fromkeys(paths)))
 
 
 def _unpickled(name: str, changes: dict[str, Any]) -> Model:
@@ -205,12 +218,14 @@ def _matching(pattern: str) -> Callable[[str], bool]:
     return lambda name: fnmatch.fnmatch(name, wanted)
 
 
-def get_model(name: str) -> Model:
-    """The model `name`, or the one with that alias.
+def get_model(name: str | Model) -> Model:
+    """The model `name`, or the one with that alias; a model itself stays what it is.
 
     Capital letters count as small ones, `-` and `.` as `_`: EfficientNet-B0 is efficientnet_b0. Raises ZooError with
     the closest names, and for a cascade with those of its networks.
     """
+    if isinstance(name, Model):
+        return name
     if not isinstance(name, str):
         raise ZooError(f"the model is {name!r}; it must be a name, such as 'resnet50'")
     models = _registered()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.end2end import EndToEnd
+from zoo.engine.ends import ends_of
 from zoo.engine.io import Io, add_input, check_io, outer, output_type
 from zoo.engine.modules import check_modules
 from zoo.engine.shapes import Shape, Shapes
@@ -124,7 +125,8 @@ def _define(
         if shape[axis] == -1:
             definition.network.get_input(0).set_dimension_name(outer((0, 1, 2, 3), io).index(axis), name)
     try:
-        outputs = _named(model, model.build(net, x, model.config))
+        built = model.build(net, x, model.config)
+        outputs = ends_of(definition, model, built) if model.ends else _named(model, built)
         if end2end is not None:
             outputs = end2end.after(net, outputs, placement)
         for name, tensor in outputs.items():
@@ -158,6 +160,8 @@ def _mark_output(net: Net, name: str, tensor: Tensor, io: Io) -> None:
     """Marks `tensor` as the output `name`, int32 or else what `io` says. A layer of its own keeps the tap's name
     on the tensor before it."""
     network, dtype = net.network, output_type(net, io, tensor)
+    if tensor.name == name:  # the module that the network ends at
+        tensor.name = net.unique(f"{name}.end")
     layer = network.add_identity(tensor) if tensor.dtype == dtype else network.add_cast(tensor, dtype)
     output = (net / name).step(layer, "output", tensor)
     output.name = name

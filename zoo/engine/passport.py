@@ -28,7 +28,7 @@ from zoo.files import checked_destination, locked_folder, replacing
 from zoo.network import Definition, Precision
 from zoo.preprocess import from_dict
 from zoo.quantization import scales_from
-from zoo.registry import Model
+from zoo.registry import Model, get_model
 from zoo.text import LONGEST, clean
 from zoo.trt import Api
 
@@ -76,6 +76,7 @@ def describe(
         "format": FORMAT,
         "model": model.name,
         "task": model.task,
+        "features": list(model.ends),
         "flavour": api.flavour,
         "version": api.version,
         "compute_capability": compute_capability(device)
@@ -153,6 +154,12 @@ def labels(metadata: dict[str, str]) -> list[str] | None:
     return names
 
 
+def model_of(description: dict[str, Any]) -> Model:
+    """The model of a description."""
+    model = get_model(description["model"])
+    return model.features(*description["features"]) if description.get("features") else model
+
+
 def shapes_of(description: dict[str, Any]) -> Shapes:
     """The input shapes of a description."""
     about = description["input"]
@@ -181,6 +188,7 @@ def rebuild_command(description: dict[str, Any]) -> str:
     """The command line that builds the engine of `description` again on the machine that runs it."""
     shapes, precision = shapes_of(description), description["precision"]
     command = f"python -m zoo.build {description['model']}" + ("" if precision == "fp32" else f" --{precision}")
+    command += "".join(f" --features {shlex.quote(path)}" for path in description.get("features") or ())
     command += f" --scales {shlex.quote(description['scales']['file'])}" if description.get("scales") else ""
     command += "".join(f" --fp32-layers {shlex.quote(pattern)}" for pattern in description.get("islands") or ())
     command += "" if description["level"] is None else f" --level {description['level']}"

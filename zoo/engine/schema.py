@@ -36,6 +36,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 4096 and value.isprintable()
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
 def _matches(pattern: str) -> Check:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
@@ -144,7 +148,8 @@ LATER: dict[str, tuple[str, Check]] = {
     "io": (f"one of {', '.join(get_args(Io))}", _one_of(*get_args(Io))),
     "workspace": ("null or a number of bytes", _count),
     "flags": ("an object of flags that are true, and dla", _flags),
-    "islands": ("a list of patterns", lambda value: isinstance(value, list) and all(map(_text, value))),
+    "islands": ("a list of patterns", _texts),
+    "features": ("a list of module paths", _texts),
     "scales": ("null or what zoo.calibrate writes", _object(model=_text, weights=_HASH, amax=_numbers, file=_text)),
     "modules": ("an object of modules by path, with op, shape and parameters", _modules),
     "plugins": (

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, IoOption, Json, Output, Size, WeightsOption, note, precision_name, print_json
+from zoo.cli import (
+    Bf16,
+    FeaturesOption,
+    Fp16,
+    IoOption,
+    Json,
+    Output,
+    Size,
+    WeightsOption,
+    entry_of,
+    note,
+    precision_name,
+    print_json,
+)
 from zoo.files import checked_destination
 from zoo.formats import Format
 
@@ -40,6 +53,7 @@ def export(
     bf16: Bf16 = False,
     batch: Batch = None,
     size: Size = None,
+    features: FeaturesOption = None,
     io: IoOption = None,
     opset: Opset = None,
     external_data: ExternalData = False,
@@ -52,10 +66,9 @@ def export(
     from zoo.engine.io import check_io
     from zoo.engine.shapes import ranged_shapes
     from zoo.network import Precision
-    from zoo.registry import get_model
     from zoo.trt import load_to_define
 
-    entry, batch = get_model(model), -1 if batch is None else batch
+    entry, batch = entry_of(model, features), -1 if batch is None else batch
     border = check_io(io or "fp32", entry)
     ranged_shapes(entry, max(batch, 1), size)  # refused before weights are read
     path = checked_destination(output or Path(f"{entry.name}.onnx"))
@@ -123,6 +136,7 @@ def _facts(model: Model, definition: Definition) -> dict[str, str]:
     return {
         "model": model.name,
         "task": model.task,
+        "features": json.dumps(model.ends),
         "precision": definition.precision.name,
         "preprocess": json.dumps(model.preprocess.to_dict()),
         "labels": json.dumps(labels(weights.metadata)),

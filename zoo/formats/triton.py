@@ -315,9 +315,8 @@ def _copy(source: Path) -> Write:
 def _plan(engine: Path, serving: Serving) -> Network:
     """An engine of full TensorRT, with the container that can load it. Raises ZooError for those that none can."""
     from zoo.engine.end2end import FRAMES
-    from zoo.engine.passport import io_of, load_engine, rebuild_command, shapes_of
+    from zoo.engine.passport import io_of, load_engine, model_of, rebuild_command, shapes_of
     from zoo.engine.plugins import uses_shell
-    from zoo.registry import get_model
 
     about = load_engine(engine).description
     if about["flavour"] == "rtx":
@@ -353,7 +352,7 @@ def _plan(engine: Path, serving: Serving) -> Network:
         opt_batch=shapes.opt[0],
         task=about["task"],
         preprocess=about["preprocess"],
-        options=dict(get_model(about["model"]).options),
+        options=dict(model_of(about).options),
         labels=about["labels"],
         files={f"{VERSION}/model.plan": _copy(engine)},
         facts={

@@ -104,6 +104,16 @@ def topological(layers: Iterable[Layer]) -> list[Layer]:
     return list(order)
 
 
+def needed(layers: Iterable[Layer], names: Iterable[str]) -> list[Layer]:
+    """Those of `layers`, in topological order, that tensors of these names are made with."""
+    wanted, found = set(names), []
+    for layer in reversed(list(layers)):
+        if any(tensor.name in wanted for tensor in layer.outputs):
+            wanted.update(tensor.name for tensor in layer.inputs if tensor is not None)
+            found.append(layer)
+    return found[::-1]
+
+
 def dims(value: Any) -> tuple[int, ...] | None:
     """Dims as a tuple; None where TensorRT means "not set": None in newer versions, -1 dimensions in older ones."""
     try:

@@ -12,7 +12,7 @@ from zoo.errors import ZooError, closest
 from zoo.onnx import layers_math, layers_neural, layers_shape  # noqa: F401  (they fill the table of handlers)
 from zoo.onnx.graph import BF16, FLOAT, HALF, LATEST_OPSET, Graph, Half, declared_code
 from zoo.onnx.handlers import HANDLERS, MOVES
-from zoo.onnx.reading import Layer, shape_of, topological
+from zoo.onnx.reading import Layer, needed, shape_of, topological
 
 
 def to_onnx(
@@ -28,7 +28,8 @@ def to_onnx(
     """Translate a network that `trt` (the module tensorrt or tensorrt_rtx) holds; the network is only read.
 
     Layer names become node names and tensor names value names. Where one layer takes several nodes, the node that makes
-    its output has the layer's name and the others `name/Operator`. Layers that do nothing leave no node.
+    its output has the layer's name and the others `name/Operator`. Layers that do nothing leave no node, nor do those
+    that no output needs.
 
     arrays: (layer name, attribute such as "kernel", "bias", "scale", "shift", "weights") -> the array, for weights that
         TensorRT does not give back, such as bf16 (as `ml_dtypes.bfloat16`).
@@ -60,11 +61,11 @@ def to_onnx(
     walk = _Walk(Graph(network.name or "network", half, opset), tensors)
     for tensor in inputs:
         walk.input(tensor)
-    for layer in layers:
-        walk.layer(layer)
     for name in taps:
-        if name not in walk.graph.values:
-            raise ZooError(f"the network has no tensor named {name!r} to tap{closest(name, walk.graph.values)}")
+        if name not in tensors:
+            raise ZooError(f"the network has no tensor named {name!r} to tap{closest(name, tensors)}")
+    for layer in needed(layers, (*(tensor.name for tensor in outputs), *taps)):
+        walk.layer(layer)
     for tensor in (*outputs, *(tensors[name] for name in taps)):
         walk.output(tensor)
     return walk.graph.finish(weights)

@@ -25,6 +25,7 @@ from zoo.engine.passport import (
     io_of,
     load_description,
     load_engine,
+    model_of,
     precision_of,
     rebuild_at,
     shapes_of,
@@ -36,7 +37,7 @@ from zoo.errors import ZooError
 from zoo.files import cache_folder
 from zoo.network import Definition, Precision
 from zoo.preprocess import from_dict
-from zoo.registry import Model, get_model
+from zoo.registry import Model
 from zoo.runtime.compatibility import device_properties, why_not_loadable
 from zoo.runtime.cuda import provider
 from zoo.runtime.gpu import GpuSession
@@ -103,8 +104,8 @@ def load_model_session(
     shapes = shapes or input_shapes(model, (1, 1, MOST_AT_ONCE) if batch is None else batch, size)
     api = load("tensorrt")
     key = json.dumps([
-        model.name, weights.digest(), asdict(precision), str(shapes), api.name, device_name(device), asdict(effort),
-        asdict(plugins), io, definitions_digest(),
+        model.name, model.ends, weights.digest(), asdict(precision), str(shapes), api.name, device_name(device),
+        asdict(effort), asdict(plugins), io, definitions_digest(),
     ])  # fmt: skip
     name = f"{model.name}-{precision.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
@@ -172,7 +173,7 @@ def _require_device(device: int) -> None:
 
 def rebuild(path: Path, description: dict[str, Any], progress: Progress = lambda text: None) -> Path:
     """Builds the engine of `description` again, for this machine, in the place of `path`."""
-    model, shapes = get_model(description["model"]), shapes_of(description)
+    model, shapes = model_of(description), shapes_of(description)
     weights = parse_weights(description["weights"]["file"], model.name)
     if weights.digest() != description["weights"]["sha256"]:
         raise ZooError(
@@ -213,7 +214,7 @@ def _profile(network: Any, shape: Shape) -> Shapes:
 
 def _session(engine: Engine, path: Path, device: int, **options: Any) -> Session:
     description = engine.description
-    model = get_model(description["model"])
+    model = model_of(description)
     api = load(description["flavour"])
     executor = GpuSession(
         engine.data, api=api, description=description, rebuild=rebuild_at(path, description), device=device, **options
