@@ -84,8 +84,10 @@ class Model:
         """This network up to the modules at `paths`, as PyTorch names them, for embeddings and backbones: what they
         return are its outputs, by path, and what it does not need for them is left out of engines and ONNX files.
 
-        Weights are those of the whole network. A path that the network does not have is told when it is defined.
-        Raises ZooError without a path.
+        A module that is called several times has the paths "relu", "relu:1" … Of a module made of others it is what
+        leaves it; where PyTorch's module only rearranges that at its end (to tokens, to channels last), it comes as it
+        was before. Weights are those of the whole network. A path that the network does not have is told when it is
+        defined. Raises ZooError without a path.
         """
         if not paths or not all(isinstance(path, str) and path for path in paths):
             raise ZooError(f"features of {self.name} end at module paths, such as 'layer3'; {paths!r} names none")
