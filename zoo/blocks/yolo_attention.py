@@ -47,14 +47,14 @@ def strip_attention(net: Net, x: Tensor, heads: int, strips: int) -> Tensor:
 
 
 def feed_forward(net: Net, x: Tensor, hidden: int) -> Tensor:
-    """x and what two 1x1 convolutions make of it."""
-    return add(net, x, linear_conv(net / 1, conv(net / 0, x, hidden), x.shape[1]))
+    """Two 1x1 convolutions."""
+    return linear_conv(net / 1, conv(net / 0, x, hidden), x.shape[1])
 
 
 def psa_block(net: Net, x: Tensor) -> Tensor:
     """Attention and a feed-forward network, each beside a shortcut; 64 channels a head."""
     x = add(net, x, positions_attention(net / "attn", x, max(x.shape[1] // 64, 1)))
-    return net.tap(feed_forward(net / "ffn", x, 2 * x.shape[1]))
+    return net.tap(add(net, x, feed_forward(net / "ffn", x, 2 * x.shape[1])))
 
 
 def half_attended(net: Net, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
@@ -78,6 +78,6 @@ def psa(net: Net, x: Tensor) -> Tensor:
 
     def attend(x: Tensor) -> Tensor:
         x = add(net, x, positions_attention(net / "attn", x, max(x.shape[1] // 64, 1)))
-        return feed_forward(net / "ffn", x, 2 * x.shape[1])
+        return add(net, x, feed_forward(net / "ffn", x, 2 * x.shape[1]))
 
     return half_attended(net, x, attend)

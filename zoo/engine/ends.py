@@ -33,6 +33,8 @@ def _end(definition: Definition, model: str, path: str, last: list[Tensor]) -> T
     if len(leaving) != 1:
         listed = f": {', '.join(list(leaving)[:4])}" if leaving else ""
         raise ZooError(f"'{path}' of {model} returns {len(leaving)} tensors{listed}; name a module that returns one")
+    if any(name.startswith(f"{module}.") for name in leaving for module in definition.folded):
+        raise ZooError(f"'{path}' of {model} returns its channels in another order here; name a module before it")
     return next(iter(leaving.values()))
 
 

@@ -44,7 +44,7 @@ class Config(DetectConfig):
 def area_block(net: Net, x: Tensor, areas: int, ratio: float) -> Tensor:
     width = x.shape[1]
     x = add(net, x, strip_attention(net / "attn", x, width // 32, areas))
-    return net.tap(feed_forward(net / "mlp", x, int(width * ratio)))
+    return net.tap(add(net, x, feed_forward(net / "mlp", x, int(width * ratio))))
 
 
 def a2c2f(net: Net, x: Tensor, out: int, repeats: int, areas: int, cfg: Config) -> Tensor:
