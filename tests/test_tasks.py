@@ -402,6 +402,7 @@ def test_embeddings_are_compared_by_their_directions() -> None:
         [3, 4, 0, 0, 0], [6, 8, 0, 0, 0], [-4, 3, 0, 0, 0]))  # fmt: skip
     assert found.embedding.dtype == np.float32 and found.embedding.tolist() == [3, 4, 0, 0, 0]
     assert found.similarity(longer) == pytest.approx(1) and found.similarity(other) == pytest.approx(0)
+    assert found.distance(longer) == pytest.approx(5) and found.distance(other) == pytest.approx(50**0.5)
     assert json.loads(json.dumps(task.to_json(found))) == {"embedding": [3, 4, 0, 0, 0]}
     assert task.describe(found) == ["5 numbers of length 5.000: 3.000, 4.000, 0.000, 0.000, …"]
     picture = np.full((2, 3, 3), 7, np.uint8)

@@ -27,11 +27,22 @@ class Embedding(Result):
 
         Raises ZooError for embeddings of different sizes.
         """
+        a, b = self._with(other)
+        return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
+
+    def distance(self, other: Embedding) -> float:
+        """How far apart two embeddings of one network are (Euclidean), which re-identification ranks by.
+
+        Raises ZooError for embeddings of different sizes.
+        """
+        a, b = self._with(other)
+        return float(np.linalg.norm(a - b))
+
+    def _with(self, other: Embedding) -> tuple[np.ndarray, np.ndarray]:
         if self.embedding.shape != other.embedding.shape:
             sizes = f"{self.embedding.size} and {other.embedding.size} numbers"
             raise ZooError(f"Embeddings of {sizes} cannot be compared; they must be of one network.")
-        a, b = self.embedding.astype(np.float64), other.embedding.astype(np.float64)
-        return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
+        return self.embedding.astype(np.float64), other.embedding.astype(np.float64)
 
 
 class Embed(Task):
