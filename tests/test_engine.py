@@ -32,7 +32,7 @@ from zoo.weights import load_weights, save_safetensors
 
 LENET = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "lenet5.safetensors"
 PROFILE = Shapes((1, 1, 32, 32), (2, 1, 32, 32), (4, 1, 32, 32))
-PLATFORM = {"size", "sha256"}  # a compiler may lay out the same network in two ways
+PLATFORM = {"size", "sha256", "built"}  # a compiler may lay out the same network in two ways
 
 
 def lenet(

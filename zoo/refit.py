@@ -95,6 +95,7 @@ def refitted(engine: Engine, weights: Weights, path: Path = Path("ENGINE"), *, h
     data = refit(engine.data, weights_of(definition), api, host_code=host_code)
     described = {
         **whole,
+        "proof": None,  # it was of the weights before
         "labels": labels(weights.metadata),
         "weights": {"file": str(Path(weights.name).absolute()), "sha256": weights.digest()},
         "size": len(data),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def build(
     the GPU that is current. `timing_cache` is read if it exists and written afterwards. Raises ZooError when the
     definition or the compilation is refused.
     """
+    started = time.perf_counter()
     progress(f"defining {model.name} in {precision.name}")
     check_sides(model.configured(weights), api, shapes)
     definition = define(model, weights, api, shapes.network, precision, plugins.policy, end2end, io)
@@ -62,7 +64,8 @@ def build(
         definition, profile, effort, plugins, flags=flags, timing_cache=timing_cache, progress=progress
     )
     settled = model.configured(weights)
-    about = describe(definition, settled, shapes, data, effort, plugins, end2end, io, flags, device)
+    seconds = time.perf_counter() - started
+    about = describe(definition, settled, shapes, data, effort, plugins, end2end, io, flags, device, seconds)
     return Engine(data, about)
 
 

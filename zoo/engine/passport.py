@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
 import os
 import shlex
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from zoo.engine.schema import check_fields
 from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import ZooError
 from zoo.files import checked_destination, locked_folder, replacing
+from zoo.measure.machine import smi
 from zoo.network import Definition, Precision
 from zoo.preprocess import from_dict
 from zoo.quantization import scales_from
@@ -64,12 +66,22 @@ def description_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
+def write_description(engine: Path, description: dict[str, Any]) -> Path:
+    """Puts `description` in the place of the engine's own."""
+    with replacing(description_path(engine)) as file:
+        file.write(_json(description))
+    return description_path(engine)
+
+
 def describe(
     definition: Definition, model: Model, shapes: Shapes, data: bytes, effort: Effort = Effort(),
     plugins: Plugins = Plugins(), end2end: EndToEnd | None = None, io: Io = "fp32", flags: Flags = Flags(),
-    device: int = 0,
+    device: int = 0, seconds: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it."""
+    """Everything needed to load the engine, to feed it, to say why it does not load, and to rebuild it.
+
+    `seconds` is what defining and compiling took.
+    """
     api, weights = definition.api, definition.weights
     outputs = [definition.network.get_output(i) for i in range(definition.network.num_outputs)]
     description = {
@@ -83,6 +95,9 @@ def describe(
         if not api.rtx
         else None,  # RTX compiles for all from Ampere on
         "gpu": device_name(device) if not api.rtx else None,
+        "driver": smi("driver_version") or None,
+        "built": {"date": now(), "seconds": round(seconds, 2)},
+        "proof": None,
         "precision": definition.precision.name,
         "islands": list(definition.precision.islands),
         "scales": definition.precision.scales.to_dict() if definition.precision.scales else None,
@@ -95,6 +110,7 @@ def describe(
         "outputs": {o.name: {"dtype": _dtype(api, o), "shape": list(o.shape)} for o in outputs},
         "preprocess": model.preprocess.to_dict(),
         "labels": labels(weights.metadata),
+        "config": plain(model.config),
         "parameters": sum(math.prod(shape) for shape in definition.parameters.values()),
         "weights": {"file": _from_anywhere(weights.name), "sha256": weights.digest()},
         "size": len(data),
@@ -126,6 +142,17 @@ def modules_of(definition: Definition) -> dict[str, dict[str, Any]]:
         shape = None if tensor is None else list(tensor.shape)
         found[path] = {"op": None if op == "net.tap" else op, "shape": shape, "parameters": counts[path]}
     return found
+
+
+def plain(config: Any) -> Any:
+    """A model's configuration as JSON data: what it names (an activation, a normalisation) by its name."""
+    data = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+    return json.loads(json.dumps(data, default=lambda value: getattr(value, "__name__", str(value))))
+
+
+def now() -> str:
+    """The time in UTC, to the second: 2026-01-31T12:00:00Z."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _dtype(api: Api, output: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -124,6 +125,10 @@ def _flags(value: Any) -> bool:
     )
 
 
+def _seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
 def _share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
@@ -143,8 +148,30 @@ def _modules(value: Any) -> bool:
     )
 
 
+def _setting(value: Any, deepest: int = 8) -> bool:
+    """A value of a configuration: JSON, of texts that can be printed."""
+    if isinstance(value, (Mapping, list)):
+        parts = value.values() if isinstance(value, Mapping) else value
+        return (
+            deepest > 0
+            and all(map(_text, value if isinstance(value, Mapping) else ()))
+            and all(_setting(part, deepest - 1) for part in parts)
+        )
+    return value == "" or _text(value) or value is None or isinstance(value, (bool, int, float))
+
+
+_DATE = _matches(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+
 # What descriptions that were written before do not have.
 LATER: dict[str, tuple[str, Check]] = {
+    "driver": ("null or the version of the NVIDIA driver", _text),
+    "built": ("an object with date, such as 2026-01-31T12:00:00Z, and seconds", _object(date=_DATE, seconds=_seconds)),
+    "proof": (
+        "null or an object with ok, said, reference, executor and date",
+        _object(ok=_one_of(True, False), said=_text, reference=_text, executor=_text, date=_DATE),
+    ),
+    "config": ("null or an object of settings", lambda value: isinstance(value, Mapping) and _setting(value)),
     "io": (f"one of {', '.join(get_args(Io))}", _one_of(*get_args(Io))),
     "workspace": ("null or a number of bytes", _count),
     "flags": ("an object of flags that are true, and dla", _flags),

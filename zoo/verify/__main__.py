@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, precision_name, print_json, progress, size_of
+from zoo.cli import Bf16, Fp16, Json, Size, WeightsOption, command, note, precision_name, print_json, progress, size_of
 from zoo.errors import ZooError
 from zoo.text import LONGEST, clean
 
@@ -50,6 +50,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option(
+            "--engine",
+            help="Keep the outcome in the description of this engine, which is of MODEL, these --weights and this "
+            "precision.",
+            show_default=False,
+        ),
+    ] = None,
     size: Size = None,
     device: Annotated[str, typer.Option("--device", help="cpu or gpu.")] = "cpu",
     html: Annotated[
@@ -63,14 +72,17 @@ def run(
     reference loses. --int8 is compared with PyTorch's fake quantisation by the rule of fp32. Without --weights both
     sides get calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
     """
+    from zoo.registry import get_model
     from zoo.verify import report as reports
 
     precision = precision_name(fp16, bf16, int8)
-    proof = _prove(model, layers, precision, weights, golden, own_module, size, device, scales)
+    proof, kept_in = _prove(model, layers, precision, weights, golden, own_module, size, device, scales, engine)
     facts = {"model": proof.model, "precision": proof.precision, "weights": proof.weights, "executor": proof.executor}
     title = f"{proof.model} {proof.precision}"
     if html:
         reports.write_html(html, proof.report, title, facts, proof.also)
+    if kept_in is not None:
+        note(f"{kept_in.note(reports.outcome(proof, get_model(model).reference))}: keeps the outcome")
     if as_json:
         print_json(reports.proof_dict(proof, title, facts))
     else:
@@ -92,8 +104,11 @@ def _prove(
     size: str | None,
     device: str,
     scales: Path | None,
-) -> Any:
+    engine: Path | None,
+) -> tuple[Any, Any]:
+    """The proof, and the engine whose description shall keep its outcome."""
     from zoo.api import find_weights
+    from zoo.engine.proofs import provable
     from zoo.quantization import load_scales
     from zoo.registry import get_model
     from zoo.trt import load, load_to_define
@@ -123,17 +138,19 @@ def _prove(
                 "a golden file holds the reference's fp32 at its own size: leave --fp16, --bf16 and --size away"
             )
         source, runs = find_weights(entry, weights), load_golden(golden, entry.name)
+        kept_in = provable(engine, entry.name, precision, source, ranges) if engine is not None else None
         with progress() as say:
             say("running the network")  # on a GPU it is compiled first
-            return proof.prove_golden(entry, api, source, *runs, **how)
+            return proof.prove_golden(entry, api, source, *runs, **how), kept_in
     proof.require_reference()
     file = weights or own_module
     source = find_weights(entry, file) if file is not None else None
     if source is not None and own_module is not None:
         source.modules = ()  # what the modules do is compared, not what they say
     wanted = size_of(size)
+    kept_in = provable(engine, entry.name, precision, source, ranges) if engine is not None else None
     with progress() as say:
-        return proof.prove(
+        found = proof.prove(
             entry,
             api,
             source,
@@ -145,6 +162,7 @@ def _prove(
             scales=ranges,
             **how,
         )
+    return found, kept_in
 
 
 def _on_gpu() -> dict[str, Any]:

@@ -175,6 +175,13 @@ def proof_dict(proof: Proof, title: str, facts: Mapping[str, Any]) -> dict[str, 
     return to_dict(proof.report, title, facts) | {"ok": proof.ok, "also": also, "notes": list(proof.notes)}
 
 
+def outcome(proof: Proof, reference: str) -> dict[str, Any]:
+    """What an engine's description keeps of a proof against the published model `reference`."""
+    failed = [f"{name}: {verdict(report)}" for name, report in proof.also.items() if not report.ok]
+    said = verdict(proof.report) if not proof.report.ok or proof.ok else failed[0]
+    return {"ok": proof.ok, "said": said, "reference": reference, "executor": proof.executor}
+
+
 def _row_dict(row: Row) -> dict[str, Any]:
     numbers = {"error": row.error, "noise": row.noise, "bound": row.bound, "ratio": row.ratio}
     finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
