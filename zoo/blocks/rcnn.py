@@ -25,6 +25,7 @@ from zoo.ops import (
     flatten,
     linear,
     max_pool,
+    maximum,
     minimum,
     mul,
     narrow,
@@ -49,13 +50,14 @@ SMALLEST_PROPOSAL, SMALLEST = 1e-3, 1e-2  # pixels of a side
 NOTHING = -1e30  # a logit
 CANONICAL = 224  # root of the area of what is pooled from a stride of 16
 PROPOSAL_IOU, PROPOSAL_ROUNDS = 0.7, 64  # smooth scores over 1000 anchors of a level settle within 30
-CONF, IOU, DETECTIONS, ROUNDS = 0.05, 0.5, 100, 32
+CONF, IOU, ROUNDS = 0.05, 0.5, 32
 CANDIDATES = 2000  # pairs of box and class that are compared, the best; enough for 100 that stay
 
 
 @dataclass(frozen=True)
 class Config:
-    """What torchvision decides by: `proposals` for each level before suppression and for all after it.
+    """What torchvision decides by: `proposals` for each level before suppression and for all after it, at most so many
+    `detections`.
 
     The `second` version normalises the pyramid, looks twice for proposals, and has convolutions before its linear
     layer.
@@ -64,6 +66,7 @@ class Config:
     second: bool = False
     proposals: int = 1000
     proposal_conf: float = 0.0
+    detections: int = 100
     num_classes: int = 91
 
 
@@ -96,7 +99,7 @@ def find(net: Net, levels: Sequence[Tensor], size: Size, sizes: Sizes, cfg: Conf
     """The detections of both stages: boxes (N, D, 4) as x1, y1, x2, y2, scores (N, D) and classes (N, D)."""
     boxes = propose(net / "rpn", levels, size, sizes, cfg)
     scores, codes = classify(net / "roi_heads", levels[:-1], boxes, size, cfg)
-    return detect(net / "roi_heads", scores, codes, boxes, size)
+    return detect(net / "roi_heads", scores, codes, boxes, size, cfg)
 
 
 def propose(net: Net, maps: Sequence[Tensor], size: Size, sizes: Sizes, cfg: Config) -> Tensor:
@@ -194,7 +197,9 @@ def classify(net: Net, maps: Sequence[Tensor], boxes: Tensor, size: Size, cfg: C
     return scores, linear(at / "bbox_pred", x, 4 * cfg.num_classes)
 
 
-def detect(net: Net, scores: Tensor, codes: Tensor, boxes: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+def detect(
+    net: Net, scores: Tensor, codes: Tensor, boxes: Tensor, size: Size, cfg: Config
+) -> tuple[Tensor, Tensor, Tensor]:
     """What is found, best first: boxes (N, D, 4) as x1, y1, x2, y2, scores (N, D), classes (N, D), int32, -1 beyond."""
     at, count, classes = net.fp32, boxes.shape[1], scores.shape[1]
     low, high = (transpose(at, narrow(at, boxes, 2, start, 2), (0, 2, 1)) for start in (0, 2))
@@ -213,7 +218,7 @@ def detect(net: Net, scores: Tensor, codes: Tensor, boxes: Tensor, size: Size) -
     chosen = transpose(at, take_rows(at, transpose(at, of_class, (0, 2, 1)), order), (0, 2, 1))
     label = gather(at, constant(at, np.tile(np.arange(1, classes, dtype=np.int32), count)), order, axis=0)
     each = mul(at, one_hot(at, label, classes), reshape(at, scores, (0, 1, most)))
-    nms = Nms(CONF, IOU, DETECTIONS, most, ROUNDS, apart=True)
+    nms = Nms(CONF, IOU, cfg.detections, most, ROUNDS, apart=True)
     _, found, score, label, _ = nms(at / "nms", chosen, each)
     return found, score, label
 
@@ -234,3 +239,11 @@ def as_outputs(net: Net, boxes: Tensor, scores: Tensor, label: Tensor, classes: 
         "boxes": boxes,
         "scores": mul(at, one_hot(at, label, classes), reshape(at, scores, (0, 1, scores.shape[1]))),
     }
+
+
+def of_class(net: Net, x: Tensor, label: Tensor) -> Tensor:
+    """The map of its class for each detection: x (N D, classes, H, W) at `label` (N, D), class 0 where that is -1, as
+    (N D, 1, H W)."""
+    at = net.fp32
+    label = cast(at, maximum(at, cast(at, label, at.dtype), 0.0), at.trt.int32)
+    return take_rows(net, reshape(net, x, (0, 0, x.shape[2] * x.shape[3])), reshape(at, label, (-1, 1)))

@@ -39,7 +39,7 @@ def mobile_levels(net: Net, x: Tensor) -> list[Tensor]:
     preprocess=pasted(),
     paper="arXiv:1506.01497",
     configure=classes_from("roi_heads.box_predictor.cls_score.bias"),
-    options={"conf": rcnn.CONF, "max_det": rcnn.DETECTIONS, "nms": False},
+    options={"conf": rcnn.CONF, "max_det": 100, "nms": False},
     fasterrcnn_mobilenet_v3_large_320_fpn=Variant(
         Config(mobile=True, proposals=150, proposal_conf=0.05),
         params=19_386_354 + FROZEN_MOBILE,

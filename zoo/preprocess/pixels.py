@@ -132,3 +132,21 @@ def masks_to_image(logits: np.ndarray, boxes: np.ndarray, placement: Placement) 
         inside = slice(box[1], box[3]), slice(box[0], box[2])
         mask[inside] = values[inside] > 0
     return masks
+
+
+def paste_mask(mask: np.ndarray, values: np.ndarray, box: np.ndarray) -> None:
+    """Sets `mask` (H, W) bool where `values` (S, S), a map of what lies in `box` x1, y1, x2, y2, are more than 0.5.
+
+    As `torchvision.models.detection.roi_heads.paste_masks_in_image`: the map has a border of zeros, with which the box
+    grows; its corners are cut to whole pixels, and the last one belongs to it.
+    """
+    side = values.shape[0]
+    middle, half = (box[2:] + box[:2]) * np.float32(0.5), (box[2:] - box[:2]) * np.float32(0.5)
+    half = half * np.float32((side + 2) / side)
+    (left, top), (right, bottom) = (corner.astype(int).tolist() for corner in (middle - half, middle + half))
+    size = max(right - left + 1, 1), max(bottom - top + 1, 1)
+    values = cv2.resize(np.pad(values, 1).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    rows, columns = slice(max(top, 0), bottom + 1), slice(max(left, 0), right + 1)
+    inside = mask[rows, columns]
+    first_row, first_column = rows.start - top, columns.start - left
+    inside[:] = values[first_row : first_row + inside.shape[0], first_column : first_column + inside.shape[1]] > 0.5

@@ -50,7 +50,8 @@ def bare(module: nn.Module) -> nn.Module:
         module.rpn.filter_proposals = partial(_filled_proposals, module.rpn)
         module.roi_heads.postprocess_detections = partial(_filled_detections, module.roi_heads)
         module.rpn.register_forward_hook(_in_the_type_of_maps)
-        module.roi_heads.box_roi_pool.forward = partial(_pooled, module.roi_heads.box_roi_pool)
+        for pool in filter(None, (module.roi_heads.box_roi_pool, module.roi_heads.mask_roi_pool)):
+            pool.forward = partial(_pooled, pool)
     if isinstance(module, (RetinaNet, FCOS)):
         per_cell = module.anchor_generator.num_anchors_per_location()[0]
         score = _score_fcos if isinstance(module, FCOS) else _score_retinanet
@@ -132,9 +133,12 @@ def _pooled(pool: Any, maps: dict[str, Tensor], boxes: list[Tensor], shapes: Any
 
 
 def _detections(result: list[dict[str, Tensor]], classes: int) -> dict[str, Tensor]:
-    """boxes (N, 4, D) as cx, cy, w, h and scores (N, classes, D), of each detection for its class."""
+    """boxes (N, 4, D) as cx, cy, w, h and scores (N, classes, D), of each detection for its class; masks (N, D, 28, 28)
+    where there are some."""
     corners = torch.stack([found["boxes"] for found in result])
     low, high = corners[..., :2], corners[..., 2:]
     known = nn.functional.one_hot(torch.stack([found["labels"] for found in result]), classes)
     scores = known * torch.stack([found["scores"] for found in result])[..., None]
-    return {"boxes": torch.cat([(low + high) / 2, high - low], 2).transpose(1, 2), "scores": scores.transpose(1, 2)}
+    boxes = torch.cat([(low + high) / 2, high - low], 2)
+    masks = {"masks": torch.stack([found["masks"][:, 0] for found in result])} if "masks" in result[0] else {}
+    return {"boxes": boxes.transpose(1, 2), "scores": scores.transpose(1, 2), **masks}

@@ -67,6 +67,8 @@ DETECTION = {
     "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6",
     "fasterrcnn_resnet50_fpn_v2": "fasterrcnn_resnet50_fpn_v2_coco-dd69338a",
     "fcos_resnet50_fpn": "fcos_resnet50_fpn_coco-99b0c9b7",
+    "maskrcnn_resnet50_fpn": "maskrcnn_resnet50_fpn_coco-bf2d0c1e",
+    "maskrcnn_resnet50_fpn_v2": "maskrcnn_resnet50_fpn_v2_coco-73cbd019",
     "retinanet_resnet50_fpn": "retinanet_resnet50_fpn_coco-eeacb38b",
     "retinanet_resnet50_fpn_v2": "retinanet_resnet50_fpn_v2_coco-5905b1c5",
 }
