@@ -251,6 +251,9 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("conv2.0.add():0", keeps("x"))),
     ("resnet50_ibn_a", "the other half by instances", "layer1.0.bn1.IN",
         plant("layer1.0.bn1.split()", lambda real, net, x, sizes: real(net, x, sizes)[::-1])),
+    ("superpoint", "the softmax over the pixels alone", "scores",
+        plant("softmax()", lambda real, net, x, axis: ops.concat(net, [
+            real(net, ops.narrow(net, x, 1, 0, 64), axis), ops.narrow(net, x, 1, 64, 1)]))),
     ("realesrgan_x4plus_anime_6b", "what three blocks add is not scaled again", "body.0",
         plant("body.0.mul()", keeps("x"))),
     ("realesr_animevideov3", "the picture enlarged smoothly", "picture",
@@ -331,6 +334,7 @@ SIZES = {
     "db_mobilenet_v3_large": (3, 32, 64),
     "osnet_x0_25": (3, 65, 49),
     "resnet50_ibn_a": (3, 65, 49),
+    "superpoint": (1, 32, 48),
     "realesrgan_x4plus_anime_6b": (3, 14, 19),
     "realesr_animevideov3": (3, 14, 19),
 }

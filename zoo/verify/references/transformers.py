@@ -6,6 +6,7 @@ Names of modules are those of version 5.24, whose loader renames the tensors of 
 from __future__ import annotations
 
 from collections.abc import Collection
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from zoo.verify.references import PYTORCH, Library
@@ -46,7 +47,7 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR]
+        return [*DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
@@ -58,11 +59,15 @@ class Transformers(Library):
             return self.adopt(_rtdetr(*RTDETR[name], COCO if classes is None else classes))
         if name in DETR:
             return self.adopt(_detr(DETR[name], COCO_NUMBERS if classes is None else classes))
+        if name == "superpoint":
+            return self.adopt(_superpoint())
         raise self.unknown(name)
 
     def adopt(self, module: nn.Module) -> nn.Module:
         if type(module).__name__.endswith("ForObjectDetection"):
             module.register_forward_pre_hook(_keep_size)
+        if type(module).__name__ == "SuperPointForKeypointDetection":
+            module.forward = MethodType(_dense, module)
         if type(module).__name__ == "RTDetrForObjectDetection":
             _without_training(module.model.decoder, module.config.num_labels)
         return module
@@ -71,6 +76,8 @@ class Transformers(Library):
         return ["model.enc_score_head"] if hasattr(getattr(module, "model", None), "enc_score_head") else []
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        if isinstance(result, tuple):
+            return dict(zip(("scores", "descriptors"), result))
         if "pred_boxes" in result:
             height, width = module.input_size
             boxes = result.pred_boxes * result.pred_boxes.new_tensor([width, height] * 2)
@@ -146,6 +153,27 @@ def _detr(backbone: str, classes: int) -> nn.Module:
     # a frozen normalisation computes the same as the one in its place, which can be measured
     with mock.patch("transformers.models.detr.modeling_detr.replace_batch_norm", lambda model: None):
         return DetrForObjectDetection(config).requires_grad_(True)
+
+
+def _superpoint() -> nn.Module:
+    from transformers import SuperPointConfig, SuperPointForKeypointDetection
+
+    return SuperPointForKeypointDetection(SuperPointConfig())
+
+
+def _dense(module: Any, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores of all pixels and the descriptors of all cells, before points are chosen picture by picture."""
+    from torch.nn.functional import normalize
+
+    encoded = module.encoder(pixel_values)[0]
+    finder, describer = module.keypoint_decoder, module.descriptor_decoder
+    radius, finder.nms_radius = finder.nms_radius, 0
+    try:
+        scores = finder._get_pixel_scores(encoded)
+    finally:
+        finder.nms_radius = radius
+    found = describer.conv_descriptor_b(describer.relu(describer.conv_descriptor_a(encoded)))
+    return scores, normalize(found, p=2, dim=1)
 
 
 def _keep_size(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
