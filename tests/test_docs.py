@@ -293,7 +293,7 @@ def test_the_page_of_models_is_the_registry(project: Path) -> None:
         pytest.fail("docs/models.md is stale; renew it with: python scripts/models_page.py", pytrace=False)
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/models.md", "weights/README.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/models.md", "docs/from-tensorrtx.md", "weights/README.md"])
 def test_links(document: str) -> None:
     path = ROOT / document
     text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
