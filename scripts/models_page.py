@@ -1,26 +1,50 @@
-"""Writes docs/models.md, the table of all models, from the registry: `python scripts/models_page.py`."""
+"""Writes docs/models.md, the tables of all models, from the registry, from what `tests/prove_all.py` saw
+(docs/models.jsonl) and from docs/from-tensorrtx.md: `python scripts/models_page.py`."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from zoo.cascades import Cascade
 from zoo.cli import command
+from zoo.errors import ZooError
 from zoo.registry import Model, get_model, list_cascades, list_models
 from zoo.tasks import all_tasks
+from zoo.verify.references import published
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE, SEEN, TENSORRTX = DOCS / "models.md", DOCS / "models.jsonl", DOCS / "from-tensorrtx.md"
 SITES = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
 HEAD = """# Models
 
-Written by `python scripts/models_page.py` from the registry. Names are followed by millions of parameters, as
-published; an input is the published size, channels x height x width. Class counts are read from the weights.
-Networks of the task `part` answer together with others, as a cascade, which stands with its task and has a name.
+Written by `python scripts/models_page.py` from the registry; [figures](#figures) stand at the end. Names are followed
+by millions of parameters, as published; an input is the published size, channels x height x width. Class counts are
+read from the weights. Networks of the task `part` answer together with others, as a cascade, which stands with its task
+and has a name.
+"""
+FIGURES = """## Figures
+
+What `python tests/prove_all.py` saw ({dates}); it may be stopped and continued. Models of the tables above without a
+row here are not measured yet. A row is of one network, whose hash stands in [models.jsonl](models.jsonl) with the name
+of the worst tensor; `python tests/prove_all.py --stale` names the rows whose network has changed since.
+
+- fp32, fp16: the error of the worst tensor as a share of what is [allowed](proof.md), with calibrated random weights.
+- ms: one image of the published size, fp32, onnxruntime, one thread, the least of several runs on a machine that others
+  used too ({cpus}): to compare networks with each other.
+- Lines of code, ours and the reference's: of the functions of `zoo/models` and `zoo/blocks` that write the network, and
+  of the classes that the reference's modules are of, PyTorch's own left out.
+- Licence: of the published weights. tensorrtx: the folder that [becomes](from-tensorrtx.md) this.
+
+| Model | fp32 | fp16 | ms | Ours | Reference's | Licence | tensorrtx | Seen |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -29,7 +53,7 @@ def page() -> str:
     models = [get_model(name) for name in list_models()]
     ours = [model for model in models if model.build.__module__.startswith("zoo.models.")]
     sections = [_section(task.name, [m for m in ours if m.task == task.name]) for task in all_tasks()]
-    return "\n".join([HEAD, *filter(None, sections)])
+    return "\n".join([HEAD, *filter(None, sections), _figures(ours)])
 
 
 def _section(task: str, models: list[Model]) -> str:
@@ -81,8 +105,50 @@ def _link(paper: str) -> str:
     return f"[{paper}]({SITES[kind]}{number})" if kind in SITES else f"<{paper}>"
 
 
+def _figures(models: list[Model]) -> str:
+    """The table of what was seen of `models`, in their order; a row of one that is gone is left out."""
+    seen = {line["model"]: line for line in map(json.loads, SEEN.read_text("utf-8").splitlines())}
+    known, folders = [model for model in models if model.name in seen], _folders()
+    lines = [seen[model.name] for model in known]
+    dates = " to ".join(dict.fromkeys(pick(line["date"] for line in lines) for pick in (min, max)))
+    head = FIGURES.format(dates=dates, cpus=_once(line["cpu"] for line in lines))
+    rows = [_figure(model, seen[model.name], folders.get(model.name, "")) for model in known]
+    return head + "\n".join([*rows, ""])
+
+
+def _figure(model: Model, line: dict[str, Any], folder: str) -> str:
+    shares = [_share(line[precision]) for precision in ("fp32", "fp16")]
+    latency = "" if line["ms"] is None else f"{line['ms']:.3g}"
+    lines = [str(count or "") for count in (line["lines"]["ours"], line["lines"]["reference"])]
+    cells = [f"`{model.name}`", *shares, latency, *lines, _licence(model), folder, line["date"]]
+    return f"| {' | '.join(cells)} |"
+
+
+def _share(seen: dict[str, Any]) -> str:
+    share = "" if seen["share"] is None else f"{seen['share']:.0%}"
+    return share if seen["ok"] else f"FAILED {share}".rstrip()
+
+
+def _licence(model: Model) -> str:
+    try:
+        return published(model.reference).licence
+    except ZooError:
+        return ""
+
+
+def _folders() -> dict[str, str]:
+    """The folders of tensorrtx by the models that they become."""
+    found: dict[str, list[str]] = {}
+    for line in TENSORRTX.read_text("utf-8").partition("| Folder |")[2].splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 3 and not cells[2].startswith("not covered"):
+            for name in re.findall(r"`(?:python -m zoo\.run )?([a-z0-9_]+)", cells[2]):
+                found.setdefault(name, []).append(cells[1])
+    return {name: ", ".join(folders) for name, folders in found.items()}
+
+
 def run() -> None:
-    """Writes docs/models.md from the registry."""
+    """Writes docs/models.md."""
     PAGE.write_text(page(), encoding="utf-8")
     print(PAGE.relative_to(PAGE.parent.parent))
 

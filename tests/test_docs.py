@@ -284,7 +284,7 @@ def test_excerpts_are_the_source() -> None:
             assert part.strip() in source
 
 
-def test_the_page_of_models_is_the_registry(project: Path) -> None:
+def test_the_page_of_models_is_the_registry_and_what_was_seen(project: Path) -> None:
     written = project / "docs" / "models.md"
     written.write_text("stale", encoding="utf-8")
     result = run("python scripts/models_page.py", project)
