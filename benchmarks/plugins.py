@@ -66,7 +66,8 @@ def cases() -> list[Case]:
         attention("ms_deform_attn encoder", pyramid, 32, sum(h * w for h, w in pyramid)),
         attention("ms_deform_attn decoder", pyramid, 32, 300),
         roi_pool("roi_align 1000 boxes", RoiAlign((7, 7), 0.25), (200, 336), channels=256, count=1000),
-        suppression("nms 8400 x 80", Nms(0.25, 0.7, 300), 8400, classes=80, objects=60),
+        suppression("nms 8400 x 80, 162 candidates", Nms(0.7, 0.7, 300), 8400, classes=80, objects=60),
+        suppression("nms 8400 x 80, 4766 candidates", Nms(0.25, 0.7, 300), 8400, classes=80, objects=60),
         yolo_head(),
         boxed("letterbox 1080p", (640, 640), (1080, 1920)),
     ]

@@ -147,7 +147,7 @@ def suppression(name: str, op: Nms, anchors: int, classes: int = 3, objects: int
         found = [torch.zeros(2, rows, 4), torch.zeros(2, rows), torch.full((2, rows), -1, dtype=torch.int32)]
         raw = torch.cat([boxes, scores], 1).float()
 
-        def argsort(x: torch.Tensor, dim: int = -1, descending: bool = False) -> torch.Tensor:
+        def argsort(x: torch.Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> torch.Tensor:
             return torch.sort(x, dim=dim, descending=descending, stable=True).indices
 
         if op.apart:

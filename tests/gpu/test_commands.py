@@ -274,7 +274,7 @@ def test_a_models_name_builds_its_engine_once(api: Api, tmp_path: Path) -> None:
         answer = answered(done)
         assert top(answer["results"][0]) == "7" and api.name in answer["executor"]
     assert f"layers with {api.name}" in first.stderr and "compiling" not in again.stderr
-    assert len(list((tmp_path / "cache" / "zoo" / "engines").glob("lenet5-fp32-*.engine"))) == 1
+    assert len(list((tmp_path / "cache" / "zoo" / "engines").glob("lenet5-fp32-*/engine.plan"))) == 1
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.engine.end2end import EndToEnd
 from zoo.engine.ends import ends_of
-from zoo.engine.io import Io, add_input, check_io, outer, output_type
+from zoo.engine.io import Io, add_input, check_io, output_type
 from zoo.engine.modules import check_modules
 from zoo.engine.shapes import Shape, Shapes
 from zoo.errors import Refused, ZooError, closest
@@ -119,11 +119,6 @@ def _define(
         x, placement = end2end.before(net, model, shape)
     else:
         x = add_input(net, model, shape, io)
-    if shape[0] == -1:
-        definition.network.get_input(0).set_dimension_name(0, "batch")
-    for axis, name in ((2, "height"), (3, "width")):
-        if shape[axis] == -1:
-            definition.network.get_input(0).set_dimension_name(outer((0, 1, 2, 3), io).index(axis), name)
     try:
         built = model.build(net, x, model.config)
         outputs = ends_of(definition, model, built) if model.ends else _named(model, built)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from zoo.engine.io import name_open_axes
 from zoo.engine.shapes import Shape, Shapes
 from zoo.errors import Refused, ZooError
 from zoo.network import Net, Tensor
@@ -77,6 +78,7 @@ class EndToEnd:
         if frames is None:
             log = net.definition.api.log.drain()
             raise Refused(f"{net.definition.api.name} refused frames of uint8: {log}")
+        name_open_axes(frames, ("batch",))
         return frames
 
     def before(self, net: Net, model: Model, shape: Shape) -> tuple[Tensor, Tensor]:

@@ -52,9 +52,17 @@ def add_input(net: Net, model: Model, shape: Shape, io: Io) -> Tensor:
     if x is None:
         api = net.definition.api
         raise Refused(f"{api.name} refused an input of {io} and shape {outer(shape, io)}: {api.log.drain()}")
+    name_open_axes(x, ("batch", "height", "width", "") if io == "uint8" else ("batch", "", "height", "width"))
     if io == "fp16" and x.dtype != net.dtype:
         return (net / "input").step(net.network.add_cast(x, net.dtype), "cast", x)
     return _normalised(net / "input", x, model.preprocess) if io == "uint8" else x
+
+
+def name_open_axes(x: Tensor, names: tuple[str, ...]) -> None:
+    """Names the axes of an input that are open (-1): before any layer is added, or TensorRT 8.6 refuses the first."""
+    for axis, (size, name) in enumerate(zip(x.shape, names)):
+        if size == -1 and name:
+            x.set_dimension_name(axis, name)
 
 
 def _normalised(net: Net, x: Tensor, spec: Any) -> Tensor:

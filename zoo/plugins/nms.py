@@ -179,7 +179,7 @@ class Nms(Op):
                 Launch("begin", (ceil_div(n * 2, 128),), (128,), (state, n * 2)),
                 Launch("choose", (ceil_div(anchors, 32), n), (256,), (boxes, scores, *chosen, classes)),
                 Launch("sort", (ceil_div(anchors, 128), n), (128,), (boxes, keys, labels, *ordered, anchors)),
-                Launch("suppress", (n,), (256,), (*ordered, *outputs, anchors)),
+                Launch("suppress", (n,), (1024,), (*ordered, *outputs, anchors)),
             ),
             types={"fp32": "ff>iffii", "fp16": "fh>iffii"},
             defines={

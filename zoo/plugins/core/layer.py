@@ -33,7 +33,7 @@ def add_plugin(net: Net, op: Op, inputs: Sequence[Tensor]) -> Tensor | tuple[Ten
         inputs = [_as(net, x, letter) for x, letter in zip(inputs, takes)]
     layer = net.network.add_plugin_v2(list(inputs), plugin)
     if layer is not None and half:
-        _constrain(net, layer, gives)
+        _constrain(net, layer, takes, gives)
     first = net.step(layer, op.name, *inputs)
     if len(op.outputs) == 1:
         return first
@@ -88,12 +88,17 @@ def _as(net: Net, x: Tensor, letter: str) -> Tensor:
     return x if x.dtype == dtype else net.step(net.network.add_cast(x, dtype), "cast", x)
 
 
-def _constrain(net: Net, layer: Any, gives: str) -> None:
-    """Asks a weakly typed network for the half-precision kernel, which it would otherwise take or leave."""
+def _constrain(net: Net, layer: Any, takes: str, gives: str) -> None:
+    """Asks a weakly typed network for the half-precision kernel, which it would otherwise take or leave.
+
+    A layer's precision is that of all its inputs: where the kernel takes some in single precision, as coordinates, only
+    the types of its outputs can be asked for.
+    """
     if net.definition.api.strong:
         return
     net.definition.has_islands = True
-    layer.precision = net.trt.float16
+    if "f" not in takes:
+        layer.precision = net.trt.float16
     for i, letter in enumerate(gives):
         layer.set_output_type(i, _dtype(net, letter))
 
