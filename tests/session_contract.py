@@ -5,9 +5,11 @@ Tests of one kind of session import these cases and say, with a fixture `subject
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,6 +250,12 @@ def test_threads_share_a_session(subject: Subject) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(work, range(8)))
+
+
+@pytest.mark.parametrize("copy", [pickle.dumps, deepcopy])
+def test_a_session_cannot_be_handed_to_another_process(subject: Subject, copy: Callable[[Any], Any]) -> None:
+    with subject.open() as session, pytest.raises(ZooError, match="cannot be copied nor handed to another one"):
+        copy(session)
 
 
 def test_a_closed_session_refuses_everything(subject: Subject) -> None:

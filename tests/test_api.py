@@ -145,6 +145,14 @@ def test_labels_come_from_the_weights(tmp_path: Path) -> None:
         assert session.labels is None
 
 
+@pytest.mark.parametrize("classes", ["no json", "5", "[1, 2]", "[[" * 50_000, '{"a": "b"}', '"digits"'])
+def test_class_names_that_are_no_list_of_names(tmp_path: Path, classes: str) -> None:
+    save_safetensors(tmp_path / "w.safetensors", arrays(), {"classes": classes})
+    with pytest.raises(zoo.ZooError, match="the class names .* a JSON list of names was expected") as told:
+        zoo.load("lenet5", weights=tmp_path / "w.safetensors", device="cpu")
+    assert len(str(told.value)) < 500
+
+
 def test_the_class_count_comes_from_the_weights() -> None:
     """Three of the ten digits."""
     three = {name: array[:3].copy() if name.startswith("fc3") else array for name, array in arrays().items()}

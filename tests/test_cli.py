@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -85,6 +87,14 @@ def test_list_defines_nothing(tmp_path: Path) -> None:
     assert "zoo.models.resnet" in imported
     heavy = {"tensorrt_rtx", "tensorrt", "torch", "onnx", "onnxruntime", "cv2", "rich", "zoo.engine.definition"}
     assert imported & heavy == set()
+
+
+def test_a_full_disk_under_what_is_printed_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "zoo.list", "lenet5"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: the output cannot be written: {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_run_reads_a_digit(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -18,7 +19,9 @@ import pytest
 
 from zoo.driver import device_name
 from zoo.engine.build import attach_timing_cache, build, compile_network, save_timing_cache
+from zoo.engine.definition import define
 from zoo.engine.effort import Effort
+from zoo.engine.interrupt import interruptible
 from zoo.engine.passport import Engine, description_path, load_description, load_engine, rebuild_at
 from zoo.engine.shapes import Shapes, parse_shape, parse_size
 from zoo.engine.store import kept
@@ -435,6 +438,23 @@ def test_a_timing_cache_is_read_again(rtx: Api, tmp_path: Path) -> None:
     header = json.loads(cache.read_bytes().partition(b"\n")[0])
     assert header == {"timing_cache": rtx.name, "gpu": device_name() or "none"}
     assert lenet(rtx, timing_cache=cache).data
+
+
+def test_a_timing_cache_that_cannot_be(rtx: Api, tmp_path: Path) -> None:
+    """What cannot be read is refused; what cannot be written costs no engine."""
+    with pytest.raises(ZooError, match="the timing cache .* cannot be read: Is a directory"):
+        lenet(rtx, timing_cache=tmp_path)
+    assert lenet(rtx, timing_cache=Path("/proc/timing.cache")).data
+
+
+def test_ctrl_c_while_tensorrt_compiles_ends_it(rtx: Api) -> None:
+    """TensorRT swallows what its callbacks raise, so that the interrupt comes after the build that it ended."""
+    definition = define(get_model("lenet5"), load_weights(LENET), rtx, (1, 1, 32, 32))
+    config, made = definition.builder.create_builder_config(), []
+    with pytest.raises(KeyboardInterrupt), interruptible(rtx.trt, config):
+        signal.raise_signal(signal.SIGINT)
+        made.append(definition.builder.build_serialized_network(definition.network, config))
+    assert made == [None] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("header", [b'{"timing_cache": "TensorRT 8.6.1", "gpu": "NVIDIA T4"}', b"\xff rubbish", b""])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from zoo.engine.build import compile_network
-from zoo.engine.definition import define, parameter_count
+from zoo.engine.definition import _define, _Zeros, define, parameter_count
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
 from zoo.network import Definition, Precision, PrecisionName
@@ -177,3 +177,14 @@ def test_a_size_that_does_not_fit_is_refused(name: str, side: int, words: str, r
     model = get_model(name)
     with pytest.raises(ZooError, match=words):
         define(model, RandomWeights(0), rtx, (-1, model.input[0], side, side))
+
+
+def test_a_vision_transformer_of_another_size_has_that_of_its_weights(rtx: Api) -> None:
+    """How many position embeddings there are says for which pictures."""
+    model = get_model("vit_b_32")
+    names = _define(model, _Zeros(), rtx, (1, *model.input), Precision())
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in {**names.parameters, **names.buffers}.items()}
+    weights = from_arrays(arrays | {"encoder.pos_embedding": np.zeros((1, 5, 768), np.float32)})
+    assert define(model, weights, rtx, (1, 3, 64, 64)).network.get_output(0).shape[1] == 1000
+    with pytest.raises(ZooError, match="images of 224x224 do not fit 5 position embeddings; use 64x64"):
+        define(model, weights, rtx, (1, 3, 224, 224))

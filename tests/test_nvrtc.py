@@ -35,6 +35,21 @@ def test_kernels_compile(compiler, file, capability, monkeypatch):
     assert nvrtc.compile_source(source, file, capability) == image
 
 
+def test_kept_machine_code_that_is_damaged_is_compiled_again(monkeypatch, tmp_path):
+    compiled = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(nvrtc, "version", lambda: (13, 0))
+    monkeypatch.setattr(nvrtc, "_compile", lambda *_: compiled.append(1) or b"\x7fELF" + bytes(99))
+    image = nvrtc.compile_source("source", "f.cu", "9.0")
+    (kept,) = tmp_path.rglob("f-*.bin")
+    whole = kept.read_bytes()
+    assert nvrtc.compile_source("source", "f.cu", "9.0") == image and len(compiled) == 1
+    for damaged in (b"", whole[:-1], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        kept.write_bytes(damaged)
+        assert nvrtc.compile_source("source", "f.cu", "9.0") == image and kept.read_bytes() == whole
+    assert len(compiled) == 4
+
+
 def test_a_newer_gpu_gets_ptx_and_an_error_gets_the_log(compiler):
     source = 'extern "C" __global__ void f(int *x) { *x = 1; }'
     assert b".target" in nvrtc.compile_source(source, "f.cu", "99.0")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,6 +78,20 @@ def test_a_file_is_downloaded_once_and_said(
     assert len(server.requests) == 1
     assert f"downloading {server.url}/file.pt (1.0 MB)" in capsys.readouterr().err
     assert {file.name for file in tmp_path.iterdir()} == {"file.pt", "file.lock"}
+
+
+def test_a_download_needs_no_stderr(server: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services close it; what is said then must not go to stdout instead."""
+    from zoo.cli import note, progress
+
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", said)
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress() as say:
+        say("downloading")
+        note("a note")
+        assert fetch(f"{server.url}/file.pt", HASH, len(CONTENT), tmp_path).read_bytes() == CONTENT
+    assert not said.getvalue()
 
 
 def test_files_of_one_name_are_kept_apart(tmp_path: Path, server: SimpleNamespace) -> None:

@@ -46,6 +46,22 @@ def test_what_asks_for_what_is_done_anyway_is_taken(monkeypatch: pytest.MonkeyPa
     assert parse_workspace(f"{64 << 20}B") == 64 << 20
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--batch", "-1"], "--batch -1 says no range; give one: --min-shapes"),
+        ([f"--{end}Shapes=input:2x1x32x32" for end in ("min", "opt", "max")], "and the network has one, 'images'"),
+        (["--size", "4294967296"], "the size '4294967296' is not a number such as 224"),
+        (["--size", "9" * 5000], "the size '999"),
+    ],
+)
+def test_shapes_that_cannot_be_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], answer: str
+) -> None:
+    said = refusal(monkeypatch, capsys, *words)
+    assert answer in said and len(said) < 2100
+
+
 def test_a_size_in_two_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert "write --imgsz 64x96" in refusal(monkeypatch, capsys, "--imgsz", "64", "96")
 

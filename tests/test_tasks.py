@@ -142,6 +142,21 @@ def test_every_kind_of_picture_becomes_three_channels_of_a_byte(
     assert np.array_equal(frame.image, gray)
 
 
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "CMYK"])
+def test_pictures_of_every_mode_are_read_upright(tmp_path: Path, mode: str) -> None:
+    """Turned as their EXIF says; a picture of one of these modes is close to the same in RGB."""
+    from PIL import Image
+
+    pixels = np.kron(np.uint8([[0, 255], [255, 255], [255, 0]]), np.ones((8, 8), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise
+    path = tmp_path / f"x.{'jpg' if mode == 'CMYK' else 'png'}"
+    Image.fromarray(np.repeat(pixels[..., None], 3, 2)).convert(mode).save(path, exif=exif, quality=95)
+    (frame,) = open_sources([str(path)])
+    assert isinstance(frame, Frame) and frame.image.shape == (16, 24, 3)
+    assert np.abs(frame.image.astype(int) - np.rot90(pixels, -1)[..., None]).max() < 40
+
+
 # ---- classification
 
 

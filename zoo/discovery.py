@@ -119,7 +119,8 @@ def _theirs(group: str) -> list[ModuleType]:
             package = f"{point.dist.name} {point.dist.version}" if point.dist else "of no name"
             sentence = f"the package {package} cannot be loaded ({group}, {point.value}): {_words(error)}"
             _broken[group].append(sentence)
-            print(f"warning: {clean(sentence)}", file=sys.stderr)
+            if sys.stderr is not None:
+                print(f"warning: {clean(sentence)}", file=sys.stderr)
         else:
             found.append(module)
     return found

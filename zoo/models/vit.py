@@ -7,7 +7,8 @@ parameter counts are those of its IMAGENET1K_V1 weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isqrt
 
 from zoo.blocks.transformer import encoder_layer
 from zoo.errors import ZooError
@@ -15,6 +16,7 @@ from zoo.network import Net, Tensor
 from zoo.ops import add, concat, conv2d, expand_batch, fixed_size, layer_norm, linear, narrow, reshape, transpose
 from zoo.preprocess import imagenet
 from zoo.registry import Variant, classes_from, register
+from zoo.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,20 @@ def embed(net: Net, x: Tensor, cfg: Config) -> Tensor:
     return concat(net, [expand_batch(net, token, like=x), x])
 
 
+def configure(weights: Weights, cfg: Config) -> Config:
+    """The classes and the image size that `weights` have."""
+    cfg, positions = classes_from("heads.head.bias")(weights, cfg), "encoder.pos_embedding"
+    if positions not in weights:
+        return cfg
+    return replace(cfg, image=cfg.patch * isqrt(weights.size(positions) // cfg.width - 1))
+
+
 @register(
     task="classify",
     reference="torchvision:{name}",
     preprocess=imagenet(),
     paper="arXiv:2010.11929",
-    configure=classes_from("heads.head.bias"),
+    configure=configure,
     vit_b_16=Variant(Config(patch=16), params=86_567_656),
     vit_b_32=Variant(Config(patch=32), params=88_224_232),
     vit_l_16=Variant(

@@ -136,6 +136,9 @@ def _lock(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _bar(url: str, total: int | None) -> Iterator[Any]:
     """Says what is downloaded, and on a terminal how far it is."""
+    if sys.stderr is None:  # as for services that close it
+        yield lambda done: None
+        return
     terminal, last = sys.stderr.isatty(), -1
     megabytes = f" ({total / 1e6:.1f} MB)" if total else ""
     print(f"downloading {url}{megabytes}", file=sys.stderr, flush=True)
