@@ -254,6 +254,10 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("superpoint", "the softmax over the pixels alone", "scores",
         plant("softmax()", lambda real, net, x, axis: ops.concat(net, [
             real(net, ops.narrow(net, x, 1, 0, 64), axis), ops.narrow(net, x, 1, 64, 1)]))),
+    ("bisenet_face", "coarse maps enlarged smoothly", "cp.conv_head32.bn",
+        plant("cp.upsample():0", changed(mode="bilinear"))),
+    ("parsenet", "zeros beside a map, not its mirror image", "encoder.1.conv1.reflection_pad",
+        plant("encoder.1.conv1.reflection_pad", changed(mode="constant"))),
     ("realesrgan_x4plus_anime_6b", "what three blocks add is not scaled again", "body.0",
         plant("body.0.mul()", keeps("x"))),
     ("realesr_animevideov3", "the picture enlarged smoothly", "picture",
@@ -335,6 +339,8 @@ SIZES = {
     "osnet_x0_25": (3, 65, 49),
     "resnet50_ibn_a": (3, 65, 49),
     "superpoint": (1, 32, 48),
+    "bisenet_face": (3, 33, 49),
+    "parsenet": (3, 32, 48),
     "realesrgan_x4plus_anime_6b": (3, 14, 19),
     "realesr_animevideov3": (3, 14, 19),
 }

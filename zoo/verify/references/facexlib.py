@@ -1,4 +1,5 @@
-"""facexlib: what Real-ESRGAN's authors use on faces: RetinaFace of biubug6, ArcFace and MobileFaceNet of TreB1eN."""
+"""facexlib: what Real-ESRGAN's authors use on faces: RetinaFace of biubug6, ArcFace and MobileFaceNet of TreB1eN, and
+for the parts of faces BiSeNet of zllrunning and ParseNet of PSFR-GAN."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
+URL = "https://github.com/xinntao/facexlib/releases/download/"
 FILES = {
-    "arcface_ir_se50": "recognition_arcface_ir_se50.pth",
-    "retinaface_mobile025": "detection_mobilenet0.25_Final.pth",
-    "retinaface_resnet50": "detection_Resnet50_Final.pth",
+    "arcface_ir_se50": "v0.1.0/recognition_arcface_ir_se50.pth",
+    "bisenet_face": "v0.2.0/parsing_bisenet.pth",
+    "parsenet": "v0.2.2/parsing_parsenet.pth",
+    "retinaface_mobile025": "v0.1.0/detection_mobilenet0.25_Final.pth",
+    "retinaface_resnet50": "v0.1.0/detection_Resnet50_Final.pth",
 }
+LABELS = {"bisenet_face": "face_parts", "parsenet": "celebamask"}
 SLOPES = re.compile(r"(.*\.)?prelu\.weight|(.*\.)?(res|input)_layer\.2\.weight")  # of PReLUs
 
 
@@ -38,9 +42,15 @@ class Facexlib(Library):
             raise self.unknown(name)
         if name.startswith("retinaface"):
             return _retinaface(name)
+        if name == "bisenet_face":
+            return _bisenet(classes or 19)
+        if name == "parsenet":
+            return _parsenet(classes or 19)
         return MobileFaceNet(512) if name == "mobilefacenet" else Backbone(50, 0.4, "ir_se")
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
+        if hasattr(module, "conv_out") or hasattr(module, "out_mask_conv"):  # the last layers of what parses
+            return {"logits": result[0]}
         return {"embedding": result} if not isinstance(result, tuple) else _in_pixels(module, *result)
 
     def forget(self, module: nn.Module) -> None:
@@ -56,7 +66,9 @@ class Facexlib(Library):
     def published(self, name: str) -> Published:
         if name not in FILES:
             return super().published(name)
-        return Published(URL + FILES[name], None, None, "MIT", "facexlib v0.1.0 on GitHub, by Xintao Wang")
+        file, labels = FILES[name], LABELS.get(name)
+        origin = f"facexlib {file.partition('/')[0]} on GitHub, by Xintao Wang"
+        return Published(URL + file, None, None, "MIT", origin, labels)
 
 
 def _retinaface(name: str) -> nn.Module:
@@ -65,6 +77,26 @@ def _retinaface(name: str) -> nn.Module:
 
     module = RetinaFace({"retinaface_mobile025": "mobile0.25", "retinaface_resnet50": "resnet50"}[name], device="cpu")
     module.register_forward_pre_hook(lambda detector, inputs: setattr(detector, "size", inputs[0].shape[2:]))
+    return module
+
+
+def _bisenet(classes: int) -> nn.Module:
+    """Without the layers of two heads for training."""
+    from facexlib.parsing.bisenet import BiSeNet
+    from torch import nn
+
+    module = BiSeNet(classes)
+    for head in (module.conv_out16, module.conv_out32):
+        head.conv, head.conv_out = nn.Identity(), nn.Identity()
+    return module
+
+
+def _parsenet(classes: int) -> nn.Module:
+    from facexlib.parsing.parsenet import ParseNet
+    from torch import nn
+
+    module = ParseNet(in_size=512, out_size=512, parsing_ch=classes)
+    module.out_img_conv = nn.Identity()  # draws a face, for training
     return module
 
 
