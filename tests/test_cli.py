@@ -59,12 +59,29 @@ def test_list_filters_and_speaks_json() -> None:
 def test_list_groups_by_task() -> None:
     printed = zoo("list", "[ly]*5").stdout
     assert printed.splitlines() == [
-        "classify: 1 model",
-        "  name    parameters  input    reference                       aliases",
-        "  lenet5      61,706  1x32x32  scripts/train_lenet5.py:LeNet5",
+        "classify: 1 model, weights of 1 here",
+        "  name    parameters  input    weights  reference                       aliases",
+        "  lenet5      61,706  1x32x32  file     scripts/train_lenet5.py:LeNet5",
     ]
     headings = [line.partition(":")[0] for line in zoo("list").stdout.splitlines() if not line.startswith(" ")]
     assert {"classify", "detect"} <= set(headings) and len(headings) == len(set(headings))
+
+
+def test_list_knows_where_weights_are(tmp_path: Path) -> None:
+    """In a file, in an installed package, in the cache, for download; a cascade's are where the farthest part's are."""
+    kept = tmp_path / "zoo" / "weights" / "yolov8n.pt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "zoo.list", "--json"]
+    listed = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True).stdout
+    found = {row["name"]: row["weights"] for row in json.loads(listed)}
+    expected = {"lenet5": "file", "efficientnet_lite0": "package", "mtcnn": "package", "yolov8n": "kept"}
+    expected |= {"yolov8s": "published", "lraspp_mobilenet_v3_large": "published", "rtdetr_r18": None}
+    assert {name: found[name] for name in expected} == expected
+    here = subprocess.run([*command, "--here"], env=environment, cwd=tmp_path, capture_output=True, check=True).stdout
+    names = {row["name"] for row in json.loads(here)}
+    assert names == {name for name, where in found.items() if where in ("file", "package", "kept")}
 
 
 def test_list_defines_nothing(tmp_path: Path) -> None:
@@ -82,7 +99,7 @@ def test_list_defines_nothing(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, "--import", str(tmp_path / "many.py"), "many"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert listed.stdout.startswith("classify: 300 models\n") and "many_299" in listed.stdout
+    assert listed.stdout.startswith("classify: 300 models, weights of none here\n") and "many_299" in listed.stdout
     imported = set(listed.stderr.split())
     assert "zoo.models.resnet" in imported
     heavy = {"tensorrt_rtx", "tensorrt", "torch", "onnx", "onnxruntime", "cv2", "rich", "zoo.engine.definition"}

@@ -76,6 +76,23 @@ def find_published(model: Model) -> Weights:
     return weights
 
 
+def origin_of_weights(model: Model) -> Literal["file", "package", "kept", "published"] | None:
+    """Where `find_weights` would find the weights of `model`, without reading any: a file of its name, one that an
+    installed package brings, one that was downloaded and kept, or a download. None: nowhere."""
+    from zoo.verify.references import published
+    from zoo.weights.published import comes_with_a_package, place
+
+    if weights_file(model) is not None:
+        return "file"
+    try:
+        known = published(model.reference)
+        if comes_with_a_package(known.url):
+            return "package"
+        return "kept" if place(known.url, name=known.file).is_file() else "published"
+    except ZooError:
+        return None
+
+
 def _with_published_labels(model: Model, weights: Weights) -> Weights:
     """`weights` with the names of the published classes, if they are the published file and say no names themselves."""
     from zoo.labels import known_labels

@@ -37,12 +37,11 @@ def fetch(
     `sha256` is a hash or its beginning, `size` is in bytes, `name` what the file is kept as, if not by its own name.
     Raises ZooError when the file cannot be had or is another; with ZOO_OFFLINE in the environment none is downloaded.
     """
-    if url.startswith("file:"):  # an installed package brings it
-        path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+    path = place(url, folder, name)
+    if comes_with_a_package(url):
         _check(url, path, sha256, size)
         return path
-    folder = folder or cache_folder() / "weights"
-    path = folder / (name or url.rpartition("/")[2])
+    folder = path.parent
     if path.is_file():
         mark_used(path)
         return path
@@ -64,6 +63,18 @@ def fetch(
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ZooError(f"{url} could not be downloaded ({_reason(error)}); start again to go on") from None
     return path
+
+
+def place(url: str, folder: Path | None = None, name: str | None = None) -> Path:
+    """Where the file of `url` is, or would be kept. Raises ZooError where there is no place for caches."""
+    if comes_with_a_package(url):
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+    return (folder or cache_folder() / "weights") / (name or url.rpartition("/")[2])
+
+
+def comes_with_a_package(url: str) -> bool:
+    """Whether an installed package brings the file."""
+    return url.startswith("file:")
 
 
 def _reason(error: Any) -> str:
