@@ -190,3 +190,31 @@ def test_published_files_are_those_of_torchvisions_own_table() -> None:
             assert (
                 len(known_labels(known.labels)) == len(categories) and known_labels(known.labels)[15] == categories[15]
             )
+
+
+# tests/published.py
+
+
+def test_published_weights_are_tried_and_mistakes_are_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import published
+
+    def run(*names: str) -> tuple[object, list[str]]:
+        monkeypatch.setattr("sys.argv", ["published.py", *names, "--out", str(tmp_path / "seen.jsonl")])
+        with pytest.raises(SystemExit) as stopped:
+            published.main()
+        return stopped.value.code, capsys.readouterr().out.splitlines()
+
+    monkeypatch.setitem(published.KNOWN, "faces", (published.COFFEE, ()))  # in which there is no face
+    assert run("mtcnn") == (1, ["FAILED mtcnn: no faces", "1 failed, 0 absent"])
+    code, (tried, absent, counts) = run("mtcnn_pnet", "yolov8n")
+    assert (code, tried, counts) == (0, "ok     mtcnn_pnet: ", "0 failed, 1 absent")
+    assert absent.startswith("absent yolov8n: ") and absent.endswith("could not be downloaded (ZOO_OFFLINE is set)")
+    assert run("mtcnn_pnet") == (0, ["0 failed, 0 absent"])  # what passed is not tried again
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ZooError("they do not fit")
+
+    monkeypatch.setattr(published, "gen_wts", refuse)
+    assert run("mtcnn_rnet") == (1, ["FAILED mtcnn_rnet: they do not fit", "1 failed, 0 absent"])
