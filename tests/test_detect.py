@@ -14,6 +14,7 @@ from zoo.api import load
 from zoo.engine.definition import define
 from zoo.errors import ZooError
 from zoo.network import Precision
+from zoo.preprocess import Placement
 from zoo.registry import get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.runtime.predict import Predictor
@@ -180,24 +181,31 @@ def test_final_boxes_are_those_that_ultralytics_selects(name: str) -> None:
         np.testing.assert_allclose(boxes[sure], expected[picture, sure, :4], atol=2e-4)
 
 
-def test_an_anchor_counts_for_every_class_as_torchvision_decides() -> None:
-    """The published selection, with fewer candidates on each level than it considers."""
-    from zoo.tasks.detect import select
+def test_what_torchvision_finds_with_dense_anchors() -> None:
+    """An anchor counts for every class; of a level the best 1000 scores are considered, fewer than there are here."""
     from zoo.verify.references import load_reference
 
     torch.manual_seed(0)
     reference, images = load_reference("torchvision:fcos_resnet50_fpn"), sample_images(2, SMALL, seed=3)
     logits = reference.module.head.classification_head.cls_logits
     torch.nn.init.normal_(logits.weight, std=0.05)
-    torch.nn.init.constant_(logits.bias, -7.0)
+    torch.nn.init.constant_(logits.bias, -2.0)
+    torch.nn.init.constant_(logits.bias[1:7], 2.0)
+    torch.nn.init.constant_(reference.module.head.regression_head.bbox_reg.bias, 8.0)  # boxes suppress each other
     raw = run_reference(reference, images).outputs
     del reference.module.postprocess_detections  # ours, which gives every anchor
     with torch.no_grad():
         expected = reference.module(torch.from_numpy(images))
-    options = get_task("detect").settings(get_model("fcos_resnet50_fpn").options)
+    task, size = get_task("detect"), SMALL[:0:-1]
+    options = task.settings(get_model("fcos_resnet50_fpn").options)
+    placement = Placement(size, size, (0, 0), size)
     for boxes, scores, theirs in zip(raw["boxes"], raw["scores"], expected):
-        anchors, *found = select(boxes, scores, **options)
-        assert 20 < len(set(anchors)) < len(anchors) <= options["max_det"]
-        assert (scores > np.float32(options["conf"])).sum() < 1000
-        for ours, name_of in zip(found, ("boxes", "scores", "labels")):
-            np.testing.assert_allclose(ours, theirs[name_of].numpy(), rtol=1e-5, atol=1e-4)
+        outputs = {"boxes": boxes, "scores": scores}
+        found = task(outputs, placement, None, options)
+        for name, of_theirs in (("boxes", "boxes"), ("scores", "scores"), ("classes", "labels")):
+            np.testing.assert_allclose(getattr(found, name), theirs[of_theirs].numpy(), rtol=1e-5, atol=1e-4)
+        for mistake in ({"topk_candidates": 0}, {"multi_label": False}):
+            other = task(outputs, placement, None, options | mistake)
+            assert not np.array_equal(other.boxes, found.boxes)
+    with pytest.raises(ZooError, match="which have a multiple of 323 anchors, and this has 322; leave it out"):
+        task({"boxes": boxes[:, 1:], "scores": scores[:, 1:]}, placement, None, options)

@@ -437,7 +437,7 @@ def test_embeddings_are_compared_by_their_directions() -> None:
 
 def test_what_is_chosen_last_counts() -> None:
     task = get_task("detect")
-    usual = {"conf": 0.25, "iou": 0.7, "max_det": 300, "nms": True, "multi_label": False}
+    usual = {"conf": 0.25, "iou": 0.7, "max_det": 300, "nms": True, "multi_label": False, "topk_candidates": 0}
     assert task.settings() == usual
     assert task.settings({"iou": 0.45}, {}) == usual | {"iou": 0.45}
     assert task.settings({"iou": 0.45}, {"iou": 1}) == usual | {"iou": 1.0}
@@ -457,7 +457,7 @@ def test_what_is_chosen_last_counts() -> None:
         (
             "detect",
             {"max_dets": 1},
-            "'max_dets'; its options are conf, iou, max_det, nms, multi_label; closest: max_det$",
+            "'max_dets'; its options are conf, iou, max_det, nms, multi_label, topk_candidates; closest: max_det$",
         ),
     ],
 )

@@ -60,6 +60,7 @@ class EndToEnd:
             raise ZooError(
                 f"--end2end counts an anchor once, {model.name} for every class that scores enough: build it without"
             )
+        del options["topk_candidates"]  # of those that count for every class
         return replace(self, **options)
 
     @property

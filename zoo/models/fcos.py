@@ -41,7 +41,7 @@ def tower(net: Net, x: Tensor) -> Tensor:
     preprocess=pasted(),
     paper="arXiv:1904.01355",
     configure=classes_from("head.classification_head.cls_logits.bias"),
-    options={"conf": 0.2, "iou": 0.6, "max_det": 100, "multi_label": True},
+    options={"conf": 0.2, "iou": 0.6, "max_det": 100, "multi_label": True, "topk_candidates": 1000},
     fcos_resnet50_fpn=Variant(Config(), params=32_269_600 + FROZEN_RESNET50),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> dict[str, Tensor]:

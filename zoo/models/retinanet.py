@@ -51,7 +51,7 @@ def configure(weights: Weights, cfg: Config) -> Config:
     preprocess=pasted(),
     paper="arXiv:1708.02002",
     configure=configure,
-    options={"conf": 0.05, "iou": 0.5, "max_det": 300, "multi_label": True},
+    options={"conf": 0.05, "iou": 0.5, "max_det": 300, "multi_label": True, "topk_candidates": 1000},
     retinanet_resnet50_fpn=Variant(Config(), params=34_014_999 + FROZEN_RESNET50),
     retinanet_resnet50_fpn_v2=Variant(Config(second=True), params=38_198_935, paper="arXiv:1912.02424"),
 )

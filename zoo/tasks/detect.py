@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.runtime.pipeline import Decoder
 
 _MAX_CANDIDATES = 30_000
+LEVELS = (8, 16, 32, 64, 128)  # strides of the maps of torchvision's dense detectors
 MOST_COUNTED = 8  # classes in a summary
 _BLOCK = 256  # boxes compared at once
 CLASS_OFFSET = np.float32(7680)  # larger than any picture, so that boxes of two classes never overlap
@@ -103,6 +105,26 @@ def every_class(scores: np.ndarray, conf: float) -> tuple[np.ndarray, np.ndarray
     classes, anchors = np.nonzero(scores > np.float32(conf))
     order = np.argsort(-scores[classes, anchors], kind="stable")[:_MAX_CANDIDATES]
     return anchors[order], classes[order]
+
+
+def best_of_levels(scores: np.ndarray, size: tuple[int, int], conf: float, count: int) -> np.ndarray:
+    """`scores` (classes, A) with zeros for what is not among the `count` best of its level, as torchvision's dense
+    detectors choose before they suppress. A level is a map of an input of `size` (width, height), by the strides in
+    `LEVELS`, and has as many anchors in a cell as the others."""
+    width, height = size
+    cells = np.array([math.ceil(width / stride) * math.ceil(height / stride) for stride in LEVELS])
+    if scores.shape[1] % cells.sum():
+        raise ZooError(
+            f"topk_candidates is for networks with levels of strides {', '.join(map(str, LEVELS))}, which have a "
+            f"multiple of {cells.sum()} anchors, and this has {scores.shape[1]}; leave it out"
+        )
+    ends = np.cumsum(cells * (scores.shape[1] // cells.sum()))
+    scores = scores.copy()
+    for level in np.split(scores, ends[:-1], axis=1):  # parts of `scores`
+        candidates = level[level > np.float32(conf)]
+        if candidates.size > count:
+            level[level < np.partition(candidates, -count)[-count]] = 0
+    return scores
 
 
 def best_scores(scores: np.ndarray, conf: float, max_det: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,12 +240,19 @@ class Detect(Found):
     options = (
         *OPTIONS,
         Option("multi_label", False, "An anchor counts for every class that scores enough, not for its best alone."),
+        Option(
+            "topk_candidates", 0, "Scores of each of five levels that are considered, as torchvision's; 0: all.", low=0
+        ),
     )
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], placement: Placement, labels: Sequence[str], options: Mapping[str, Any]
     ) -> Detections:
-        _, boxes, scores, classes = select(outputs["boxes"], outputs["scores"], **options)
+        chosen, scores = dict(options), outputs["scores"]
+        count = chosen.pop("topk_candidates")
+        if count:
+            scores = best_of_levels(scores, placement.input, chosen["conf"], count)
+        _, boxes, scores, classes = select(outputs["boxes"], scores, **chosen)
         return self.from_gpu((placement.to_image(boxes), scores, classes), labels)
 
     def gpu_decoder(
@@ -231,7 +260,7 @@ class Detect(Found):
     ) -> Decoder | None:
         from zoo.runtime.kernels import Detector
 
-        if not options["nms"] or options["multi_label"]:
+        if not options["nms"] or options["multi_label"] or options["topk_candidates"]:
             return None
         chosen = {name: options[name] for name in ("conf", "iou", "max_det")}
         return Detector(cuda, outputs["boxes"], outputs["scores"], stream, **chosen)

@@ -31,7 +31,7 @@ class AsItIs(GeneralizedRCNNTransform):
         return ImageList(images, [tuple(images.shape[-2:])] * len(images)), targets
 
     def postprocess(self, result: Any, image_shapes: Any, original_image_sizes: Any) -> Any:
-        return _detections(result, self.classes) if isinstance(result, list) else result
+        return _detections(result, self.classes) if self.classes else result
 
 
 def as_published(name: str, module: nn.Module) -> None:

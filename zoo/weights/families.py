@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from zoo.weights.base import Weights, is_counter
+from zoo.weights.older import current_names
 
 
 class Family(NamedTuple):
@@ -217,10 +218,14 @@ def other_form(weights: Weights, refusal: str, channels: int) -> str:
 
 
 def realigned(weights: Weights, wanted: Collection[str]) -> Weights | None:
-    """`weights` under names that a definition asks for, when the only difference is a prefix of them all; else None."""
+    """`weights` under names that a definition asks for, when the only difference is a prefix of them all, or a newer
+    version of the library that wrote them; else None."""
     names = [name for name in weights.names() if not is_counter(name)]
     if not names or not wanted:
         return None
+    newer = current_names(names, wanted)
+    if newer:
+        return weights.renamed(lambda name: newer.get(name, name))
     wanted, best, change = set(wanted), len(wanted & set(names)), ("", "")
     for prefix in _shared_prefixes(names):
         hits = sum(name.removeprefix(prefix) in wanted for name in names)

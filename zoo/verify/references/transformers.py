@@ -9,7 +9,7 @@ from collections.abc import Collection
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from zoo.verify.references import PYTORCH, Library
+from zoo.verify.references import PYTORCH, Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ RTDETR = {  # blocks, widths, share of the encoder's inner layers; depths, layer
 }
 COCO = 80
 DETR = {"detr_r50": "resnet50", "detr_r101": "resnet101"}  # timm's name of the backbone
+HUB = "https://huggingface.co"
 COCO_NUMBERS = 91  # of which 80 are classes
 
 
@@ -74,6 +75,16 @@ class Transformers(Library):
 
     def choosers(self, module: nn.Module) -> Collection[str]:
         return ["model.enc_score_head"] if hasattr(getattr(module, "model", None), "enc_score_head") else []
+
+    def published(self, name: str) -> Published:
+        if name in DETR:
+            repository, labels = f"facebook/detr-{DETR[name].replace('resnet', 'resnet-')}", "coco91"
+        elif name in RTDETR:
+            repository, labels = f"PekingU/{name}vd", "coco"
+        else:
+            return super().published(name)
+        address, file = f"{HUB}/{repository}/resolve/main/model.safetensors", f"{name}.safetensors"
+        return Published(address, None, None, "Apache-2.0", f"{repository} on Hugging Face", labels, file)
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         if isinstance(result, tuple):
