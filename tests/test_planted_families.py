@@ -262,6 +262,25 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("body.0.mul()", keeps("x"))),
     ("realesr_animevideov3", "the picture enlarged smoothly", "picture",
         plant("upsample()", changed(mode="bilinear"))),
+    ("yolo12n_pose", "points from the centres of cells, as boxes", "keypoints",
+        plant("model.21.points_around()", changed(shift=0.0))),
+    ("yolo12n_obb", "boxes turned the other way", "boxes",
+        plant("model.21.turned_boxes_around()", lambda real, net, sides, angles, *a: real(
+            net, sides, ops.mul(net.fp32, angles, -1.0), *a))),
+    ("yolo12n_seg", "lost bias of a transposed convolution", "model.21.proto.upsample",
+        zero("model.21.proto.upsample.bias")),
+    ("yolo12n_cls", "BatchNorm eps of the detectors", "model.0.bn", plant("model.0.bn", changed(eps=1e-3))),
+    ("yolov9e", "coarser levels left out of the second trunk", "model.16",
+        plant("model.16.fused()", lambda real, net, x, parts, level: real(net, x, parts[: level + 1], level))),
+    ("arcface_ir_se50", "shortcuts halve by averages", "body.0.shortcut_layer",
+        plant("body.0.shortcut_layer.max_pool()", instead(ops.avg_pool, 2))),
+    ("retinanet_resnet50_fpn", "anchors around the middles of cells", "boxes",
+        plant("head.regression_head.decode()", lambda real, net, codes, centre, *a: real(
+            net, codes, ops.add(net, centre, 4.0), *a))),
+    ("fcos_resnet50_fpn", "a product without its root", "scores",
+        plant("head.classification_head.sqrt()", keeps("x"))),
+    ("rtdetr_l", "one epsilon for all normalisations", "model.28.decoder.layers.0.norm1",
+        plant("model.28.decoder.layers.0.norm1", changed(eps=1e-3))),
     ("rtdetr_r18", "values know their positions", "model.decoder.layers.0.self_attn.v_proj",
         plant("model.decoder.layers.0.self_attn.attend_placed()", lambda real, net, x, positions, heads: real(
             net, ops.add(net, x, positions), ops.mul(net, positions, 0.0), heads))),
@@ -300,6 +319,14 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
 ]  # fmt: skip
 
 SIZES = {
+    "arcface_ir_se50": (3, 112, 112),
+    "retinanet_resnet50_fpn": (3, 32, 64),
+    "fcos_resnet50_fpn": (3, 32, 64),
+    "yolov9e": (3, 32, 64),
+    "yolo12n_pose": (3, 32, 64),
+    "yolo12n_obb": (3, 32, 64),
+    "yolo12n_seg": (3, 32, 64),
+    "yolo12n_cls": (3, 32, 64),
     "beit_base_patch16_224": (3, 32, 48),
     "eva02_tiny_patch14_336": (3, 28, 42),
     "gmixer_24_224": (3, 32, 48),
