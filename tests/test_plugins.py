@@ -6,6 +6,7 @@ fp16 round their output once, which costs 2.1e-4; their inputs are rounded befor
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,27 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginHost]:
 def test_kernels_fp32(case: Case, major: int, host: PluginHost) -> None:
     arrays = case.arrays()
     check(host.run(case.op, arrays, "fp32", major), case, arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("nms apart", "APART && label", "false && label"),
+        ("roi align", "box_width = fmaxf(box_width, 1.0f);", ""),
+        ("roi align", "y >= -1 &&", "y >= 0 &&"),
+        ("roi align aligned", "ALIGNED ? 0.5f", "ALIGNED ? 0.0f"),
+    ],
+)
+def test_a_mistake_in_a_kernel_shows(
+    name: str, right: str, wrong: str, host: PluginHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against torchvision's compiled operators."""
+    case = next(case for case in CASES if case.name == name)
+    module, arrays = sys.modules[type(case.op).__module__], case.arrays()
+    assert right in module.SOURCE
+    monkeypatch.setattr(module, "SOURCE", module.SOURCE.replace(right, wrong))
+    with pytest.raises(AssertionError):
+        check(host.run(case.op, arrays), case, arrays)
 
 
 @by_name
