@@ -171,7 +171,8 @@ def prove(
             other = with_rounded_taps(other)
         # Taps of few values take many images: they are judged at the second size alone where that is the smaller one.
         spared = other is not None and values_of(images_tensor(other)) < values_of(images_tensor(definition))
-        count = images_for(definition, taps=not spared)
+        most = IMAGES if reference.choosers else MOST_IMAGES  # what is chosen is as much as many images
+        count = images_for(definition, not spared, most)
         least = math.ceil(FEW_VALUES / count) if spared else 0
         images, ours, report = run(definition, count, least, progress)
     except Refused as refusal:
@@ -190,7 +191,7 @@ def prove(
     if other is definition:
         also[f"{at}, batch 1"] = alone(report, definition, images, ours)
     else:
-        more, found, also[at] = run(other, images_for(other) + 1)
+        more, found, also[at] = run(other, images_for(other, most=most) + 1)
         also[f"{at}, batch 1"] = alone(also[at], other, more, found)
     if precision in HALVES:
         also = {"fp32": report, **also}
@@ -290,14 +291,13 @@ def values_of(tensor: Any) -> int:
     return math.prod(tuple(tensor.shape)[1:])
 
 
-def images_for(definition: Definition, taps: bool = True) -> int:
-    """How many images: more where an output, or one of the `taps`, has few values."""
+def images_for(definition: Definition, taps: bool = True, most: int = MOST_IMAGES) -> int:
+    """How many images, at most `most`: more where an output, or one of the `taps`, has few values."""
     network = definition.network
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     fewest = min(map(values_of, (*outputs, *(definition.taps.values() if taps else ()))))
-    if IMAGES * fewest >= FEW_VALUES:
-        return IMAGES
-    return min(max(FEW_IMAGES, FEW_VALUES // fewest), MOST_IMAGES)
+    few = min(max(FEW_IMAGES, FEW_VALUES // fewest), most)
+    return IMAGES if IMAGES * fewest >= FEW_VALUES else few
 
 
 def define_at_another_size(
