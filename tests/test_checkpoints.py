@@ -325,6 +325,25 @@ def test_old_names_are_told(names: list[str], what: str, models: list[str]) -> N
     assert "-" not in family.models  # no name has a hyphen
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("maskrcnn_resnet50_fpn_v2", "a Mask R-CNN"),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "a Faster R-CNN"),
+        ("retinanet_resnet50_fpn", "a RetinaNet"),
+        ("fcos_resnet50_fpn", "an FCOS"),
+    ],
+)
+def test_detectors_of_torchvision_are_told(name: str, what: str) -> None:
+    from zoo.verify.references import load_reference
+
+    with torch.device("meta"):
+        names = load_reference(f"torchvision:{name}").module.state_dict()
+    family = family_of(from_arrays({name: np.zeros(1, np.float32) for name in names}))
+    assert family is not None and family.what == f"{what} of torchvision"
+    assert fnmatch.fnmatchcase(name, family.models)
+
+
 def test_a_fused_yolo_is_told_so(tmp_path: Path, yolo: torch.nn.Module) -> None:
     weights = saved(tmp_path / "c.pt", {"model": copy.deepcopy(yolo).fuse(verbose=False)})
     with pytest.raises(ZooError, match="holds a fused YOLO.*take the checkpoint as the training wrote it"):

@@ -141,6 +141,23 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         lambda names: {"encoder.layer1.0.conv1.weight", "segmentation_head.0.weight"} <= names,
     ),
     (
+        Family("a Keypoint R-CNN of torchvision", ""),
+        lambda names: "roi_heads.keypoint_predictor.kps_score_lowres.weight" in names,
+    ),
+    (
+        Family("a Mask R-CNN of torchvision", "maskrcnn_*"),
+        lambda names: "roi_heads.mask_predictor.conv5_mask.weight" in names,
+    ),
+    (
+        Family("a Faster R-CNN of torchvision", "fasterrcnn_*"),
+        lambda names: "roi_heads.box_predictor.cls_score.weight" in names,
+    ),
+    (Family("an FCOS of torchvision", "fcos_*"), lambda names: "head.regression_head.bbox_ctrness.weight" in names),
+    (
+        Family("a RetinaNet of torchvision", "retinanet_*"),
+        lambda names: "head.regression_head.bbox_reg.weight" in names,
+    ),
+    (
         Family("an FCN of torchvision", "fcn_*"),
         lambda names: {"backbone.layer4.0.conv1.weight", "classifier.4.weight"} <= names,
     ),
