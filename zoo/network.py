@@ -87,6 +87,7 @@ class Definition:
     sites: dict[str, Tensor] = field(default_factory=dict)  # what int8 rounds, by the layer that reads it
     rounded: dict[str, Tensor] = field(default_factory=dict)  # what became of those that were rounded
     made: dict[str, int] = field(default_factory=dict)  # tensor -> its place in the order of definition
+    islands: set[str] = field(default_factory=set)  # tensors that are computed in fp32 whatever the precision
     has_islands: bool = False
     multiple: int = 1  # what the height and the width of the input must be a multiple of
     keep: list[Any] = field(default_factory=list)  # TensorRT points into these until the build is done
@@ -358,11 +359,13 @@ class Net:
 
     def _constrain(self, layer: Layer) -> None:
         """Weakly typed networks keep an island by a constraint on its layers (strongly typed ones by their types)."""
-        definition = self.definition
-        if definition.precision.name == "fp32" or not self.island or definition.api.strong:
+        definition, trt = self.definition, self.trt
+        if not self.island or layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
             return
-        trt = self.trt
-        if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE) or layer.get_output(0).dtype != trt.float32:
+        if layer.get_output(0).dtype != trt.float32:
+            return
+        definition.islands.add(layer.get_output(0).name)
+        if definition.precision.name == "fp32" or definition.api.strong:
             return
         definition.has_islands = True
         layer.precision = trt.float32
