@@ -1,10 +1,10 @@
 #include "weights.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <fstream>
-#include <iterator>
 #include <stdexcept>
 
 using nvinfer1::DataType;
@@ -114,13 +114,14 @@ char const* stored(DataType type)
 WeightsFile::WeightsFile(std::string const& path)
     : mPath(path)
 {
-    std::ifstream file(path, std::ios::binary);
-    if (!file)
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    std::streamoff const size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
+    mData.resize(static_cast<size_t>(std::max<std::streamoff>(size, 0)) + 1); // a zero ends it, and so the last number
+    file.seekg(0);
+    if (size < 0 || !file.read(mData.data(), size))
     {
         throw std::runtime_error("cannot read the weights " + path);
     }
-    mData.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-    mData.push_back('\0'); // numbers end here
     bool const text = path.size() > 4 && path.compare(path.size() - 4, 4, ".wts") == 0;
     try
     {
