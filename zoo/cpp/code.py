@@ -108,12 +108,13 @@ class Code:
     def stored(self, layer: Layer, attribute: str, name: str, dtype: str) -> str:
         """The layer's weights under `attribute` as an expression; they go into the file under `name`."""
         array = layer.weights(attribute)
+        typed = "" if dtype == "FLOAT" else f", DataType::{TYPES[dtype]}"
         if array is None:
-            return f"none(DataType::{TYPES[dtype]})"
+            return f"none({typed[2:]})"
         if dtype not in _STORED:
             refuse(layer, f"weights of type {dtype}")
         self.weights[name] = np.asarray(array).astype(_STORED[dtype], copy=False)
-        return f"weights.read({text(name)}, {array.size}, DataType::{TYPES[dtype]})"
+        return f"weights.read({text(name)}, {array.size}{typed})"
 
 
 def text(value: str) -> str:

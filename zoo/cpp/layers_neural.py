@@ -14,7 +14,7 @@ _GELUS = {"GELU_ERF", "GELU_TANH"}
 def convolution(c: Code, layer: Layer) -> Call:
     raw, given = layer.raw, c.further_inputs(layer, 1)
     dtype = layer.outputs[0].dtype.name
-    kernel = "none(DataType::kFLOAT)" if given else c.stored(layer, "kernel", f"{layer.name}.kernel", dtype)
+    kernel = "none()" if given else c.stored(layer, "kernel", f"{layer.name}.kernel", dtype)
     bias = c.stored(layer, "bias", f"{layer.name}.bias", dtype)
     settings = _window(layer)
     if any(size != 1 for size in raw.dilation_nd):

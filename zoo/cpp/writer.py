@@ -103,7 +103,7 @@ def _layer(code: Code, layer: Layer, island: bool) -> list[str]:
     variable = code.layer_variable(layer)
     lines = [_wrapped(f"    auto* {variable} = {made};")]
     for setting in call.settings:
-        lines.append(f"    {variable}->{setting};")
+        lines.append(_wrapped(f"    {variable}->{setting};"))
     if island:
         lines.append(f"    keepFp32(*{variable});")
     return lines + [_output(code, layer, variable, index) for index in range(len(layer.outputs))]
@@ -115,9 +115,15 @@ def _output(code: Code, layer: Layer, made: str, index: int) -> str:
     return _wrapped(f"    ITensor* {code.declare(tensor.name)} = output({made}{name});")
 
 
-def _wrapped(line: str) -> str:
-    """The statement in lines of `_WIDTH` where it can be broken: before its weights, and before a layer's name."""
-    for cut in (" weights.read(", " std::vector<", " output(", " made("):
-        if len(line.rpartition("\n")[2]) > _WIDTH:
-            line = line.replace(cut, f"\n        {cut[1:]}")
-    return line
+def _wrapped(statement: str) -> str:
+    """The statement in lines of `_WIDTH`, broken between arguments (never inside a text) or before the last call."""
+    lines, rest = [], statement
+    while len(rest) > _WIDTH:
+        cuts = [
+            at for at in range(20, _WIDTH) if rest[at] == " " and rest[at - 1] in ",=" and not rest[:at].count('"') % 2
+        ]
+        if not cuts:
+            break
+        lines.append(rest[: cuts[-1]])
+        rest = f"        {rest[cuts[-1] + 1 :]}"
+    return "\n".join([*lines, rest])

@@ -43,7 +43,7 @@ inline Permutation order(std::initializer_list<int32_t> axes)
     return result;
 }
 
-inline Weights none(DataType type)
+inline Weights none(DataType type = DataType::kFLOAT)
 {
     return Weights{type, nullptr, 0};
 }

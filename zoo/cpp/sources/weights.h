@@ -22,7 +22,8 @@ public:
     explicit WeightsFile(std::string const& path);
 
     // Throws std::runtime_error for a tensor that is missing, and for one of another number of values or another type.
-    nvinfer1::Weights read(std::string const& name, int64_t count, nvinfer1::DataType type);
+    nvinfer1::Weights read(
+        std::string const& name, int64_t count, nvinfer1::DataType type = nvinfer1::DataType::kFLOAT);
 
     // The tensors that were not read.
     std::vector<std::string> unread() const;
