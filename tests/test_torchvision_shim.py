@@ -97,3 +97,14 @@ def test_torchvision_imports_without_its_operators(tmp_path: Path, lacking: str)
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert answer.stdout == "torch.Size([1, 1000])\ntensor([1])\n", answer.stderr
+
+
+def test_the_compiler_is_left_out_until_it_is_asked() -> None:
+    code = (
+        "import sys; from zoo.verify.references import libraries\n"
+        "libraries()['timm'].names(); from torchvision.ops import roi_align\n"
+        "print(any(name.startswith('torch._dynamo') for name in sys.modules))\n"
+        "print(*map(sys.modules['torchvision.ops.roi_align'].is_compile_supported, ('cpu', 'meta')))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert answer.stdout == "False\nTrue False\n", answer.stderr

@@ -13,6 +13,7 @@ Call `import_torchvision()` before importing torchvision or whatever imports it:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
@@ -22,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.driver import has_driver
 from zoo.errors import ZooError
@@ -44,7 +46,8 @@ def import_torchvision() -> ModuleType:
     if "torchvision" not in sys.modules:
         _load_operators()
     try:
-        import torchvision
+        with _without_compiler():
+            import torchvision
     except RuntimeError as error:  # its operators did not load
         if "torchvision::" not in str(error):
             raise
@@ -55,6 +58,34 @@ def import_torchvision() -> ModuleType:
     except ImportError as error:
         raise ZooError(f"{error}; the published models need: pip install 'tensorrt-zoo[reference]'") from error
     return torchvision
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """torchvision imports PyTorch's compiler for one function that it may never call, in half the time of a start.
+
+    While this is entered, a module that asks the real one when it is used stands in its place.
+    """
+    name, stand_in = "torch._dynamo.utils", ModuleType("torch._dynamo.utils")
+
+    def real(attribute: str) -> Any:
+        if attribute.startswith("__"):  # the file and the path, which inspect asks every module for
+            raise AttributeError(attribute)
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        from torch._dynamo import utils
+
+        return getattr(utils, attribute)
+
+    vars(stand_in).update(
+        __getattr__=real, is_compile_supported=lambda *arguments: real("is_compile_supported")(*arguments)
+    )
+    sys.modules.setdefault(name, stand_in)
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
 
 
 def _load_operators() -> None:

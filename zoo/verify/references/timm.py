@@ -6,7 +6,9 @@ Its weights lie on the Hugging Face hub, each in a repository of its own; timm p
 from __future__ import annotations
 
 from collections.abc import Collection
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from zoo.verify.references import Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
@@ -115,6 +117,16 @@ def windowed(name: str) -> bool:
     return name.startswith(("efficientvit_m", "twins_"))
 
 
+def _timm() -> ModuleType:
+    """timm, without PyTorch's compiler, which it asks to leave five functions of NaFlexViT alone: two seconds for that."""
+    import torch
+
+    import_torchvision()  # which timm imports
+    with mock.patch.object(torch.compiler, "disable", None):  # as in versions of PyTorch that have none
+        import timm
+    return timm
+
+
 class Timm(Library):
     name = "timm"
     package = "timm"
@@ -122,15 +134,11 @@ class Timm(Library):
 
     def names(self) -> Collection[str]:
         """The networks, and each with every training that has weights: `mixer_b16_224`, `mixer_b16_224.goog_in21k`."""
-        import_torchvision()  # which timm imports
-        import timm
-
+        timm = _timm()
         return timm.list_models() + timm.list_models(pretrained=True)
 
     def load(self, name: str, classes: int | None) -> nn.Module:
-        import_torchvision()  # which timm imports
-        import timm
-
+        timm = _timm()
         if name not in self.names():
             raise self.unknown(name)
         options = {"dynamic_img_size": True} if dynamic(name) else {}
