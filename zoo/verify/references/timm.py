@@ -118,7 +118,7 @@ def windowed(name: str) -> bool:
 
 
 def _timm() -> ModuleType:
-    """timm, without PyTorch's compiler, which it asks to leave five functions of NaFlexViT alone: two seconds for that."""
+    """timm, without PyTorch's compiler, which takes two seconds and leaves five functions of NaFlexViT alone."""
     import torch
 
     import_torchvision()  # which timm imports
