@@ -30,6 +30,8 @@ from zoo.engine.definition import define
 from zoo.engine.effort import Effort
 from zoo.engine.shapes import INPUT, Shapes
 from zoo.errors import ZooError
+from zoo.measure.contest import take_turns
+from zoo.measure.contestants import Options
 from zoo.measure.machine import machine
 from zoo.measure.timing import Replay
 from zoo.network import Precision
@@ -39,7 +41,7 @@ from zoo.runtime.gpu import GpuSession
 from zoo.trt import Api, load
 from zoo.weights import Weights
 
-ROUNDS, COUNT = 5, 40
+TURNS = Options(rounds=5, replays=40)
 PLACEMENTS: dict[str, tuple[str, ...]] = {
     "all": (),
     "no shortcuts": ("*add", "*add:*"),
@@ -60,11 +62,8 @@ def compiled(
 
 
 def in_turns(replays: dict[str, Replay]) -> dict[str, float]:
-    """The median ms of each; they take turns, so that a change of the clock meets all."""
-    times: dict[str, list[float]] = {name: [] for name in replays}
-    for _ in range(ROUNDS):
-        for name, replay in replays.items():
-            times[name] += replay.measure(COUNT)
+    """The median ms of each."""
+    times = take_turns({name: replay.measure for name, replay in replays.items()}, TURNS)
     return {name: statistics.median(found) for name, found in times.items()}
 
 

@@ -36,6 +36,8 @@ from zoo.engine.end2end import EndToEnd
 from zoo.engine.plugins import Plugins
 from zoo.engine.shapes import Shapes
 from zoo.errors import ZooError
+from zoo.measure.contest import take_turns
+from zoo.measure.contestants import Options
 from zoo.measure.machine import machine
 from zoo.measure.timing import Replay, copy_gb_per_s
 from zoo.network import Definition, Net, PluginPolicy, Precision, PrecisionName, Tensor
@@ -51,7 +53,7 @@ from zoo.runtime.gpu import GpuSession
 from zoo.trt import Api, load
 from zoo.weights import RandomWeights, from_arrays
 
-ROUNDS, COUNT = 5, 40
+TURNS = Options(rounds=5, replays=40)
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16")
 POLICIES: tuple[PluginPolicy, ...] = ("native", "cuda", "builtin")
 Say = Callable[[dict[str, Any]], None]
@@ -97,10 +99,7 @@ def op_engine(
 
 def in_turns(replays: dict[str, Replay]) -> dict[str, float]:
     """The median microseconds of each."""
-    times: dict[str, list[float]] = {name: [] for name in replays}
-    for _ in range(ROUNDS):
-        for name, replay in replays.items():
-            times[name] += replay.measure(COUNT)
+    times = take_turns({name: replay.measure for name, replay in replays.items()}, TURNS)
     return {name: statistics.median(found) * 1e3 for name, found in times.items()}
 
 

@@ -160,7 +160,8 @@ class Player:
 
 def test_rounds_take_turns_and_slow_networks_fewer_runs() -> None:
     turns: list[tuple[str, int]] = []
-    times, _ = take_turns([Player("fast", 0.1, turns), Player("slow", 10.0, turns)], Options(rounds=3, replays=40))
+    players = {name: Player(name, ms, turns).measure for name, ms in (("fast", 0.1), ("slow", 10.0))}
+    times = take_turns(players, Options(rounds=3, replays=40))
     assert turns[:4] == [("fast", 5), ("fast", 200), ("slow", 5), ("slow", 50)]  # a warm-up of at most 500 ms
     first = [("fast", 40), ("slow", 10)]  # a round of at most 100 ms
     assert turns[4:] == [*first, *first[::-1], *first]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from zoo.verify.compare import relative_l2
 from zoo.weights import RandomWeights, Weights, load_weights, save_safetensors
 
 Progress = Callable[[str], None]
+Measure = Callable[[int], list[float]]
 RIVALS = ("onnx", "torch", "compile", "graphed", "frozen")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 OURS = "zoo"
@@ -145,7 +146,8 @@ class Arena:
             if self.inspect is not None:
                 self._inspect(model.name, precision, batch, contestants)
             self.progress(f"{model.name} {precision} batch {batch}: {self.options.rounds} rounds")
-            times, clocks = take_turns([c for c in contestants if c.name not in problems], self.options)
+            playing = {c.name: c.measure for c in contestants if c.name not in problems}
+            times, clocks = take_turns(playing, self.options), gpu_state()
             return self._results(model, precision, shape, contestants, times, clocks, differences, problems, cost)
         finally:
             for contestant in contestants:
@@ -224,22 +226,22 @@ class Arena:
         return results
 
 
-def take_turns(contestants: Sequence[Contestant], options: Options) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Every contestant's times over all rounds, and the GPU's clocks under this load.
+def take_turns(contestants: Mapping[str, Measure], options: Options) -> dict[str, list[float]]:
+    """Every contestant's times in ms over all rounds; one is a function of the number of runs.
 
     Each round starts with another one, so that none always runs first on a GPU that has rested.
     """
-    counts = {}
-    for contestant in contestants:
-        typical = Spread.of(contestant.measure(5)).median
-        contestant.measure(_at_most(options.warmup, WARMUP_MS / typical))
-        counts[contestant.name] = _at_most(options.replays, ROUND_MS / typical)
-    times: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    counts, names = {}, [*contestants]
+    for name, measure in contestants.items():
+        typical = Spread.of(measure(5)).median
+        measure(_at_most(options.warmup, WARMUP_MS / typical))
+        counts[name] = _at_most(options.replays, ROUND_MS / typical)
+    times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(options.rounds):
-        for index in range(len(contestants)):
-            contestant = contestants[(turn + index) % len(contestants)]
-            times[contestant.name] += contestant.measure(counts[contestant.name])
-    return times, gpu_state()
+        for index in range(len(names)):
+            name = names[(turn + index) % len(names)]
+            times[name] += contestants[name](counts[name])
+    return times
 
 
 def _at_most(count: int, limit: float) -> int:
