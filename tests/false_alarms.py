@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
-from test_models import MODELS, ROWS, smallest_of_each_architecture
+from test_models import MODELS, ROWS, has_classes, smallest_of_each_architecture
 
 from zoo.errors import ZooError
 from zoo.registry import get_model
@@ -44,7 +44,7 @@ def cases(models: list[str], seeds: int) -> Iterator[tuple[str, int, int | None,
     for model in models:
         for seed in range(3 if model in OTHERS else seeds):
             yield model, seed, None, False
-        if model in OTHERS:
+        if model in OTHERS or not has_classes(model):
             continue
         for classes in (1, 2):
             yield from ((model, seed, classes, False) for seed in range(seeds))
@@ -62,7 +62,9 @@ def run(name: str, seed: int, classes: int | None, tiny: bool) -> dict[str, Any]
         return {"ok": True, "refused": str(error), "tensor": "", "share": 0.0, "seconds": time.perf_counter() - start}
     if tiny:
         lowered = {key: _tiny(name, key, value) for key, value in arrays.items()}
-        assert any(lowered[key] is not arrays[key] for key in arrays), f"{name} has other biases of classes"
+        if all(lowered[key] is arrays[key] for key in arrays):
+            why = f"the biases of {name}'s classes have other names"
+            return {"ok": True, "refused": why, "tensor": "", "share": 0.0, "seconds": time.perf_counter() - start}
         arrays = lowered
     proof = prove(model, load("rtx"), from_arrays(arrays, f"seed {seed}"), size=size[1:])
     worst = max((row for report in (proof.report, *proof.also.values()) for row in report.rows), key=lambda r: r.ratio)

@@ -147,7 +147,7 @@ def _rows(
 
     One run of the reference may be right by luck: a sum of a thousand terms may be rounded well, and alike on all
     images. So what fails by little is bounded again, by the most that several float32 runs lose whose weights are
-    nudged by their last bit.
+    nudged by their last bit, and whose linear layers of few outputs add in a row.
     """
     from zoo.verify.running import run_reference
 
