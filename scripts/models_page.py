@@ -46,6 +46,12 @@ of the worst tensor; `python tests/prove_all.py --stale` names the rows whose ne
 | Model | fp32 | fp16 | ms | Ours | Reference's | Licence | tensorrtx | Seen |
 |---|---|---|---|---|---|---|---|---|
 """
+LEFT_OUT = """## Left out
+
+- EfficientAD: anomalib's networks answer only with the statistics of a training on one's own pictures, part by part.
+- PSENet: psenet-text-detector downloads weights when it is imported. `db_resnet50` finds text.
+- TSM: mmaction2 does not import beside current packages, and no task here takes several frames of a video at once.
+"""
 
 
 def page() -> str:
@@ -53,7 +59,7 @@ def page() -> str:
     models = [get_model(name) for name in list_models()]
     ours = [model for model in models if model.build.__module__.startswith("zoo.models.")]
     sections = [_section(task.name, [m for m in ours if m.task == task.name]) for task in all_tasks()]
-    return "\n".join([HEAD, *filter(None, sections), _figures(ours)])
+    return "\n".join([HEAD, *filter(None, sections), LEFT_OUT, _figures(ours)])
 
 
 def _section(task: str, models: list[Model]) -> str:

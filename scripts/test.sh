@@ -25,6 +25,8 @@ quiet=(--quiet --disable-pip-version-check)
     rapidfuzz==3.14.5 langdetect==1.0.9 pypdfium2==5.0.0 validators==0.35.0 h5py==3.14.0 six==1.17.0
 # People told apart.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps torchreid==0.2.5
+# Crowds counted, and RefineNet.
+.venv-test/bin/python -m pip install "${quiet[@]}" --no-deps lwcc==0.0.7 refinenet==0.9.5
 # Triton's protobuf. It asks for older versions of protobuf and ml-dtypes, and runs with these.
 .venv-test/bin/python -m pip install "${quiet[@]}" --no-deps tritonclient==2.73.0 grpcio==1.85.3 python-rapidjson==1.25
 # YOLOX: Megvii's code with what it imports and the others have not.

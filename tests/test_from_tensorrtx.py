@@ -18,7 +18,7 @@ yolo11_tripy yolo26 yolop yolov10 yolov12 yolov12-tubro yolov13 yolov3 yolov3-sp
 yolov7 yolov8 yolov9
 """
 # Libraries whose published code, or a copy of it under the same names, tensorrtx's exporters load.
-EXPORTED = ("torchvision", "ultralytics", "yolov5", "sas_yolov7", "facexlib", "basicsr")
+EXPORTED = ("torchvision", "ultralytics", "yolov5", "sas_yolov7", "facexlib", "basicsr", "lwcc")
 
 
 def rows() -> dict[str, tuple[str, str]]:

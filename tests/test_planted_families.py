@@ -258,6 +258,9 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("cp.upsample():0", changed(mode="bilinear"))),
     ("parsenet", "zeros beside a map, not its mirror image", "encoder.1.conv1.reflection_pad",
         plant("encoder.1.conv1.reflection_pad", changed(mode="constant"))),
+    ("csrnet", "the last layers do not dilate", "backend.4", plant("backend.4", changed(dilation=1))),
+    ("refinenet_lw50", "a chain without its first pooling", "mflow_conv_g1_pool.0",
+        plant("mflow_conv_g1_pool.0.add():0", keeps("y"))),
     ("realesrgan_x4plus_anime_6b", "what three blocks add is not scaled again", "body.0",
         plant("body.0.mul()", keeps("x"))),
     ("realesr_animevideov3", "the picture enlarged smoothly", "picture",
@@ -368,6 +371,8 @@ SIZES = {
     "superpoint": (1, 32, 48),
     "bisenet_face": (3, 33, 49),
     "parsenet": (3, 32, 48),
+    "csrnet": (3, 17, 26),
+    "refinenet_lw50": (3, 33, 49),
     "realesrgan_x4plus_anime_6b": (3, 14, 19),
     "realesr_animevideov3": (3, 14, 19),
 }

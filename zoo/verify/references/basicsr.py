@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import sys
 from collections.abc import Collection
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
+from zoo.verify.alone import load_alone
 from zoo.verify.references import Library, Published
 from zoo.verify.torchvision_shim import import_torchvision
 
@@ -65,27 +63,8 @@ class BasicSR(Library):
 
 @functools.cache
 def _networks(file: str) -> ModuleType:
-    """One file of networks: importing its package imports all others, and what training needs."""
     import_torchvision()  # which the files import
-    found = importlib.util.find_spec("basicsr")
-    assert found is not None and found.submodule_search_locations
-    root = found.submodule_search_locations[0]
-    spec = importlib.util.spec_from_file_location(f"basicsr.archs.{file}", f"{root}/archs/{file}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    stands_in = {name: _package(name, root) for name in ("basicsr", "basicsr.archs", "basicsr.utils", "basicsr.ops")}
-    stands_in["basicsr.utils"].get_root_logger = None  # type: ignore[attr-defined]  # no file calls it on import
-    stands_in["basicsr.ops.dcn"] = mock.MagicMock()  # compiled, and of no network here
-    with mock.patch.dict(sys.modules, stands_in):
-        spec.loader.exec_module(module)
-    return module
-
-
-def _package(name: str, root: str) -> ModuleType:
-    """An empty package in whose folder modules are found."""
-    package = ModuleType(name)
-    package.__path__ = ["/".join([root, *name.split(".")[1:]])]
-    return package
+    return load_alone("basicsr", f"archs/{file}.py")
 
 
 LIBRARY = BasicSR()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Collection
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from zoo.verify.alone import load_alone
 from zoo.verify.references import Library
 
 if TYPE_CHECKING:
@@ -34,24 +33,14 @@ class TorchReID(Library):
     def load(self, name: str, classes: int | None) -> nn.Module:
         if name not in FILES:
             raise self.unknown(name)
-        module = getattr(_networks(FILES[name]), name)(num_classes=1, pretrained=False)
+        module = getattr(load_alone("torchreid", f"reid/models/{FILES[name]}.py"), name)(
+            num_classes=1, pretrained=False
+        )
         del module.classifier  # of the people it was trained with
         return module
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         return {"embedding": result}
-
-
-def _networks(name: str) -> ModuleType:
-    """One file of its networks: its package imports what training needs."""
-    package = importlib.util.find_spec("torchreid")
-    assert package is not None and package.submodule_search_locations
-    path = f"{package.submodule_search_locations[0]}/reid/models/{name}.py"
-    spec = importlib.util.spec_from_file_location(f"zoo_torchreid_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 LIBRARY = TorchReID()
