@@ -2,7 +2,7 @@
 
 Normalisation comes before attention and MLP, with an epsilon of 1e-6; GELU is the exact one. There is one position
 embedding per patch of the published image size, so no other size fits. Scopes are torchvision's; preprocessing and
-parameter counts are those of its IMAGENET1K_V1 weights.
+parameter counts are those of its IMAGENET1K_V1 weights, of `vit_h_14` those of IMAGENET1K_SWAG_LINEAR_V1.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ def configure(weights: Weights, cfg: Config) -> Config:
         preprocess=imagenet(resize=242),
     ),
     vit_l_32=Variant(Config(patch=32, depth=24, heads=16, width=1024, mlp_width=4096), params=306_535_400),
+    vit_h_14=Variant(
+        Config(patch=14, depth=32, heads=16, width=1280, mlp_width=5120),
+        params=632_045_800,
+        preprocess=imagenet(224, interpolation="pillow:bicubic"),
+    ),
 )
 def build(net: Net, x: Tensor, cfg: Config) -> Tensor:
     encoder = net / "encoder"

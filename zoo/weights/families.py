@@ -197,6 +197,15 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
     (Family("a Visformer of timm", "visformer_*"), lambda names: "patch_embed1.norm.running_mean" in names),
     (Family("a Twins of timm", "twins_*"), lambda names: "pos_block.0.proj.0.weight" in names),
     (Family("a ConViT of timm", "convit_*"), lambda names: "blocks.0.attn.gating_param" in names),
+    (Family("a CLIP of transformers", "clip_*"), lambda names: "vision_model.pre_layrnorm.weight" in names),
+    (Family("a SigLIP of transformers", "siglip_*"), lambda names: "vision_model.head.probe" in names),
+    (Family("an NFNet of timm", "*nfnet_*"), lambda names: {"stem.conv4.gain", "final_conv.gain"} <= names),
+    (
+        Family("a MaxViT of torchvision", "maxvit_t"),
+        lambda names: "blocks.0.layers.0.layers.MBconv.layers.conv_a.0.weight" in names,
+    ),
+    (Family("a NesT of timm", "nest_*"), lambda names: "levels.0.transformer_encoder.0.attn.qkv.weight" in names),
+    (Family("a TNT of timm", "tnt_*"), lambda names: "blocks.0.attn_in.qk.weight" in names),
     (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
     (Family("a BEiT of timm", "beit*"), lambda names: "blocks.0.attn.relative_position_bias_table" in names),
     (

@@ -72,7 +72,9 @@ gmixer_24_224.ra3_in1k resmlp_12_224.fb_in1k resmlp_24_224.fb_in1k resmlp_36_224
 gmlp_s16_224.ra3_in1k pit_ti_224.in1k pit_xs_224.in1k pit_s_224.in1k pit_b_224.in1k pit_ti_distilled_224.in1k
 pit_xs_distilled_224.in1k pit_s_distilled_224.in1k pit_b_distilled_224.in1k visformer_tiny.in1k visformer_small.in1k
 twins_pcpvt_small.in1k twins_pcpvt_base.in1k twins_pcpvt_large.in1k twins_svt_small.in1k twins_svt_base.in1k
-twins_svt_large.in1k convit_tiny.fb_in1k convit_small.fb_in1k convit_base.fb_in1k
+twins_svt_large.in1k convit_tiny.fb_in1k convit_small.fb_in1k convit_base.fb_in1k nfnet_l0.ra2_in1k dm_nfnet_f0.dm_in1k
+dm_nfnet_f1.dm_in1k dm_nfnet_f2.dm_in1k dm_nfnet_f3.dm_in1k dm_nfnet_f4.dm_in1k dm_nfnet_f5.dm_in1k dm_nfnet_f6.dm_in1k
+nest_tiny_jx.goog_in1k nest_small_jx.goog_in1k nest_base_jx.goog_in1k tnt_s_patch16_224.in1k tnt_b_patch16_224.in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k

@@ -36,6 +36,23 @@ RTDETR = {  # blocks, widths, share of the encoder's inner layers; depths, layer
     "rtdetr_r50": (*BOTTLENECK, [3, 4, 6, 3], 6, 256, 1024),
     "rtdetr_r101": (*BOTTLENECK, [3, 4, 23, 3], 6, 384, 2048),
 }
+CLIP = {  # width, layers, projected width, patch, image
+    "clip_vit_base_patch32": (768, 12, 512, 32, 224),
+    "clip_vit_base_patch16": (768, 12, 512, 16, 224),
+    "clip_vit_large_patch14": (1024, 24, 768, 14, 224),
+    "clip_vit_large_patch14_336": (1024, 24, 768, 14, 336),
+}
+VIT_B, VIT_L, SO400M = (768, 12, 12, 3072, 16), (1024, 24, 16, 4096, 16), (1152, 27, 16, 4304, 14)
+SIGLIP = {  # width, layers, heads, inner width, patch; image
+    "siglip_base_patch16_224": (*VIT_B, 224),
+    "siglip_base_patch16_256": (*VIT_B, 256),
+    "siglip_base_patch16_384": (*VIT_B, 384),
+    "siglip_base_patch16_512": (*VIT_B, 512),
+    "siglip_large_patch16_256": (*VIT_L, 256),
+    "siglip_large_patch16_384": (*VIT_L, 384),
+    "siglip_so400m_patch14_224": (*SO400M, 224),
+    "siglip_so400m_patch14_384": (*SO400M, 384),
+}
 COCO = 80
 DETR = {"detr_r50": "resnet50", "detr_r101": "resnet101"}  # timm's name of the backbone
 HUB = "https://huggingface.co"
@@ -48,10 +65,14 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
+        return [*CLIP, *SIGLIP, *DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
+        if name in CLIP or name in SIGLIP:
+            from zoo.verify.transformers_encoders import clip, siglip
+
+            return clip(*CLIP[name]) if name in CLIP else siglip(*SIGLIP[name])
         if name in DEPTH_ANYTHING:
             return _depth_anything(*DEPTH_ANYTHING[name])
         if name in SEGFORMER:
@@ -63,6 +84,13 @@ class Transformers(Library):
         if name == "superpoint":
             return self.adopt(_superpoint())
         raise self.unknown(name)
+
+    def resized(self, module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
+        if type(module).__name__ not in ("CLIPVisionModelWithProjection", "Siglip"):
+            return module
+        from zoo.verify.transformers_encoders import resized
+
+        return resized(module, size)
 
     def adopt(self, module: nn.Module) -> nn.Module:
         if type(module).__name__.endswith("ForObjectDetection"):
@@ -89,6 +117,9 @@ class Transformers(Library):
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         if isinstance(result, tuple):
             return dict(zip(("scores", "descriptors"), result))
+        for embedding in ("image_embeds", "pooler_output"):
+            if embedding in result:
+                return {"embedding": result[embedding]}
         if "pred_boxes" in result:
             height, width = module.input_size
             boxes = result.pred_boxes * result.pred_boxes.new_tensor([width, height] * 2)

@@ -1,0 +1,63 @@
+"""Image encoders of transformers, of which only the half for pictures is made: CLIP and SigLIP."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Siglip(nn.Module):
+    """SigLIP's image encoder under the name that it has in published checkpoints."""
+
+    def __init__(self, config: Any) -> None:
+        from transformers import SiglipVisionModel
+
+        super().__init__()
+        self.config, self.vision_model = config, SiglipVisionModel(config)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.vision_model(images)
+
+
+def clip(width: int, layers: int, out: int, patch: int, image: int) -> nn.Module:
+    """CLIP's image encoder and the projection of what it returns to `out` numbers."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=4 * width,
+            projection_dim=out,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 64,
+            patch_size=patch,
+            image_size=image,
+        )
+    )
+
+
+def siglip(width: int, layers: int, heads: int, hidden: int, patch: int, image: int) -> nn.Module:
+    """SigLIP's image encoder."""
+    from transformers import SiglipVisionConfig
+
+    return Siglip(
+        SiglipVisionConfig(
+            hidden_size=width,
+            intermediate_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            patch_size=patch,
+            image_size=image,
+        )
+    )
+
+
+def resized(module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
+    """The same network for square pictures of `size` (C, H, W)."""
+    if module.config.image_size == size[1]:
+        return module
+    config = copy.deepcopy(module.config)
+    config.image_size = size[1]
+    return type(module)(config).eval()
