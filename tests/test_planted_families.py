@@ -319,6 +319,9 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("levels.1.transformer_encoder.0.attn.transpose():1", changed(axes=(0, 1, 3, 2, 4)))),
     ("tnt_s_patch16_224", "the epsilon of other transformers", "blocks.1.norm2_proj",
         plant("blocks.1.norm2_proj", changed(eps=1e-6))),
+    ("sam_vit_base", "queries scaled before they meet the positions", "vision_encoder.layers.2.attn.proj",
+        plant("vision_encoder.layers.2.attn.position_bias()", lambda real, net, q, *a: real(
+            net, ops.mul(net, q, 0.125), *a))),
     ("levit_128s", "queries from odd places", "stages.1.downsample.attn_downsample.q.down",
         plant("stages.1.downsample.attn_downsample.q.down", lambda real, net, x, axis, places: real(
             net, x, axis, [abs(place - 1) for place in places]))),
@@ -355,6 +358,7 @@ SIZES = {
     "nfnet_l0": (3, 32, 97),
     "nest_tiny_jx": (3, 64, 64),
     "tnt_s_patch16_224": (3, 32, 48),
+    "sam_vit_base": (3, 32, 32),
     "levit_128s": (3, 80, 112),
     "cait_xxs24_224": (3, 32, 48),
     "efficientvit_m0": (3, 112, 208),

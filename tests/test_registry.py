@@ -263,7 +263,8 @@ def test_models_of_torchvision_are_fed_as_its_weights_ask() -> None:
         kind, _, name = model.reference.partition(":")
         if kind != "torchvision":
             continue
-        wanted = published(name)["IMAGENET1K_V1"].transforms()
+        trained = "IMAGENET1K_SWAG_LINEAR_V1" if name == "vit_h_14" else "IMAGENET1K_V1"
+        wanted = published(name)[trained].transforms()
         # With published weights these two normalise once more (transform_input), from ImageNet's to 0.5 and 0.5.
         again = name in ("googlenet", "inception_v3")
         preprocess = imagenet(

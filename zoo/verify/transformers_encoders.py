@@ -1,4 +1,4 @@
-"""Image encoders of transformers, of which only the half for pictures is made: CLIP and SigLIP."""
+"""Image encoders of transformers, of which only the part for pictures is made: CLIP, SigLIP and Segment Anything."""
 
 from __future__ import annotations
 
@@ -50,6 +50,17 @@ def siglip(width: int, layers: int, heads: int, hidden: int, patch: int, image: 
             num_attention_heads=heads,
             patch_size=patch,
             image_size=image,
+        )
+    )
+
+
+def sam(width: int, layers: int, heads: int, whole: list[int]) -> nn.Module:
+    """Segment Anything's image encoder."""
+    from transformers import SamVisionConfig, SamVisionModel
+
+    return SamVisionModel(
+        SamVisionConfig(
+            hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, global_attn_indexes=whole
         )
     )
 

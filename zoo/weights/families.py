@@ -206,6 +206,10 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
     ),
     (Family("a NesT of timm", "nest_*"), lambda names: "levels.0.transformer_encoder.0.attn.qkv.weight" in names),
     (Family("a TNT of timm", "tnt_*"), lambda names: "blocks.0.attn_in.qk.weight" in names),
+    (
+        Family("a Segment Anything of transformers", "sam_vit_*"),
+        lambda names: "vision_encoder.layers.0.attn.rel_pos_h" in names,
+    ),
     (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
     (Family("a BEiT of timm", "beit*"), lambda names: "blocks.0.attn.relative_position_bias_table" in names),
     (

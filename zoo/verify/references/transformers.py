@@ -53,6 +53,11 @@ SIGLIP = {  # width, layers, heads, inner width, patch; image
     "siglip_so400m_patch14_224": (*SO400M, 224),
     "siglip_so400m_patch14_384": (*SO400M, 384),
 }
+SAM = {  # width, layers, heads, which of them attend to the whole map
+    "sam_vit_base": (768, 12, 12, [2, 5, 8, 11]),
+    "sam_vit_large": (1024, 24, 16, [5, 11, 17, 23]),
+    "sam_vit_huge": (1280, 32, 16, [7, 15, 23, 31]),
+}
 COCO = 80
 DETR = {"detr_r50": "resnet50", "detr_r101": "resnet101"}  # timm's name of the backbone
 HUB = "https://huggingface.co"
@@ -65,7 +70,7 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*CLIP, *SIGLIP, *DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
+        return [*CLIP, *SIGLIP, *SAM, *DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
@@ -73,6 +78,10 @@ class Transformers(Library):
             from zoo.verify.transformers_encoders import clip, siglip
 
             return clip(*CLIP[name]) if name in CLIP else siglip(*SIGLIP[name])
+        if name in SAM:
+            from zoo.verify.transformers_encoders import sam
+
+            return sam(*SAM[name])
         if name in DEPTH_ANYTHING:
             return _depth_anything(*DEPTH_ANYTHING[name])
         if name in SEGFORMER:
@@ -86,7 +95,7 @@ class Transformers(Library):
         raise self.unknown(name)
 
     def resized(self, module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
-        if type(module).__name__ not in ("CLIPVisionModelWithProjection", "Siglip"):
+        if type(module).__name__ not in ("CLIPVisionModelWithProjection", "Siglip", "SamVisionModel"):
             return module
         from zoo.verify.transformers_encoders import resized
 
@@ -120,6 +129,8 @@ class Transformers(Library):
         for embedding in ("image_embeds", "pooler_output"):
             if embedding in result:
                 return {"embedding": result[embedding]}
+        if type(module).__name__ == "SamVisionModel":
+            return {"image_embeddings": result.last_hidden_state}
         if "pred_boxes" in result:
             height, width = module.input_size
             boxes = result.pred_boxes * result.pred_boxes.new_tensor([width, height] * 2)
