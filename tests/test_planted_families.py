@@ -322,6 +322,10 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
     ("sam_vit_base", "queries scaled before they meet the positions", "vision_encoder.layers.2.attn.proj",
         plant("vision_encoder.layers.2.attn.position_bias()", lambda real, net, q, *a: real(
             net, ops.mul(net, q, 0.125), *a))),
+    ("fasternet_t0", "ReLU, as in the larger ones", "stages.1.blocks.0.mlp.2",
+        plant("stages.1.blocks.0.mlp.2", instead(ops.relu))),
+    ("inception_next_atto", "the channels that pass come last", "stages.1.blocks.0.token_mixer",
+        plant("stages.1.blocks.0.token_mixer.concat()", lambda real, net, x, *a: real(net, [*x[1:], x[0]], *a))),
     ("levit_128s", "queries from odd places", "stages.1.downsample.attn_downsample.q.down",
         plant("stages.1.downsample.attn_downsample.q.down", lambda real, net, x, axis, places: real(
             net, x, axis, [abs(place - 1) for place in places]))),

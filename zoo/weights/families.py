@@ -210,6 +210,14 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         Family("a Segment Anything of transformers", "sam_vit_*"),
         lambda names: "vision_encoder.layers.0.attn.rel_pos_h" in names,
     ),
+    (
+        Family("a FasterNet of timm", "fasternet_*"),
+        lambda names: "stages.0.blocks.0.spatial_mixing.partial_conv3.weight" in names,
+    ),
+    (
+        Family("an InceptionNeXt of timm", "inception_next_*"),
+        lambda names: "stages.0.blocks.0.token_mixer.dwconv_hw.weight" in names,
+    ),
     (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
     (Family("a BEiT of timm", "beit*"), lambda names: "blocks.0.attn.relative_position_bias_table" in names),
     (

@@ -75,6 +75,8 @@ twins_pcpvt_small.in1k twins_pcpvt_base.in1k twins_pcpvt_large.in1k twins_svt_sm
 twins_svt_large.in1k convit_tiny.fb_in1k convit_small.fb_in1k convit_base.fb_in1k nfnet_l0.ra2_in1k dm_nfnet_f0.dm_in1k
 dm_nfnet_f1.dm_in1k dm_nfnet_f2.dm_in1k dm_nfnet_f3.dm_in1k dm_nfnet_f4.dm_in1k dm_nfnet_f5.dm_in1k dm_nfnet_f6.dm_in1k
 nest_tiny_jx.goog_in1k nest_small_jx.goog_in1k nest_base_jx.goog_in1k tnt_s_patch16_224.in1k tnt_b_patch16_224.in1k
+fasternet_t0.in1k fasternet_t1.in1k fasternet_t2.in1k fasternet_s.in1k fasternet_m.in1k fasternet_l.in1k
+inception_next_atto.sail_in1k inception_next_tiny.sail_in1k inception_next_small.sail_in1k inception_next_base.sail_in1k
 """,
     "cc-by-nc-4.0": """
 convnextv2_atto.fcmae_ft_in1k convnextv2_femto.fcmae_ft_in1k convnextv2_pico.fcmae_ft_in1k
