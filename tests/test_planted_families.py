@@ -326,6 +326,9 @@ BUGS: list[tuple[str, str, str, Plant]] = [  # model, the mistake, where it star
         plant("stages.1.blocks.0.mlp.2", instead(ops.relu))),
     ("inception_next_atto", "the channels that pass come last", "stages.1.blocks.0.token_mixer",
         plant("stages.1.blocks.0.token_mixer.concat()", lambda real, net, x, *a: real(net, [*x[1:], x[0]], *a))),
+    ("vitpose_base_simple", "the class token's position left out", "backbone.encoder.layer.0.layernorm_before",
+        edit("backbone.embeddings.position_embeddings", lambda table: np.concatenate(
+            [0 * table[:, :1], table[:, 1:]], axis=1))),
     ("levit_128s", "queries from odd places", "stages.1.downsample.attn_downsample.q.down",
         plant("stages.1.downsample.attn_downsample.q.down", lambda real, net, x, axis, places: real(
             net, x, axis, [abs(place - 1) for place in places]))),
@@ -363,6 +366,7 @@ SIZES = {
     "nest_tiny_jx": (3, 64, 64),
     "tnt_s_patch16_224": (3, 32, 48),
     "sam_vit_base": (3, 32, 32),
+    "vitpose_base_simple": (3, 64, 48),
     "levit_128s": (3, 80, 112),
     "cait_xxs24_224": (3, 32, 48),
     "efficientvit_m0": (3, 112, 208),

@@ -1,4 +1,5 @@
-"""Image encoders of transformers, of which only the part for pictures is made: CLIP, SigLIP and Segment Anything."""
+"""Image encoders of transformers, of which only the part for pictures is made: CLIP, SigLIP and Segment Anything; and
+ViTPose, whose positions are for one size too."""
 
 from __future__ import annotations
 
@@ -65,10 +66,23 @@ def sam(width: int, layers: int, heads: int, whole: list[int]) -> nn.Module:
     )
 
 
+def vitpose(simple: bool) -> nn.Module:
+    """ViTPose, base, with one of its two heads."""
+    from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
+
+    backbone = VitPoseBackboneConfig(out_indices=[12])
+    config = VitPoseConfig(backbone_config=backbone, use_simple_decoder=simple, num_labels=17)
+    return VitPoseForPoseEstimation(config)
+
+
 def resized(module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
-    """The same network for square pictures of `size` (C, H, W)."""
-    if module.config.image_size == size[1]:
+    """The same network for pictures of `size` (C, H, W), squares but for ViTPose; others take any size."""
+    kind = type(module).__name__
+    if kind not in ("CLIPVisionModelWithProjection", "Siglip", "SamVisionModel", "VitPoseForPoseEstimation"):
         return module
     config = copy.deepcopy(module.config)
-    config.image_size = size[1]
+    if kind == "VitPoseForPoseEstimation":
+        config.backbone_config.image_size = size[1:]
+    else:
+        config.image_size = size[1]
     return type(module)(config).eval()

@@ -218,6 +218,10 @@ _OTHERS: tuple[tuple[Family, Callable[[Collection[str]], bool]], ...] = (
         Family("an InceptionNeXt of timm", "inception_next_*"),
         lambda names: "stages.0.blocks.0.token_mixer.dwconv_hw.weight" in names,
     ),
+    (
+        Family("a ViTPose of transformers", "vitpose_*"),
+        lambda names: {"backbone.embeddings.position_embeddings", "head.conv.weight"} <= names,
+    ),
     (Family("a CaiT of timm", "cait_*"), lambda names: "blocks_token_only.0.gamma_1" in names),
     (Family("a BEiT of timm", "beit*"), lambda names: "blocks.0.attn.relative_position_bias_table" in names),
     (

@@ -58,6 +58,7 @@ SAM = {  # width, layers, heads, which of them attend to the whole map
     "sam_vit_large": (1024, 24, 16, [5, 11, 17, 23]),
     "sam_vit_huge": (1280, 32, 16, [7, 15, 23, 31]),
 }
+VITPOSE = {"vitpose_base_simple": True, "vitpose_base": False}  # whether its head is the simple one
 COCO = 80
 DETR = {"detr_r50": "resnet50", "detr_r101": "resnet101"}  # timm's name of the backbone
 HUB = "https://huggingface.co"
@@ -70,7 +71,7 @@ class Transformers(Library):
     install = PYTORCH
 
     def names(self) -> Collection[str]:
-        return [*CLIP, *SIGLIP, *SAM, *DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
+        return [*CLIP, *SIGLIP, *SAM, *VITPOSE, *DEPTH_ANYTHING, *SEGFORMER, *RTDETR, *DETR, "superpoint"]
 
     def load(self, name: str, classes: int | None) -> nn.Module:
         import_torchvision()  # which transformers looks for
@@ -82,6 +83,10 @@ class Transformers(Library):
             from zoo.verify.transformers_encoders import sam
 
             return sam(*SAM[name])
+        if name in VITPOSE:
+            from zoo.verify.transformers_encoders import vitpose
+
+            return vitpose(VITPOSE[name])
         if name in DEPTH_ANYTHING:
             return _depth_anything(*DEPTH_ANYTHING[name])
         if name in SEGFORMER:
@@ -95,8 +100,6 @@ class Transformers(Library):
         raise self.unknown(name)
 
     def resized(self, module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
-        if type(module).__name__ not in ("CLIPVisionModelWithProjection", "Siglip", "SamVisionModel"):
-            return module
         from zoo.verify.transformers_encoders import resized
 
         return resized(module, size)
@@ -129,6 +132,8 @@ class Transformers(Library):
         for embedding in ("image_embeds", "pooler_output"):
             if embedding in result:
                 return {"embedding": result[embedding]}
+        if "heatmaps" in result:
+            return {"heatmaps": result.heatmaps}
         if type(module).__name__ == "SamVisionModel":
             return {"image_embeddings": result.last_hidden_state}
         if "pred_boxes" in result:
