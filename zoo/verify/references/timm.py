@@ -104,6 +104,15 @@ vit_small_patch16_dinov3.lvd1689m vit_small_plus_patch16_dinov3.lvd1689m vit_bas
 vit_large_patch16_dinov3.lvd1689m
 """,
 }
+# Between what calibration draws parameters of these names: what multiplies the filters and branches of NFNets and the
+# channels of ResMLP, and the shares of ResMLP's branches, small since nothing normalises their sum.
+DRAWN = {
+    "alpha": (0.5, 1.5),
+    "gain": (0.5, 1.5),
+    "skipinit_gain": (0.5, 1.5),
+    "ls1": (0.05, 0.15),
+    "ls2": (0.05, 0.15),
+}
 _REPOSITORIES = {
     repository.partition(".")[0]: (repository, licence)
     for licence, repositories in WEIGHTS.items()
@@ -158,11 +167,10 @@ class Timm(Library):
         return made.eval()
 
     def draw(self, name: str, parameter: nn.Parameter, generator: torch.Generator) -> bool:
-        """What multiplies the filters and branches of NFNets and the channels of ResMLP is drawn around 1."""
-        gains = name.rpartition(".")[2] in ("alpha", "gain", "skipinit_gain")
-        if gains:
-            parameter.uniform_(0.5, 1.5, generator=generator)
-        return gains
+        drawn = DRAWN.get(name.rpartition(".")[2])
+        if drawn is not None:
+            parameter.uniform_(*drawn, generator=generator)
+        return drawn is not None
 
     def outputs(self, module: nn.Module, result: Any) -> dict[str, Tensor]:
         return {"logits" if module.num_classes else "embedding": result}
