@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,13 +52,13 @@ def computed(x: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def machine_with_a_gpu(cuda: FakeCuda, rtx: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`zoo.load` of a name takes the GPU, for which TensorRT-RTX compiles; what it compiled for LeNet-5 is played."""
+    """`zoo.load` of a name takes the GPU, for which TensorRT-RTX compiles; what it compiled is played by `means`."""
 
     def play(data: bytes, *, description: dict[str, Any], **options: Any) -> GpuSession:
         profile = tuple(tuple(description["input"][end]) for end in ("min", "opt", "max"))
-        ENGINES[b"plan"] = FakeEngine(
-            cuda, {"images": profile}, {"logits": lambda shapes: (shapes["images"][0], 10)}, means
-        )
+        sizes = {name: tuple(about["shape"][1:]) for name, about in description["outputs"].items()}
+        outputs = {name: lambda shapes, name=name: (shapes["images"][0], *sizes[name]) for name in sizes}
+        ENGINES[b"plan"] = FakeEngine(cuda, {"images": profile}, outputs, partial(means, sizes=sizes))
         return GpuSession(b"plan", api=make_api())
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -67,8 +69,16 @@ def machine_with_a_gpu(cuda: FakeCuda, rtx: Api, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(engines, "GpuSession", play)
 
 
-def means(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {"logits": arrays["images"].mean((1, 2, 3))[:, None] * np.arange(10, dtype=np.float32)}
+def means(
+    arrays: dict[str, np.ndarray],
+    sizes: Mapping[str, tuple[int, ...]] = {"logits": (10,)},  # noqa: B006
+) -> dict[str, np.ndarray]:
+    """For each image its mean, times 0, 1, 2 …"""
+    mean = arrays["images"].mean((1, 2, 3))
+    return {
+        name: np.multiply.outer(mean, np.arange(np.prod(size), dtype=np.float32).reshape(size))
+        for name, size in sizes.items()
+    }
 
 
 def test_what_readme_shows_works_on_a_gpu(machine_with_a_gpu: None) -> None:

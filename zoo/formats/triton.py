@@ -39,7 +39,8 @@ MATRIX = "https://docs.nvidia.com/deeplearning/frameworks/support-matrix/index.h
 
 # TensorRT's version -> the latest of NVIDIA's Triton containers that has it, and who says so. Only what was read there.
 # 8.6.1 is missing on purpose: containers 23.04 and 23.05 have its build 8.6.1.2, and pip installs 8.6.1.6, whose plans
-# they refuse (github.com/triton-inference-server/server/issues/5812 and 5975).
+# they refuse (github.com/triton-inference-server/server/issues/5812 and 5975). NVIDIA's compatibility page
+# (user-guide/docs/introduction/compatibility.html) has the versions of the trtllm containers only, which are others.
 CONTAINERS = {
     "8.6.3": ("nvcr.io/nvidia/tritonserver:24.04-py3", "github.com/triton-inference-server/server/issues/7221"),
     "10.3.0": (
@@ -375,7 +376,7 @@ def container_of(version: str) -> tuple[str, str]:
         raise ZooError(
             f"the engine is of TensorRT {version}, and of which Triton container has nothing certain is known here "
             f"(only of {', '.join(CONTAINERS)}): look in NVIDIA's support matrix, {MATRIX}, and build the engine in "
-            "that container"
+            "that container, or in nvcr.io/nvidia/tensorrt of the same month, whose TensorRT fits it"
         )
     return CONTAINERS[release]
 
