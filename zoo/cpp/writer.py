@@ -41,11 +41,12 @@ def to_cpp(
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     body = [line for tensor in inputs for line in _input(code, tensor)]
+    used = {tensor.name for tensor in (*outputs, *(t for layer in layers for t in layer.inputs if t is not None))}
     module = None
     for layer in topological(layers):
         if module != (module := _module(layer.name)):
             body += ["", f"    // {module}"]
-        body += _layer(code, layer, layer.outputs[0].name in islands if layer.outputs else False)
+        body += _layer(code, layer, used, any(tensor.name in islands for tensor in layer.outputs[:1]))
     body += ["", *(f"    network.markOutput({code.tensor(tensor)});" for tensor in outputs)]
     return _file(code, body, _typed(inputs, layers)), code.weights
 
@@ -92,27 +93,29 @@ def _input(code: Code, tensor: Any) -> list[str]:
     return lines
 
 
-def _layer(code: Code, layer: Layer, island: bool) -> list[str]:
-    """The statements of a layer: it is added, what is not TensorRT's default is set, and its outputs get variables."""
+def _layer(code: Code, layer: Layer, used: Collection[str], island: bool) -> list[str]:
+    """The statements of a layer: it is added, what is not TensorRT's default is set, and its outputs get names, those
+    that are `used` variables too."""
     call = WRITERS[layer.kind](code, layer)
     helper = call.expression.partition("(")[2].startswith("network, ")  # of definition.h, else a method
     made = f"made({'' if helper else 'network.'}{call.expression}, {text(layer.name)})"
     settings = [*call.settings, *(["keepFp32"] if island else [])]
     if not settings and len(layer.outputs) == 1:
-        return [_output(code, layer, made, 0)]
+        return [_output(code, layer, made, 0, used)]
     variable = code.layer_variable(layer)
     lines = [_wrapped(f"    auto* {variable} = {made};")]
     for setting in call.settings:
         lines.append(_wrapped(f"    {variable}->{setting};"))
     if island:
         lines.append(f"    keepFp32(*{variable});")
-    return lines + [_output(code, layer, variable, index) for index in range(len(layer.outputs))]
+    return lines + [_output(code, layer, variable, index, used) for index in range(len(layer.outputs))]
 
 
-def _output(code: Code, layer: Layer, made: str, index: int) -> str:
+def _output(code: Code, layer: Layer, made: str, index: int, used: Collection[str]) -> str:
     tensor = layer.outputs[index]
     name = "" if index == 0 and tensor.name == layer.name else f", {index}, {text(tensor.name)}"
-    return _wrapped(f"    ITensor* {code.declare(tensor.name)} = output({made}{name});")
+    variable = f"ITensor* {code.declare(tensor.name)} = " if tensor.name in used else ""
+    return _wrapped(f"    {variable}output({made}{name});")
 
 
 def _wrapped(statement: str) -> str:
