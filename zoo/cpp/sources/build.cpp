@@ -145,6 +145,7 @@ void build(Options const& options)
         throw std::runtime_error("TensorRT cannot build here");
     }
     std::unique_ptr<INetworkDefinition> network(builder->createNetworkV2(flags));
+    mayChooseHalves() = options.fp16;
     define(*network, weights);
     for (std::string const& name : weights.unread())
     {

@@ -78,12 +78,22 @@ inline ITensor* output(ILayer* layer, int32_t index = 0, char const* name = null
     return tensor;
 }
 
-// In a weakly typed network that is built in half precision: this layer is computed in fp32.
+// Whether the builder may choose half precision, which build.cpp says.
+inline bool& mayChooseHalves()
+{
+    static bool may = false;
+    return may;
+}
+
+// Where the builder may choose halves: this layer is computed in fp32. (TensorRT 10 has types of its own for that.)
 inline void keepFp32(ILayer& layer)
 {
 #if NV_TENSORRT_MAJOR < 10
-    layer.setPrecision(DataType::kFLOAT);
-    layer.setOutputType(0, DataType::kFLOAT);
+    if (mayChooseHalves())
+    {
+        layer.setPrecision(DataType::kFLOAT);
+        layer.setOutputType(0, DataType::kFLOAT);
+    }
 #else
     static_cast<void>(layer);
 #endif
