@@ -40,7 +40,10 @@ def test_pictures_are_prepared_as_timm_does(name: str) -> None:
         mean=tuple(theirs.mean),
         std=tuple(theirs.std),
     )
-    assert theirs.crop_mode == "center"
+    if theirs.crop_mode == "squash" and theirs.crop_pct == 1:
+        expected = dataclasses.replace(expected, place="stretch", resize=None)
+    else:  # NFNets of DeepMind alone crop the middle where timm squeezes the picture before, as their file says
+        assert theirs.crop_mode == "center" or name.startswith("dm_nfnet_")
     assert plain(get_model(name).preprocess) == plain(expected)
 
 

@@ -52,6 +52,7 @@ OTHERS = {
     "shufflenet_v2_x1_0": "shufflenetv2_x1-5666bf0f80",
     "shufflenet_v2_x1_5": "shufflenetv2_x1_5-3c479a10",
     "shufflenet_v2_x2_0": "shufflenetv2_x2_0-8be3c8ee",
+    "vit_h_14": "vit_h_14_lc_swag-c1eb923e",
 }  # whose files are not called as the models
 SEGMENTATION = {
     "deeplabv3_mobilenet_v3_large": "deeplabv3_mobilenet_v3_large-fc3c493d",
@@ -144,13 +145,15 @@ class Torchvision(Library):
         file = _FILES.get(name)
         if file is None:
             return super().published(name)
-        trained, labels = ("IMAGENET1K_V1", "imagenet")
+        trained, labels, licence = "IMAGENET1K_V1", "imagenet", "BSD-3-Clause"
+        if name == "vit_h_14":  # a linear classifier on frozen features, which alone are of its usual size
+            trained, licence = "IMAGENET1K_SWAG_LINEAR_V1", "CC-BY-NC-4.0"
         if name in SEGMENTATION:
             trained, labels = ("COCO_WITH_VOC_LABELS_V1", "voc")
         elif name in DETECTION:
             trained, labels = ("COCO_V1", "coco91")
         url, sha256 = f"{FOLDER}/{file}.pth", file.rpartition("-")[2]
-        return Published(url, sha256, None, "BSD-3-Clause", f"torchvision {name}, {trained}", labels)
+        return Published(url, sha256, None, licence, f"torchvision {name}, {trained}", labels)
 
 
 LIBRARY = Torchvision()
