@@ -207,8 +207,6 @@ def test_published_weights_are_tried_and_mistakes_are_failures(
             published.main()
         return stopped.value.code, capsys.readouterr().out.splitlines()
 
-    monkeypatch.setitem(published.KNOWN, "faces", (published.COFFEE, ()))  # in which there is no face
-    assert run("mtcnn") == (1, ["FAILED mtcnn: no faces", "1 failed, 0 absent"])
     code, (tried, absent, counts) = run("mtcnn_pnet", "yolov8n")
     assert (code, tried, counts) == (0, "ok     mtcnn_pnet: ", "0 failed, 1 absent")
     assert absent.startswith("absent yolov8n: ") and absent.endswith("could not be downloaded (ZOO_OFFLINE is set)")
@@ -219,3 +217,19 @@ def test_published_weights_are_tried_and_mistakes_are_failures(
 
     monkeypatch.setattr(published, "gen_wts", refuse)
     assert run("mtcnn_rnet") == (1, ["FAILED mtcnn_rnet: they do not fit", "1 failed, 0 absent"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        (["espresso", "consomme"], ("cup", "espresso"), True),
+        (["a", "b", "c", "d", "e", "cup"], ("cup",), False),  # the sixth
+        (["volcano"], ("cup", "espresso"), False),
+        (["face"], (), True),
+        (["face", "face"], (), False),
+    ],
+)
+def test_answers_are_judged(labels: list[str], names: tuple[str, ...], expected: bool) -> None:
+    import published
+
+    assert published.right(SimpleNamespace(labels=labels, scores=[0.9] * len(labels)), names) is expected
