@@ -55,7 +55,7 @@ def test_options_choose_points(published: Any) -> None:
     assert len(TASK(dense, UNMOVED, None, TASK.settings({"most": 7})).points) == 7
     assert len(TASK(dense, UNMOVED, None, TASK.settings({"radius": 1})).points) > count
     assert len(TASK(dense, UNMOVED, None, TASK.settings({"margin": 0})).points) > count
-    none = TASK(dense, UNMOVED, None, TASK.settings({"threshold": 1.0}))
+    none = TASK(dense, UNMOVED, None, TASK.settings({"conf": 1.0}))
     assert TASK.describe(none) == ["no point found"] and none.descriptors.shape == (0, 256)
     with pytest.raises(ZooError, match="overflowed"):
         TASK({**dense, "scores": dense["scores"] * np.nan}, UNMOVED, None, TASK.settings({}))

@@ -38,7 +38,7 @@ def test_words_are_those_of_doctr(seed: int, conf: float) -> None:
     from doctr.models.detection.differentiable_binarization.base import DBPostProcessor
 
     ((expected,),) = DBPostProcessor(box_thresh=conf)(likely(seed)[None, ..., None])
-    found = get_task("text")({"text": likely(seed)}, UNMOVED, None, {"conf": conf, "threshold": 0.3})
+    found = get_task("text")({"text": likely(seed)}, UNMOVED, None, {"conf": conf, "bin_thresh": 0.3})
     assert len(expected) > 10 - 3 * seed
     expected = expected[np.lexsort((expected[:, 0], expected[:, 1]))]
     assert np.abs(found.boxes - expected[:, :4] * np.float32([96, 64, 96, 64])).max() < 1e-3
@@ -52,9 +52,9 @@ def test_words_are_in_pixels_of_the_picture() -> None:
     (found,), (score,) = words(text, 0.3, 0.1)
     assert np.abs(found - box).max() < 1.5 and score == pytest.approx(0.8 * 240 / (41 * 7))
     placement = Placement((192, 64), (96, 32), (0, 16), (96, 64))
-    moved = get_task("text")({"text": text}, placement, None, {"conf": 0.1, "threshold": 0.3}).boxes[0]
+    moved = get_task("text")({"text": text}, placement, None, {"conf": 0.1, "bin_thresh": 0.3}).boxes[0]
     assert moved.tolist() == [2 * found[0], 2 * (found[1] - 16), 2 * found[2], 2 * (found[3] - 16)]
-    beside = get_task("text")({"text": np.roll(text, 25, 0)}, placement, None, {"conf": 0.1, "threshold": 0.3})
+    beside = get_task("text")({"text": np.roll(text, 25, 0)}, placement, None, {"conf": 0.1, "bin_thresh": 0.3})
     assert not len(beside.boxes)  # below the picture
 
 
@@ -111,10 +111,10 @@ def test_a_part_answers_with_its_own_task_and_letters() -> None:
 
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     with CascadeSession(get_cascade("doctr_mobile"), opened, "here", "random") as session:  # type: ignore[arg-type]
-        found = session.predict(image, threshold=0.0, conf=0.0)  # all of it is one word
+        found = session.predict(image, bin_thresh=0.0, conf=0.0)  # all of it is one word
         assert found.boxes.tolist() == [[0, 0, 70, 50]] and len(found.texts) == 1
         assert [key[0] for key in session._sessions] == list(sizes)
-        none = session.predict(image, threshold=1.0)
+        none = session.predict(image, bin_thresh=1.0)
         assert get_task("text").describe(none) == ["no text found"] and none.texts == () and len(none.sure) == 0
 
 

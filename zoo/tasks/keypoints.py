@@ -63,7 +63,7 @@ class FindKeypoints(Task):
     name = "keypoints"
     outputs = {"scores": ("height", "width"), "descriptors": ("features", "rows", "columns")}
     options = (
-        Option("threshold", 0.005, "Points must score more than this.", low=0, high=1),
+        Option("conf", 0.005, "Points must score more than this.", low=0, high=1),
         Option("radius", 4, "Pixels of the input around a point without a better one.", low=0),
         Option("margin", 4, "Pixels at the border of the input without points.", low=0),
         Option("most", 0, "How many points at most, the best; 0 for all.", low=0),
@@ -78,7 +78,7 @@ class FindKeypoints(Task):
 
         scores, descriptors, margin = outputs["scores"], outputs["descriptors"].astype(np.float32), options["margin"]
         check_finite(scores, descriptors)
-        found = peaks(scores, options["radius"]) & (scores > np.float32(options["threshold"]))
+        found = peaks(scores, options["radius"]) & (scores > np.float32(options["conf"]))
         rows, columns = np.nonzero(found)
         inside = np.minimum(rows, columns) >= margin
         inside &= (rows < scores.shape[0] - margin) & (columns < scores.shape[1] - margin)

@@ -59,7 +59,7 @@ class FindText(Task):
     outputs = {"text": ("height", "width")}
     options = (
         Option("conf", 0.1, "Words must score at least this.", low=0, high=1),
-        Option("threshold", 0.3, "Pixels of a word must be as likely as this.", low=0, high=1),
+        Option("bin_thresh", 0.3, "Pixels of a word must be as likely as this.", low=0, high=1),
     )
     whole = True
     finds_many = True
@@ -69,7 +69,7 @@ class FindText(Task):
     ) -> Texts:
         likely = outputs["text"]
         check_finite(likely)
-        boxes, scores = words(likely, options["threshold"], options["conf"])
+        boxes, scores = words(likely, options["bin_thresh"], options["conf"])
         boxes = placement.to_image(boxes)
         seen = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1))  # the border of a letterbox is none
         order = seen[np.lexsort((boxes[seen, 0], boxes[seen, 1]))]
