@@ -126,7 +126,7 @@ def write_boxes(folder: Path, numbers: range) -> None:
 # Training
 
 
-def batches(model: Model, count: int, epochs: int, size: int = 64) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(model: Model, count: int, epochs: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Pictures, prepared as prediction does it, and their classes; `count` scenes, in another order each epoch."""
     scenes = [scene(number, CLASSIFY, 1) for number in range(count)]
     classes = torch.tensor([found[0][0] for _, found in scenes])
@@ -136,16 +136,17 @@ def batches(model: Model, count: int, epochs: int, size: int = 64) -> Iterator[t
             yield torch.from_numpy(pixels), classes[chosen]
 
 
-def train_classifier(model: Model, count: int, epochs: int, path: Path) -> None:
+def train_classifier(model: Model, count: int, epochs: int, size: int, rate: float, path: Path) -> None:
+    """In batches of `size`, with a learning rate of at most `rate`."""
     reference = load_reference(model.reference, len(CLASSES))
     assert isinstance(reference, Reference)
     module = reference.module.train()
     for norm in (layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)):
         norm.momentum = 0.1  # MobileNetV3 has 0.01, for a training that is a thousand times as long
     optimizer = torch.optim.AdamW(module.parameters(), weight_decay=0.02)
-    steps = epochs * -(-count // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    for step, (x, y) in enumerate(batches(model, count, epochs), 1):
+    steps = epochs * -(-count // size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    for step, (x, y) in enumerate(batches(model, count, epochs, size), 1):
         loss = F.cross_entropy(module(x), y, label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
@@ -184,6 +185,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=8000, help="scenes to train on")
     parser.add_argument("--held-out", type=int, default=5000, help="scenes to measure with")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=16, help="scenes in a step of a classifier's training")
+    parser.add_argument("--rate", type=float, default=1e-3, help="a classifier's largest learning rate")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -197,7 +200,7 @@ def main() -> None:
         print(f"python -m zoo.eval {model.name} {told}")
         return
     model = replace(model, preprocess=stretched(CLASSIFY), input=(3, CLASSIFY, CLASSIFY))
-    train_classifier(model, args.train, args.epochs, path)
+    train_classifier(model, args.train, args.epochs, args.batch, args.rate, path)
     write_classes(args.out / "classify", held_out)
     print(f"python -m zoo.eval {model.name} --weights {path} --data {args.out / 'classify'}")
 

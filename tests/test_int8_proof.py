@@ -21,7 +21,7 @@ from zoo.engine.calibration import calibrate
 from zoo.engine.definition import define
 from zoo.errors import ZooError
 from zoo.network import Net, Precision, Tensor
-from zoo.quantization import Scales
+from zoo.quantization import Scales, Stored
 from zoo.registry import Model, get_model
 from zoo.runtime.cpu import CpuSession
 from zoo.trt import Api
@@ -46,17 +46,17 @@ class Case:
 
 
 @functools.cache
-def published(name: str, side: int) -> Case:
+def published(name: str, side: int, stored: Stored = "int8") -> Case:
     """With calibrated weights."""
     model, size = get_model(name), (3, side, side)
     reference = calibrated(model.reference, 0, size)
     weights = from_arrays(state_arrays(reference))
-    return Case(model, reference, weights, scales_of(model, weights, size), sample_images(2, size, seed=2))
+    return Case(model, reference, weights, scales_of(model, weights, size, stored), sample_images(2, size, seed=2))
 
 
-def verdict(case: Case, rtx: Api, scales: Scales | None = None) -> Report:
+def verdict(case: Case, rtx: Api, scales: Scales | None = None, stored: Stored = "int8") -> Report:
     """Of the definition with `scales`, by default the right ones, which the reference always has."""
-    right = Precision("fp32", scales=case.scales)
+    right = Precision("fp32", scales=case.scales, stored=stored)
     shape = (-1, *case.images.shape[1:])
     definition = define(case.model, case.weights, rtx, shape, replace(right, scales=scales or case.scales))
     reference = rounded(case.reference, replace(definition, precision=right))

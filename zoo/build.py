@@ -42,10 +42,13 @@ def run(
     int8: Annotated[
         bool, typer.Option("--int8", help="int8 where --scales says so, fp16 elsewhere; see zoo.calibrate.")
     ] = False,
+    fp8: Annotated[
+        bool, typer.Option("--fp8", help="fp8 where --scales says so, fp16 elsewhere: GPUs from Ada on, no TensorRT 8.")
+    ] = False,
     scales: Annotated[
         Path | None,
         typer.Option(
-            "--scales", help="--int8: what zoo.calibrate wrote. Default: MODEL.scales.json.", show_default=False
+            "--scales", help="--int8, --fp8: what zoo.calibrate wrote. Default: MODEL.scales.json.", show_default=False
         ),
     ] = None,
     data: Annotated[
@@ -168,6 +171,7 @@ def run(
     from zoo.engine.effort import Effort, parse_workspace
     from zoo.engine.flags import Flags, why_not
     from zoo.engine.io import check_io
+    from zoo.engine.passport import gpus_of
     from zoo.engine.plugins import Plugins
     from zoo.files import checked_destination
     from zoo.network import Precision
@@ -175,13 +179,13 @@ def run(
     from zoo.trt import load
 
     started = time.perf_counter()
-    precision, entry = precision_name(fp16, bf16, int8), entry_of(model, features)
-    if scales and not int8:
-        raise ZooError("--scales belongs to --int8; give both")
+    precision, entry = precision_name(fp16, bf16, int8, fp8), entry_of(model, features)
+    if scales and not (int8 or fp8):
+        raise ZooError("--scales belongs to --int8 and --fp8; give one of them")
     if data and (not int8 or scales):
         raise ZooError("--data belongs to --int8 and makes the ranges that --scales would give; leave --scales away")
     islands = tuple(fp32_layers or ())
-    ranges = load_scales(scales or f"{entry.name}.scales.json") if int8 and not data else None
+    ranges = load_scales(scales or f"{entry.name}.scales.json") if (int8 or fp8) and not data else None
     border = check_io(io or "fp32", entry)
     whole = _end2end(end2end, max_frame, {"conf": conf, "iou": iou, "max_det": max_det})
     _shapes(entry, batch, (min_shapes, opt_shapes, max_shapes), size)  # refused before weights are read
@@ -233,7 +237,7 @@ def run(
         print_json(result)
         return
     if tensorrt.rtx:
-        note("compiled ahead of time by TensorRT-RTX for GPUs from Ampere on; no GPU was used")
+        note(f"compiled ahead of time by TensorRT-RTX for {gpus_of(engine.description)}; no GPU was used")
     print(
         f"{path}: {len(engine.data) / 1e6:.1f} MB, {entry.name} {precision}, input {shapes}, "
         f"{tensorrt.name}, {result['seconds']} s"

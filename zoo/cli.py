@@ -262,9 +262,9 @@ def entry_of(name: str, features: list[str] | None) -> Model:
     return model.features(*features) if features else model
 
 
-def precision_name(fp16: bool, bf16: bool, int8: bool = False) -> Any:
+def precision_name(fp16: bool, bf16: bool, int8: bool = False, fp8: bool = False) -> Any:
     """The precision that the flags ask for."""
-    given = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), ("int8", int8)) if wanted]
+    given = [name for name, wanted in (("fp16", fp16), ("bf16", bf16), ("int8", int8), ("fp8", fp8)) if wanted]
     if len(given) > 1:
         raise ZooError(f"--{given[0]} and --{given[1]} exclude each other; give one")
     return given[0] if given else "fp32"

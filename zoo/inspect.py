@@ -107,7 +107,7 @@ def _json_file(path: Path) -> Inspection:
 
 
 def _engine(path: Path) -> Inspection:
-    from zoo.engine.passport import load_description, rebuild_at, shapes_of
+    from zoo.engine.passport import gpus_of, load_description, rebuild_at, shapes_of
 
     about = load_description(path)
     tree = Module(about["model"])
@@ -116,7 +116,7 @@ def _engine(path: Path) -> Inspection:
     facts = {key: value for key, value in about.items() if key not in ("format", "modules", "rebuild", "sha256")}
     facts |= {"intact": _is_intact(path, about["sha256"]), "rebuild": rebuild_at(path, about)}
     what = f"an engine of {about['model']}, {about['precision']}, input {shapes_of(about)}, {about['flavour']}"
-    return Inspection(f"{what} {about['version']} for {about['gpu'] or 'GPUs from Ampere on'}", facts, tree)
+    return Inspection(f"{what} {about['version']} for {gpus_of(about)}", facts, tree)
 
 
 def _is_intact(path: Path, digest: str) -> bool | None:

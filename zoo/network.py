@@ -16,13 +16,13 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 
 from zoo.errors import Refused, ZooError, one_of
-from zoo.quantization import Scales
+from zoo.quantization import Scales, Stored
 from zoo.trt import Api
 from zoo.weights import Weights, check_finite
 
 Tensor = Any  # trt.ITensor or tensorrt_rtx.ITensor
 Layer = Any
-PrecisionName = Literal["fp32", "fp16", "bf16", "int8"]
+PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 PluginPolicy = Literal["auto", "native", "cuda", "builtin"]
 
 
@@ -38,18 +38,24 @@ def configured(layer: Layer, **attributes: Any) -> Layer:
 class Precision:
     """What to compute in. Scopes that match a pattern of `islands` stay in fp32, and so does what an op declares so.
 
-    What layers read is rounded to int8 by `scales`. Everything else is computed in fp16 where the name is int8, and as
-    the name says otherwise: int8 is proven in fp32, so that nothing else is rounded.
+    What layers read is rounded to int8 or fp8, as `stored` says, by `scales`. Everything else is computed in fp16 where
+    the name is one of these, and as the name says otherwise: both are proven in fp32, so that nothing else is rounded.
     """
 
     name: PrecisionName = "fp32"
     islands: tuple[str, ...] = ()
     scales: Scales | None = None
+    stored: Stored = "int8"
 
     def __post_init__(self) -> None:
         one_of("precision", self.name, get_args(PrecisionName))
-        if self.name == "int8" and self.scales is None:
-            raise ZooError("int8 needs the ranges of tensors: python -m zoo.calibrate MODEL --data DIR writes them")
+        if self.name not in get_args(Stored):
+            return
+        object.__setattr__(self, "stored", self.name)
+        if self.scales is None:
+            raise ZooError(
+                f"{self.name} needs the ranges of tensors: python -m zoo.calibrate MODEL --data DIR writes them"
+            )
 
 
 @dataclass
@@ -165,8 +171,8 @@ class Net:
 
     def step_of(self, site: str) -> float | None:
         """The step that the tensor of a `site` is rounded to; None where it is not quantised."""
-        scales = self.definition.precision.scales
-        return None if scales is None or self.island else scales.of(site)
+        policy = self.definition.precision
+        return None if policy.scales is None or self.island else policy.scales.of(site, policy.stored)
 
     # Weights
 

@@ -14,14 +14,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 
 from zoo.errors import ZooError
 from zoo.files import replacing
 
 LEVELS = 127  # of either sign: symmetric, so that zero is zero
+Stored = Literal["int8", "fp8"]
+LARGEST: dict[str, int] = {"int8": LEVELS, "fp8": 448}  # what a range's end is stored as; fp8 is e4m3, without infinity
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,16 @@ class Scales:
     keep: tuple[str, ...] = ()
     name: str = field(default="scales", compare=False)
 
-    def of(self, site: str) -> float | None:
-        """The step of `site`; None where it stays in higher precision. Raises ZooError for one of another network."""
+    def of(self, site: str, stored: Stored = "int8") -> float | None:
+        """What 1 means at `site`, stored as `stored`: the step of int8. None where it stays in higher precision.
+
+        Raises ZooError for one of another network.
+        """
         if any(fnmatch.fnmatchcase(site, pattern) for pattern in self.keep):
             return None
         if site not in self.amax:
             raise ZooError(f"{self.name} has no range for '{site}': it is of another network; calibrate again")
-        return self.amax[site] / LEVELS or None  # nothing but zeros: nothing to quantise
+        return self.amax[site] / LARGEST[stored] or None  # nothing but zeros: nothing to quantise
 
     def check(self, model: str, digest: str) -> None:
         """Raises ZooError unless these are the scales of `model` with the weights of this digest."""
@@ -133,12 +139,17 @@ def _ranges(path: Any, content: dict[str, Any]) -> dict[str, float]:
     return {site: float(amax) for site, amax in value.items()}
 
 
-def quantised_channels(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`weights` (out, …) in whole steps of -127 to 127, as float32, and the step of each channel (out,), float32.
+def quantised_channels(weights: np.ndarray, stored: Stored = "int8") -> tuple[np.ndarray, np.ndarray]:
+    """`weights` (out, …) as they are stored, in float32, and the step of each channel (out,), float32: for int8 whole
+    steps of -127 to 127, for fp8 its own numbers of -448 to 448.
 
-    A channel of zeros has a step of 1. Values are multiplied by 1 / step, as PyTorch's fake quantisation does.
+    A channel of zeros has a step of 1. For int8 values are multiplied by 1 / step, as PyTorch's fake quantisation does.
     """
+    largest = LARGEST[stored]
     amax = np.abs(weights).reshape(len(weights), -1).max(1)
-    step = np.where(amax > 0, amax / np.float32(LEVELS), 1).astype(np.float32)
-    whole = np.rint(weights * (np.float32(1) / step).reshape(-1, *(1,) * (weights.ndim - 1)))
-    return np.clip(whole, -LEVELS, LEVELS).astype(np.float32), step
+    step = np.where(amax > 0, amax / np.float32(largest), 1).astype(np.float32)
+    of_each = step.reshape(-1, *(1,) * (weights.ndim - 1))
+    if stored == "fp8":
+        return np.clip(weights / of_each, -largest, largest).astype(ml_dtypes.float8_e4m3fn).astype(np.float32), step
+    whole = np.rint(weights * (np.float32(1) / of_each))
+    return np.clip(whole, -largest, largest).astype(np.float32), step

@@ -116,8 +116,11 @@ def _check(about: Mapping[str, Any], weights: Weights, rebuild: str) -> None:
             f"the engine was built with --strip-plan alone and takes back its own weights, {about['weights']['file']}; "
             f"{weights.name} has other content; --refit beside it takes any"
         )
-    if about["precision"] == "int8":
-        raise ZooError("the ranges of an int8 engine are of its weights: calibrate the new ones, and build it anew")
+    if about.get("scales"):
+        raise ZooError(
+            f"the ranges of an {about['precision']} engine are of its weights: calibrate the new ones, "
+            "and build it anew"
+        )
 
 
 def definition_for(about: dict[str, Any], weights: Weights, api: Api) -> Definition:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from zoo.errors import ZooError
 
-_PRECISION = "choose one precision: --fp16, --bf16 or --int8"
-_QUANTISED = "of quantised networks zoo.build has --int8, with ranges that python -m zoo.calibrate writes"
+_PRECISION = "choose one precision: --fp16, --bf16, --int8 or --fp8"
+_QUANTISED = "of quantised networks zoo.build has --int8 and --fp8, with ranges that python -m zoo.calibrate writes"
 _IO = "--io fp32, fp16 or uint8 says what a network takes and gives, in linear order, whatever the precision"
 _TIMED = "python -m zoo.bench times engines"
 _LAYERS = "python -m zoo.profile times every layer"
@@ -21,7 +21,6 @@ INSTEAD = {
     "--best": _PRECISION,
     "--precision": _PRECISION,
     "--int4": _QUANTISED,
-    "--fp8": _QUANTISED,
     "--calib": "python -m zoo.calibrate chooses the ranges that --int8 takes",
     "--layerPrecisions": _ISLANDS,
     "--layerOutputTypes": _ISLANDS,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.driver import device_name
+from zoo.driver import compute_capability, device_name
 from zoo.engine import flags as further
 from zoo.engine import plugins as custom
 from zoo.engine.definition import check_sides, define
@@ -29,6 +29,7 @@ from zoo.trt import Api
 from zoo.weights import Weights
 
 Progress = Callable[[str], None]
+FP8_FROM = (8, 9)  # compute capability: Ada
 
 
 def build(
@@ -85,6 +86,7 @@ def compile_network(
     custom.configure(definition, config, plugins)
     further.configure(definition, config, flags)
     set_precision_flags(definition, config)
+    set_capabilities(definition, config)
     return serialize(api, builder, definition.network, config, f"the network for {shapes}", timing_cache, progress)
 
 
@@ -146,6 +148,27 @@ def set_precision_flags(definition: Definition, config: Any) -> None:
             config.set_flag(flags.INT8)
         if definition.has_islands:
             config.set_flag(flags.OBEY_PRECISION_CONSTRAINTS)
+
+
+def set_capabilities(definition: Definition, config: Any) -> None:
+    """TensorRT-RTX compiles for all GPUs from Ampere on; a network in fp8 for those that have it, from Ada on. Others
+    would take it only until it runs.
+
+    Raises ZooError for a GPU of full TensorRT without fp8.
+    """
+    api, capability = definition.api, compute_capability()
+    if definition.precision.stored != "fp8" or not definition.rounded:
+        return
+    if not api.rtx:
+        if capability is not None and tuple(map(int, capability.split("."))) < FP8_FROM:
+            raise ZooError(f"the {device_name()} has no fp8 (compute capability {capability}, 8.9 has it): use --int8")
+        return
+    least = 10 * FP8_FROM[0] + FP8_FROM[1]
+    known = {name: value for name, value in api.trt.ComputeCapability.__members__.items() if name.startswith("SM")}
+    wanted = [value for name, value in known.items() if int(name.removeprefix("SM")) >= least]
+    config.num_compute_capabilities = len(wanted)
+    for index, value in enumerate(wanted):
+        config.set_compute_capability(value, index)
 
 
 class UnusableTimingCache(ZooError):

@@ -42,6 +42,8 @@ def define(
     """
     if precision.name == "bf16" and not api.strong:
         raise ZooError(f"{api.name} has no bf16; build with --fp16, or with TensorRT 10 or later")
+    if precision.scales is not None and precision.stored == "fp8" and not api.strong:
+        raise ZooError(f"{api.name} has no fp8; build with --int8, or with TensorRT 10 or later or TensorRT-RTX")
     if check_io(io, model) != "fp32" and end2end is not None:
         raise ZooError(f"--end2end takes frames and gives boxes as they are; leave --io {io} away")
     if end2end is not None and -1 in shape[2:]:

@@ -187,6 +187,11 @@ def model_of(description: dict[str, Any]) -> Model:
     return model.features(*description["features"]) if description.get("features") else model
 
 
+def gpus_of(description: dict[str, Any]) -> str:
+    """The GPUs that an engine is for, in words: one, or those that TensorRT-RTX compiles for."""
+    return description["gpu"] or f"GPUs from {'Ada' if description['precision'] == 'fp8' else 'Ampere'} on"
+
+
 def shapes_of(description: dict[str, Any]) -> Shapes:
     """The input shapes of a description."""
     about = description["input"]

@@ -29,6 +29,7 @@ FLOAT, HALF, BF16, INT64, INT32, BOOL = (
     TensorProto.INT32,
     TensorProto.BOOL,
 )
+_FP8 = np.dtype(ml_dtypes.float8_e4m3fn)  # of zero points alone, which onnxruntime takes inside the model only
 _TYPES = {  # by the name of trt.DataType
     "FLOAT": (FLOAT, np.float32),
     "HALF": (HALF, np.float16),
@@ -37,6 +38,7 @@ _TYPES = {  # by the name of trt.DataType
     "INT32": (INT32, np.int32),
     "INT8": (TensorProto.INT8, np.int8),
     "UINT8": (TensorProto.UINT8, np.uint8),
+    "FP8": (TensorProto.FLOAT8E4M3FN, _FP8),
     "BOOL": (BOOL, np.bool_),
 }
 _NUMPY = {code: np.dtype(dtype) for code, dtype in _TYPES.values()}
@@ -207,7 +209,7 @@ class Graph:
         graph.node.extend(self.nodes)
         wanted = [name for node in self.nodes for name in node.input] + [output.name for output in graph.output]
         used = {name: self.constants[name] for name in wanted if name in self.constants}
-        apart = {name: array for name, array in used.items() if array.nbytes > SMALL}
+        apart = {name: array for name, array in used.items() if array.nbytes > SMALL and array.dtype != _FP8}
         for name, array in used.items():
             tensor = graph.initializer.add(name=name, data_type=_CODES[array.dtype], dims=array.shape)
             if name in apart:

@@ -1,6 +1,7 @@
-"""Quantise and dequantise (Q/DQ): how an int8 network says what TensorRT shall compute in int8.
+"""Quantise and dequantise (Q/DQ): how an int8 network says what TensorRT shall compute in int8, and likewise fp8.
 
-TensorRT fuses the pair with the layer that reads it, and 8.6, 10, 11 and TensorRT-RTX take the same pairs.
+TensorRT fuses the pair with the layer that reads it, and 8.6, 10, 11 and TensorRT-RTX take the same pairs; fp8 (e4m3)
+from 10 on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from zoo.quantization import quantised_channels
 
 
 def quantised(net: Net, x: Tensor, site: str) -> Tensor:
-    """`x` as the layer `site` reads it: rounded to int8 and back, per tensor, where the policy says so."""
+    """`x` as the layer `site` reads it: rounded to int8 or fp8 and back, per tensor, where the policy says so."""
     net.definition.sites[site] = x
     step = net.step_of(site)
     if step is None:
@@ -33,7 +34,7 @@ def quantised_kernel(
     """
     if net.step_of(site) is None:
         return None
-    whole, step = quantised_channels(kernel)
+    whole, step = quantised_channels(kernel, net.definition.precision.stored)
     broadcast = (-1, *(1,) * (kernel.ndim - 1))
     if scale is not None:
         whole = whole * np.sign(scale).reshape(broadcast)
@@ -58,7 +59,8 @@ def _pair(net: Net, x: Tensor, step: np.ndarray | np.float32, axis: int | None =
     trt, network, strong = net.trt, net.network, net.definition.api.strong
     along = {} if axis is None else {"axis": axis}
     scale = net.fp32.constant(np.asarray(step, np.float32), "step")
-    rounded = network.add_quantize(x, scale, *((trt.int8,) if strong else ()))
+    stored = getattr(trt, net.definition.precision.stored)
+    rounded = network.add_quantize(x, scale, *((stored,) if strong else ()))
     rounded = net.step(configured(rounded, **along), "quantize", x)
     back = network.add_dequantize(rounded, scale, *((net.dtype,) if strong else ()))
     return net.step(configured(back, **along), "dequantize", rounded)

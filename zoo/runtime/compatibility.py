@@ -59,6 +59,8 @@ def _mismatch(description: Mapping[str, Any], api: Api | None, device: Device | 
     ampere = flags.hardware_compatible and _numbers(device.compute_capability) >= [8, 0]
     if capability and capability != device.compute_capability and not ampere:
         return f"it was built for compute capability {capability}, the {device.name} has {device.compute_capability}"
+    if description.get("precision") == "fp8" and _numbers(device.compute_capability) < [8, 9]:
+        return f"fp8 needs compute capability 8.9, the {device.name} has {device.compute_capability}"
     problem = why_no_plugins(description)
     if problem:
         return problem

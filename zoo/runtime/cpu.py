@@ -21,6 +21,8 @@ from zoo.onnx.sigmoids import write_sigmoids_out
 from zoo.runtime.arrays import CLOSED, host_array
 
 MOST_SUBMITTED = 64
+# The first rounds otherwise (see where it is used), the others end onnxruntime 1.31 where a clip's values become fp8.
+_HARMFUL = ["MatMulAddFusion", "ClipQuantRewrite", "ReluQuantRewrite"]
 Half = Literal["declared", "float", "round"]
 
 
@@ -63,7 +65,7 @@ class CpuSession:
         self._alive = definition, values  # the session computes with their memory
         # Joined with its bias, a sum of 1024 terms for a single class is off by three times as much as PyTorch's.
         self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
+            model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=_HARMFUL
         )
         outputs = [output.name for output in self._session.get_outputs()]
         self._names = outputs[: len(outputs) - len(names)] + taps

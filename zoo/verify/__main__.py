@@ -24,11 +24,12 @@ def run(
     int8: Annotated[
         bool, typer.Option("--int8", help="int8 where --scales says so, against PyTorch's fake quantisation.")
     ] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", help="The same for fp8, against PyTorch's float8_e4m3fn.")] = False,
     scales: Annotated[
         Path | None,
         typer.Option(
             "--scales",
-            help="--int8: what zoo.calibrate wrote, for these --weights. Default: ranges of the proof's own images.",
+            help="--int8, --fp8: what zoo.calibrate wrote, for these --weights. Default: of the proof's images.",
             show_default=False,
         ),
     ] = None,
@@ -69,13 +70,13 @@ def run(
     """Proves MODEL: every output, and every layer on our own inputs to it, within 4 x what the reference loses in fp32.
 
     A second size and batch are proven too. --fp16 and --bf16 are compared with our own fp32: at most 2 x what the
-    reference loses. --int8 is compared with PyTorch's fake quantisation by the rule of fp32. Without --weights both
-    sides get calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
+    reference loses. --int8 and --fp8 are compared with PyTorch's fake quantisation by the rule of fp32. Without
+    --weights both sides get calibrated random weights. Exit status 0 when PASSED, 1 when FAILED.
     """
     from zoo.registry import get_model
     from zoo.verify import report as reports
 
-    precision = precision_name(fp16, bf16, int8)
+    precision = precision_name(fp16, bf16, int8, fp8)
     proof, kept_in = _prove(model, layers, precision, weights, golden, own_module, size, device, scales, engine)
     facts = {"model": proof.model, "precision": proof.precision, "weights": proof.weights, "executor": proof.executor}
     title = f"{proof.model} {proof.precision}"
@@ -118,14 +119,15 @@ def _prove(
     entry = get_model(name)
     if device not in ("cpu", "gpu"):
         raise ZooError(f"the device is '{device}'; it must be cpu or gpu")
-    if scales is not None and (precision != "int8" or weights is None):
+    quantised = precision in ("int8", "fp8")
+    if scales is not None and (not quantised or weights is None):
         raise ZooError("--scales FILE belongs to --int8 and to the --weights it was calibrated with; give all three")
-    if precision == "int8" and device == "gpu":
-        raise ZooError("int8 is proven on the CPU; leave --device gpu away")
+    if quantised and device == "gpu":
+        raise ZooError(f"{precision} is proven on the CPU; leave --device gpu away")
     ranges = load_scales(scales) if scales is not None else None
-    if layers and precision not in ("fp32", "int8"):
+    if layers and precision in ("fp16", "bf16"):
         raise ZooError(
-            "--layers shows errors along the network, which are judged in fp32 and int8 only: "
+            "--layers shows errors along the network, which are judged in fp32, int8 and fp8 only: "
             "leave it away, or --fp16 and --bf16"
         )
     if own_module is not None and (weights is not None or golden is not None):

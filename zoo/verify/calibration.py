@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.engine.calibration import calibrate
 from zoo.errors import ZooError
-from zoo.quantization import Scales
+from zoo.quantization import Scales, Stored
 from zoo.registry import Model
 from zoo.verify.references import AnyReference, Reference, library_of, load_reference
 from zoo.verify.remote import RemoteReference, create
@@ -95,9 +95,10 @@ def sample_images(count: int, size: tuple[int, int, int], seed: int = 0) -> np.n
     return images
 
 
-def scales_of(model: Model, weights: Weights, size: tuple[int, int, int]) -> Scales:
-    """Scales for the proof of an int8 network, from images as those of the proof."""
-    return calibrate(model, weights, [sample_images(4, size, seed=1)])
+def scales_of(model: Model, weights: Weights, size: tuple[int, int, int], stored: Stored = "int8") -> Scales:
+    """Scales for the proof of an int8 or fp8 network, from images as those of the proof."""
+    method = "mse" if stored == "int8" else "max"  # steps of fp8 grow with what they hold
+    return calibrate(model, weights, [sample_images(4, size, seed=1)], method=method)
 
 
 def dependence(reference: AnyReference, images_a: np.ndarray, images_b: np.ndarray) -> dict[str, float]:

@@ -98,8 +98,8 @@ def prove(
     with our own fp32, which is proven first, and each of their layers with the reference. `own_module` is the file of
     the weights, if it holds a whole module that shall take the place of the published one: PyTorch unpickles it, that
     is, runs its code. Of a network that TensorRT refuses, what was written before is compared.
-    int8 is compared with PyTorch's fake quantisation (`zoo.verify.rounding`) by the rule of fp32, everything else being
-    in fp32, with `scales` or with some from its own images.
+    int8 and fp8 are compared with PyTorch's fake quantisation (`zoo.verify.rounding`) by the rule of fp32, everything
+    else being in fp32, with `scales` or with some from its own images.
     Raises ZooError when the reference cannot be made, and for a definition that is refused and not wrong before.
     """
     from zoo.verify.calibration import calibrated, scales_of, state_arrays
@@ -141,13 +141,13 @@ def prove(
 
     also, notes, policy = {}, (), Precision()
     try:
-        if precision == "int8":
-            progress("choosing the ranges of int8")
-            policy = replace(policy, scales=scales or scales_of(model, weights, shape[1:]))
+        if precision in ("int8", "fp8"):
+            progress(f"choosing the ranges of {precision}")
+            policy = replace(policy, scales=scales or scales_of(model, weights, shape[1:], precision), stored=precision)
         definition = define(model, weights, api, shape, policy)
         if not filled:
             fill(reference, definition)
-        if precision == "int8":
+        if policy.scales is not None:
             reference = rounded(reference, definition)
             definition = with_rounded_taps(definition)
         other = define_at_another_size(model, weights, api, shape, policy)

@@ -1,4 +1,5 @@
-"""The reference as an int8 network: PyTorch's fake quantisation where our definition rounds, with the same scales.
+"""The reference as an int8 or fp8 network: PyTorch's fake quantisation where our definition rounds, with the same
+scales; of fp8 its own conversion to float8_e4m3fn and back.
 
 A value may lie so near the middle between two steps that float32 noise decides where it goes. Such a tie follows ours
 wherever the reference itself is within `TIE` of the middle, in all of its runs; everything else must go where the
@@ -19,12 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.errors import ZooError
 from zoo.network import Definition, Tensor
-from zoo.quantization import LEVELS
+from zoo.quantization import LARGEST, LEVELS, Stored
 from zoo.verify.compare import Report
 from zoo.verify.references import AnyReference, Reference
 from zoo.verify.remote import RemoteReference
 
-TIE = 0.001  # of a step; docs/int8.md has what was measured
+TIE = 0.001  # of the step between two numbers; docs/int8.md has what was measured
 ALIKE = 0.5  # relative distance of what is rounded from what was not, at most
 
 
@@ -38,15 +39,19 @@ class Rounding:
     """
 
     steps: Mapping[str, float]
+    stored: Stored = "int8"
     ours: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def at(self, site: str, x: torch.Tensor) -> torch.Tensor:
         """`x` rounded to the steps of `site`; a tie as ours."""
         step = self.steps[site]
-        value = torch.fake_quantize_per_tensor_affine(x, step, 0, -LEVELS - 1, LEVELS)
+        value = _as_fp8(x, step) if self.stored == "fp8" else _as_int8(x, step)
         ours = self.as_ours(site, value)
         if ours is None:
             return value
+        if self.stored == "fp8":  # whose steps grow: only from the next number on is the middle that near
+            near = (x - (value + ours) / 2).abs() < TIE * (ours - value).abs()
+            return torch.where(near, ours.to(value.dtype), value)
         other = value + step * torch.sign(ours - value)
         differs = (ours - value).abs() > step / 2
         near = (x - (value + other) / 2).abs() < TIE * step
@@ -105,15 +110,16 @@ def rounded(reference: AnyReference, definition: Definition) -> Reference:
         raise ZooError(f"{reference.source} runs in an environment of its own, where int8 cannot be proven yet")
     scales = definition.precision.scales
     assert scales is not None
-    steps = {_place(site): float(np.float32(scales.of(site))) for site in definition.rounded}
+    stored = definition.precision.stored
+    steps = {_place(site): float(np.float32(scales.of(site, stored))) for site in definition.rounded}
     module = copy.deepcopy(reference.module)
     layers = dict(module.named_modules(remove_duplicate=False))
     for path in dict.fromkeys(site.partition(":")[0] for site in steps if _adder(site) is None):
         weight = getattr(layers.get(path), "weight", None)
         if not isinstance(weight, nn.Parameter) or weight.ndim not in (2, 4):
             raise _nothing_at([path])
-        weight.data = _rounded_kernel(weight.data)
-    return replace(reference, module=module, rounding=Rounding(steps))
+        weight.data = _rounded_kernel(weight.data, stored)
+    return replace(reference, module=module, rounding=Rounding(steps, stored))
 
 
 def following(reference: AnyReference, ours: Mapping[str, np.ndarray]) -> AnyReference:
@@ -135,8 +141,9 @@ def nothing_lost(report: Report) -> Report:
 
 def _nothing_at(sites: Sequence[str]) -> ZooError:
     return ZooError(
-        f"int8 cannot be proven here: the reference has no convolution, linear layer or addition at '{sites[0]}' whose "
-        "numbers are rounded (branches that our definition folds into one convolution are several there)"
+        f"int8 and fp8 cannot be proven here: the reference has no convolution, linear layer or addition at "
+        f"'{sites[0]}' whose numbers are rounded (branches that our definition folds into one convolution are several "
+        "there)"
     )
 
 
@@ -155,10 +162,21 @@ def _adder(site: str) -> str | None:
     return path[1:] if last.partition(":")[0] == "add" else None
 
 
-def _rounded_kernel(kernel: torch.Tensor) -> torch.Tensor:
+def _as_int8(x: torch.Tensor, step: float) -> torch.Tensor:
+    return torch.fake_quantize_per_tensor_affine(x, step, 0, -LEVELS - 1, LEVELS)
+
+
+def _as_fp8(x: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
+    most = LARGEST["fp8"]
+    return (x / step).clamp(-most, most).to(torch.float8_e4m3fn).to(x.dtype) * step
+
+
+def _rounded_kernel(kernel: torch.Tensor, stored: Stored) -> torch.Tensor:
     """PyTorch's fake quantisation of (out, …), per output channel, over what each holds."""
     largest = kernel.abs().amax(tuple(range(1, kernel.ndim)))
-    step = torch.where(largest > 0, largest / LEVELS, 1)
+    step = torch.where(largest > 0, largest / LARGEST[stored], 1)
+    if stored == "fp8":
+        return _as_fp8(kernel, step.reshape(-1, *(1,) * (kernel.ndim - 1)))
     return torch.fake_quantize_per_channel_affine(kernel, step, torch.zeros_like(step).int(), 0, -LEVELS, LEVELS)
 
 
