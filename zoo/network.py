@@ -16,9 +16,10 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 
 from zoo.errors import Refused, ZooError, one_of
-from zoo.quantization import Scales, Stored
+from zoo.quantization import TRAINED, Scales, Stored
 from zoo.trt import Api
 from zoo.weights import Weights, check_finite
+from zoo.weights.ranges import kernel_range
 
 Tensor = Any  # trt.ITensor or tensorrt_rtx.ITensor
 Layer = Any
@@ -173,6 +174,12 @@ class Net:
         """The step that the tensor of a `site` is rounded to; None where it is not quantised."""
         policy = self.definition.precision
         return None if policy.scales is None or self.island else policy.scales.of(site, policy.stored)
+
+    def kernel_range(self, channels: int) -> np.ndarray | None:
+        """The ranges (channels,) of this module's kernel that it was trained for; None: those of its values."""
+        scales = self.definition.precision.scales
+        trained = scales is not None and scales.method == TRAINED
+        return kernel_range(self.definition.weights, self.scope, channels) if trained else None
 
     # Weights
 

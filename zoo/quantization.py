@@ -23,6 +23,7 @@ from zoo.errors import ZooError
 from zoo.files import replacing
 
 LEVELS = 127  # of either sign: symmetric, so that zero is zero
+TRAINED = "the checkpoint's quantisers"  # a method: the ranges, of weights too, stand in the weights' file
 Stored = Literal["int8", "fp8"]
 LARGEST: dict[str, int] = {"int8": LEVELS, "fp8": 448}  # what a range's end is stored as; fp8 is e4m3, without infinity
 
@@ -139,17 +140,23 @@ def _ranges(path: Any, content: dict[str, Any]) -> dict[str, float]:
     return {site: float(amax) for site, amax in value.items()}
 
 
-def quantised_channels(weights: np.ndarray, stored: Stored = "int8") -> tuple[np.ndarray, np.ndarray]:
+def quantised_channels(
+    weights: np.ndarray, stored: Stored = "int8", amax: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """`weights` (out, …) as they are stored, in float32, and the step of each channel (out,), float32: for int8 whole
     steps of -127 to 127, for fp8 its own numbers of -448 to 448.
 
-    A channel of zeros has a step of 1. For int8 values are multiplied by 1 / step, as PyTorch's fake quantisation does.
+    `amax` (out,) are ranges that training chose, by default the largest magnitudes; of larger ones int8 takes one step
+    more below zero, as quantisers do. A channel of zeros has a step of 1. For int8 values are multiplied by 1 / step,
+    as PyTorch's fake quantisation does.
     """
     largest = LARGEST[stored]
-    amax = np.abs(weights).reshape(len(weights), -1).max(1)
+    lowest = -largest if amax is None or stored == "fp8" else -largest - 1
+    if amax is None:
+        amax = np.abs(weights).reshape(len(weights), -1).max(1)
     step = np.where(amax > 0, amax / np.float32(largest), 1).astype(np.float32)
     of_each = step.reshape(-1, *(1,) * (weights.ndim - 1))
     if stored == "fp8":
         return np.clip(weights / of_each, -largest, largest).astype(ml_dtypes.float8_e4m3fn).astype(np.float32), step
     whole = np.rint(weights * (np.float32(1) / of_each))
-    return np.clip(whole, -largest, largest).astype(np.float32), step
+    return np.clip(whole, lowest, largest).astype(np.float32), step

@@ -34,7 +34,7 @@ def quantised_kernel(
     """
     if net.step_of(site) is None:
         return None
-    whole, step = quantised_channels(kernel, net.definition.precision.stored)
+    whole, step = quantised_channels(kernel, net.definition.precision.stored, net.kernel_range(len(kernel)))
     broadcast = (-1, *(1,) * (kernel.ndim - 1))
     if scale is not None:
         whole = whole * np.sign(scale).reshape(broadcast)

@@ -20,10 +20,11 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.errors import ZooError
 from zoo.network import Definition, Tensor
-from zoo.quantization import LARGEST, LEVELS, Stored
+from zoo.quantization import LARGEST, LEVELS, TRAINED, Stored
 from zoo.verify.compare import Report
 from zoo.verify.references import AnyReference, Reference
 from zoo.verify.remote import RemoteReference
+from zoo.weights.ranges import kernel_range
 
 TIE = 0.001  # of the step between two numbers; docs/int8.md has what was measured
 ALIKE = 0.5  # relative distance of what is rounded from what was not, at most
@@ -39,8 +40,8 @@ class Rounding:
     """
 
     steps: Mapping[str, float]
-    stored: Stored = "int8"
     ours: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stored: Stored = "int8"
 
     def at(self, site: str, x: torch.Tensor) -> torch.Tensor:
         """`x` rounded to the steps of `site`; a tie as ours."""
@@ -118,8 +119,9 @@ def rounded(reference: AnyReference, definition: Definition) -> Reference:
         weight = getattr(layers.get(path), "weight", None)
         if not isinstance(weight, nn.Parameter) or weight.ndim not in (2, 4):
             raise _nothing_at([path])
-        weight.data = _rounded_kernel(weight.data, stored)
-    return replace(reference, module=module, rounding=Rounding(steps, stored))
+        trained = kernel_range(definition.weights, path, len(weight)) if scales.method == TRAINED else None
+        weight.data = _rounded_kernel(weight.data, stored, trained)
+    return replace(reference, module=module, rounding=Rounding(steps, stored=stored))
 
 
 def following(reference: AnyReference, ours: Mapping[str, np.ndarray]) -> AnyReference:
@@ -171,13 +173,14 @@ def _as_fp8(x: torch.Tensor, step: float | torch.Tensor) -> torch.Tensor:
     return (x / step).clamp(-most, most).to(torch.float8_e4m3fn).to(x.dtype) * step
 
 
-def _rounded_kernel(kernel: torch.Tensor, stored: Stored) -> torch.Tensor:
-    """PyTorch's fake quantisation of (out, …), per output channel, over what each holds."""
-    largest = kernel.abs().amax(tuple(range(1, kernel.ndim)))
+def _rounded_kernel(kernel: torch.Tensor, stored: Stored, trained: np.ndarray | None) -> torch.Tensor:
+    """PyTorch's fake quantisation of (out, …), per output channel, over the ranges of training or what each holds."""
+    lowest = -LEVELS if trained is None else -LEVELS - 1
+    largest = kernel.abs().amax(tuple(range(1, kernel.ndim))) if trained is None else torch.tensor(trained)
     step = torch.where(largest > 0, largest / LARGEST[stored], 1)
     if stored == "fp8":
         return _as_fp8(kernel, step.reshape(-1, *(1,) * (kernel.ndim - 1)))
-    return torch.fake_quantize_per_channel_affine(kernel, step, torch.zeros_like(step).int(), 0, -LEVELS, LEVELS)
+    return torch.fake_quantize_per_channel_affine(kernel, step, torch.zeros_like(step).int(), 0, lowest, LEVELS)
 
 
 class Calls(TorchFunctionMode):
