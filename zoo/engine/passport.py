@@ -50,13 +50,10 @@ class Engine:
         path = checked_destination(path)
         checked_destination(description_path(path))
         try:
-            with (
-                locked_folder(path.parent),
-                replacing(path) as engine,
-                replacing(description_path(path)) as description,
-            ):
+            with locked_folder(path.parent), replacing(path) as engine:
                 engine.write(self.data)
-                description.write(_json(self.description))
+                engine.flush()  # what has no room is refused before the description is replaced
+                write_description(path, self.description)
         except OSError as error:
             raise ZooError(f"cannot write {path}: {error.strerror}") from None
         return path
