@@ -22,7 +22,7 @@ IMAGES = np.zeros((2, 1, 32, 32), np.float32)
 @pytest.mark.parametrize("precision", ["FP16", "half", "float32", "tf32", "", None, 16])
 @pytest.mark.parametrize("function", [zoo.load, zoo.build_engine])
 def test_an_unknown_precision(function: Any, precision: Any) -> None:
-    with pytest.raises(zoo.ZooError, match="the precision is .*; it must be fp32, fp16, bf16 or int8"):
+    with pytest.raises(zoo.ZooError, match="the precision is .*; it must be fp32, fp16, bf16, int8 or fp8"):
         function("lenet5", precision=precision, weights=LENET)
 
 

@@ -116,7 +116,7 @@ def _check(about: Mapping[str, Any], weights: Weights, rebuild: str) -> None:
             f"the engine was built with --strip-plan alone and takes back its own weights, {about['weights']['file']}; "
             f"{weights.name} has other content; --refit beside it takes any"
         )
-    if about.get("scales"):
+    if about["precision"] in ("int8", "fp8"):
         raise ZooError(
             f"the ranges of an {about['precision']} engine are of its weights: calibrate the new ones, "
             "and build it anew"

@@ -59,7 +59,7 @@ def _pair(net: Net, x: Tensor, step: np.ndarray | np.float32, axis: int | None =
     trt, network, strong = net.trt, net.network, net.definition.api.strong
     along = {} if axis is None else {"axis": axis}
     scale = net.fp32.constant(np.asarray(step, np.float32), "step")
-    stored = getattr(trt, net.definition.precision.stored)
+    stored = trt.fp8 if net.definition.precision.stored == "fp8" else trt.int8
     rounded = network.add_quantize(x, scale, *((stored,) if strong else ()))
     rounded = net.step(configured(rounded, **along), "quantize", x)
     back = network.add_dequantize(rounded, scale, *((net.dtype,) if strong else ()))
