@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import ml_dtypes
 import numpy as np
 
 from zoo.errors import ZooError
@@ -157,6 +156,8 @@ def quantised_channels(
     step = np.where(amax > 0, amax / np.float32(largest), 1).astype(np.float32)
     of_each = step.reshape(-1, *(1,) * (weights.ndim - 1))
     if stored == "fp8":
+        import ml_dtypes
+
         return np.clip(weights / of_each, -largest, largest).astype(ml_dtypes.float8_e4m3fn).astype(np.float32), step
     whole = np.rint(weights * (np.float32(1) / of_each))
     return np.clip(whole, lowest, largest).astype(np.float32), step
