@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,7 @@ def _calibrated(
 
     with ref._no_initialisation():
         reference = load_reference(source)
+        reference = replace(reference, module=reference.library.resized(reference.module, size))
     module = reference.module
     generator = torch.Generator().manual_seed(zlib.crc32(f"{source} {SEED}".encode()))
     ref._draw_parameters(reference, generator)
