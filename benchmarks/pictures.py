@@ -58,7 +58,7 @@ def timed(run: Callable[[int], Any], count: int) -> dict[str, Any]:
     seconds = []
     watch = subprocess.Popen(
         ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
     for many in (FIRST, count):
         start = time.perf_counter()
@@ -82,7 +82,7 @@ def run_zoo(args: argparse.Namespace, many: int, *options: str) -> dict[str, Any
     """What `zoo.run --json` says."""
     command = [sys.executable, "-m", "zoo.run", "yolov8n", *pictures_of(args.folder, many), "--weights", args.weights]
     command += ["--fp16", "--level", str(args.level), "--batch", str(BATCH), "--save", str(args.out / "runs"), "--json"]
-    done = subprocess.run([*command, "--device", args.device, *options], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, "--device", args.device, *options], cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     return json.loads(done.stdout)
@@ -104,7 +104,7 @@ def run_ultralytics(args: argparse.Namespace, many: int, save: bool) -> None:
     """A process of the other interpreter, which runs `predict` below."""
     command = [*shlex.split(args.torch_python), __file__, "--out", str(args.out), "--folder", str(args.folder)]
     command += ["--weights", args.weights, "--count", str(many), "--step", "drawn" if save else "predict"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
 
