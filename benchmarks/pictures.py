@@ -82,7 +82,9 @@ def run_zoo(args: argparse.Namespace, many: int, *options: str) -> dict[str, Any
     """What `zoo.run --json` says."""
     command = [sys.executable, "-m", "zoo.run", "yolov8n", *pictures_of(args.folder, many), "--weights", args.weights]
     command += ["--fp16", "--level", str(args.level), "--batch", str(BATCH), "--save", str(args.out / "runs"), "--json"]
-    done = subprocess.run([*command, "--device", args.device, *options], cwd=ROOT, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        [*command, "--device", args.device, *options], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     return json.loads(done.stdout)

@@ -37,6 +37,9 @@ class MsDeformAttn(Op):
     figures = (
         Figure("H100, TensorRT 8.6.0", "17,821 queries, fp32", 169, 1826),
         Figure("H100, TensorRT 8.6.0", "300 queries, fp32", 6.5, 33.7),
+        Figure("H200, TensorRT 8.6.0", "an encoder's 17,821 queries, fp32", 44.9, 902.1),
+        Figure("H200, TensorRT 8.6.0", "an encoder's 17,821 queries, fp16", 63.6, 903.6),
+        Figure("H200, TensorRT 8.6.0", "a decoder's 300 queries, fp32", 8.8, 29.0),
     )
 
     sizes: tuple[tuple[int, int], ...] = attribute(low=1)

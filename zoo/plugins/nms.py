@@ -31,7 +31,7 @@ from zoo.plugins.core.layers import (
     shuffle,
     unary,
 )
-from zoo.plugins.core.op import Op, Shape, attribute
+from zoo.plugins.core.op import Figure, Op, Shape, attribute
 
 CLASS_OFFSET = 7680.0  # larger than any picture
 MAX_CANDIDATES = 30_000  # of the kernels, as upstream
@@ -54,6 +54,10 @@ class Nms(Op):
     reference = "ultralytics.utils.nms.non_max_suppression"
     outputs = OUTPUTS
     island = True
+    figures = (
+        Figure("H200, TensorRT 8.6.0", "8,400 anchors of 80 classes, 162 candidates", 39.8, 164.5),
+        Figure("H200, TensorRT 8.6.0", "8,400 anchors of 80 classes, 4,766 candidates", 274.6, 165.3),
+    )
 
     conf: float = attribute(0.25, low=0, high=1)
     iou: float = attribute(0.7, low=0, high=1)
