@@ -323,7 +323,10 @@ REFUSED = {
         lambda net, x: ops.transpose(net, x, (0, 1, 1, 2)),
         r"transpose at 'net' .*`first_transpose` is not valid",
     ),
-    "output name": (lambda net, x: ops.relu(Net(net.definition, "logits"), x), "the output 'logits': .*already in use"),
+    "output name": (
+        lambda net, x: ops.relu(net / "relu", ops.relu(Net(net.definition, "logits"), x)),
+        "the output 'logits': .*already in use",
+    ),
 }
 
 

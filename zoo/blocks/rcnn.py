@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,15 +71,20 @@ class Config:
     num_classes: int = 91
 
 
-def holds(net: Net, a: Tensor, b: Tensor, operation: str) -> Tensor:
-    """1 where a comparison (GREATER, LESS, EQUAL) holds, else 0."""
-    return cast(net, binary(net, a, b, getattr(net.trt.ElementWiseOperation, operation)), net.trt.float32)
+def holds(net: Net, a: Tensor, b: Tensor, comparison: Any) -> Tensor:
+    """1 where a comparison of TensorRT's ElementWiseOperation (GREATER, LESS, EQUAL) holds, else 0."""
+    return cast(net, binary(net, a, b, comparison), net.trt.float32)
 
 
 def without_small(net: Net, scores: Tensor, boxes: Tensor, least: float) -> Tensor:
     """scores (N, A), nothing for boxes (N, 4, A) of cx, cy, w, h with a side below `least`."""
     side = minimum(net, narrow(net, boxes, 1, 2, 1), narrow(net, boxes, 1, 3, 1))
-    large = holds(net, side, net.constant(np.full((1, 1, 1), np.nextafter(np.float32(least), 0)), "least"), "GREATER")
+    large = holds(
+        net,
+        side,
+        net.constant(np.full((1, 1, 1), np.nextafter(np.float32(least), 0)), "least"),
+        net.trt.ElementWiseOperation.GREATER,
+    )
     return mul(net, scores, reshape(net, large, (0, scores.shape[1])))
 
 
@@ -149,7 +155,7 @@ def best_of_level(net: Net, x: Tensor, size: Size, sizes: Sequence[int], cfg: Co
     given = transpose(at, gather(at, at.constant(given.T, "anchors"), order, axis=0), (0, 2, 1))
     boxes = decode(at, codes, narrow(at, given, 1, 0, 2), narrow(at, given, 1, 2, 2), size)
     least = NOTHING if cfg.proposal_conf == 0 else np.log(cfg.proposal_conf / (1 - cfg.proposal_conf))
-    enough = holds(at, logits, at.constant(np.full((1, 1), least), "least"), "GREATER")
+    enough = holds(at, logits, at.constant(np.full((1, 1), least), "least"), at.trt.ElementWiseOperation.GREATER)
     return logits, boxes, without_small(at, enough, boxes, SMALLEST_PROPOSAL)
 
 
@@ -165,7 +171,9 @@ def pool(net: Net, maps: Sequence[Tensor], boxes: Tensor, size: Size, out: int) 
     root = reshape(at, root, (-1, 1, 1, 1))
     total, above = None, None
     for x, scale in zip(maps[::-1], scales[::-1]):
-        share = holds(at, root, at.constant(np.full((1, 1, 1, 1), from_root(scale)), "from"), "GREATER")
+        share = holds(
+            at, root, at.constant(np.full((1, 1, 1, 1), from_root(scale)), "from"), at.trt.ElementWiseOperation.GREATER
+        )
         if scale == scales[0]:
             share = add(at, mul(at, share, 0.0), 1.0)
         here = share if above is None else sub(at, share, above)
@@ -226,7 +234,7 @@ def detect(
 def one_hot(net: Net, label: Tensor, classes: int) -> Tensor:
     """(N, K) int32 -> (N, classes, K): 1 at the class of each."""
     known = constant(net, np.arange(classes, dtype=np.int32).reshape(1, -1, 1))
-    return holds(net, reshape(net, label, (0, 1, label.shape[1])), known, "EQUAL")
+    return holds(net, reshape(net, label, (0, 1, label.shape[1])), known, net.trt.ElementWiseOperation.EQUAL)
 
 
 def as_outputs(net: Net, boxes: Tensor, scores: Tensor, label: Tensor, classes: int) -> dict[str, Tensor]:
