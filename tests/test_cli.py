@@ -77,7 +77,7 @@ def test_list_knows_where_weights_are(tmp_path: Path) -> None:
     listed = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=True).stdout
     found = {row["name"]: row["weights"] for row in json.loads(listed)}
     expected = {"lenet5": "file", "efficientnet_lite0": "package", "mtcnn": "package", "yolov8n": "kept"}
-    expected |= {"yolov8s": "published", "lraspp_mobilenet_v3_large": "published", "rtdetr_r18": None}
+    expected |= {"yolov8s": "published", "lraspp_mobilenet_v3_large": "published", "depth_anything_v2_small": None}
     assert {name: found[name] for name in expected} == expected
     here = subprocess.run([*command, "--here"], env=environment, cwd=tmp_path, capture_output=True, check=True).stdout
     names = {row["name"] for row in json.loads(here)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from budget import with_slow
 
 from zoo.engine.build import compile_network
 from zoo.engine.definition import _define, _Zeros, define, parameter_count
@@ -101,7 +102,7 @@ def test_parameter_count(name: str, rtx: Api) -> None:
     assert parameter_count(get_model(name), rtx) == get_model(name).params
 
 
-@pytest.mark.parametrize("name", in_budget())
+@pytest.mark.parametrize("name", with_slow(in_budget()))
 def test_equals_its_reference(name: str, rtx: Api) -> None:
     """fp32: every output at every batch size, every layer at one; no module and no tensor of the reference left out.
 
@@ -152,15 +153,15 @@ def loses_at_most_twice_what_pytorch_loses(
         assert report.ok, f"{precision}: {report.worst}"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("name", smallest_of_each_kind())
+@pytest.mark.parametrize("precision", ["fp32", "fp16", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", with_slow(smallest_of_each_kind()))
 def test_compiles_for_a_range_of_batches(name: str, precision: PrecisionName, rtx: Api) -> None:
     shapes = Shapes(*((batch, *row_of(name)["input"]) for batch in (1, 2, 5)))
     definition = define(get_model(name), RandomWeights(0), rtx, shapes.network, Precision(precision))
     assert compile_network(definition, shapes)
 
 
-@pytest.mark.parametrize("name", [name for name in smallest_of_each_kind() if has_classes(name)])
+@pytest.mark.parametrize("name", with_slow(name for name in smallest_of_each_kind() if has_classes(name)))
 def test_class_count_is_read_from_the_weights(name: str, rtx: Api) -> None:
     from zoo.verify.calibration import state_arrays, unfilled
 

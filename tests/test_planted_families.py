@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from budget import everyday
 from planting import Plant, changed, edit, identity, instead, keeps, plant, planted, swap, zero
 
 from zoo import ops
@@ -420,7 +421,10 @@ def case(name: str) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
     return reference, state_arrays(reference), sample_images(2, size_of(name), seed=1)
 
 
-@pytest.mark.parametrize(("name", "mistake", "starts", "bug"), BUGS, ids=[f"{b[0]} {b[1]}" for b in BUGS])
+@pytest.mark.parametrize(
+    ("name", "mistake", "starts", "bug"),
+    [pytest.param(*b, id=f"{b[0]} {b[1]}", marks=[] if everyday(b[0]) else [pytest.mark.slow]) for b in BUGS],
+)
 def test_a_characteristic_mistake(name: str, mistake: str, starts: str, bug: Plant, rtx: Api) -> None:
     reference, arrays, images = case(name)
     try:

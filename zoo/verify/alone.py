@@ -14,7 +14,7 @@ def load_alone(package: str, file: str, without: Collection[str] = ()) -> Module
     """The module `file` ("models/net.py") of an installed `package`, with the modules that it imports from there.
 
     No `__init__` of the package runs, nor the modules `without` which it does; names that are imported from these are
-    None.
+    classes without anything, of which others can be made.
     """
     found = importlib.util.find_spec(package)
     assert found is not None and found.submodule_search_locations
@@ -55,9 +55,10 @@ def _empty(folder: Path) -> ModuleType:
     package = ModuleType(folder.name)
     package.__path__ = [str(folder)]
 
-    def absent(name: str) -> None:
+    def absent(name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
+        return type(name, (), {})
 
     package.__getattr__ = absent  # type: ignore[method-assign]
     return package
