@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_inspect import edited
 
 from zoo.engine import passport
 from zoo.engine.build import build
@@ -47,12 +48,6 @@ def built(rtx: Api) -> Engine:
 @pytest.fixture
 def engine(built: Engine, tmp_path: Path) -> Path:
     return built.save(tmp_path / "lenet5.engine")
-
-
-def edited(engine: Path, **fields: Any) -> Path:
-    path = description_path(engine)
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-    return engine
 
 
 def test_when_and_how_long_it_was_built(built: Engine, monkeypatch: pytest.MonkeyPatch, rtx: Api) -> None:
